@@ -1,0 +1,76 @@
+"""Everything vlconv refuses, as one tree.
+
+VlconvError                  exit 1; the text says what, which file or tensor, and what to do
+├── SourceError              the input is not what it should be
+│   ├── NotACheckpoint       nothing recognisable there, or more than one candidate
+│   ├── CorruptError         a file is missing, truncated, damaged or hostile
+│   └── UnsupportedError     recognised, and refused by name
+├── MismatchError            checkpoint, layout and config contradict one another
+├── ReferenceFault           the reference HF directory cannot be had or lacks something
+├── TargetError              the output cannot be written there
+└── NotComparable            verify: the two sides cannot be compared (exit 3)
+"""
+
+from __future__ import annotations
+
+
+class VlconvError(Exception):
+    """Base of every refusal.
+
+    Args:
+        what: one sentence: what is wrong, naming the file or tensor.
+        hint: what to do about it; printed on a line of its own.
+    """
+
+    exit_code = 1
+
+    def __init__(self, what: str, hint: str = "") -> None:
+        super().__init__(what)
+        self.what = what
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.what}\n{self.hint}" if self.hint else self.what
+
+
+class SourceError(VlconvError):
+    """The input is not what it should be."""
+
+
+class NotACheckpoint(SourceError):
+    """Nothing recognisable there, or more than one candidate."""
+
+
+class CorruptError(SourceError):
+    """A file is missing, truncated, damaged or hostile."""
+
+
+class UnsupportedError(SourceError):
+    """Recognised, and refused by name."""
+
+
+class MismatchError(VlconvError):
+    """Checkpoint, layout and config contradict one another."""
+
+
+class ReferenceFault(VlconvError):
+    """The reference HF directory cannot be had or lacks something."""
+
+
+class TargetError(VlconvError):
+    """The output cannot be written there."""
+
+
+class NotComparable(VlconvError):
+    """Verify: the two sides cannot be compared."""
+
+    exit_code = 3
+
+
+def shown(name: object, cap: int = 200) -> str:
+    """A name from a file, safe to print: escaped and capped.
+
+    Names in a checkpoint are data of a stranger; a terminal must not act on them.
+    """
+    text = str(name).encode("unicode_escape").decode("ascii")
+    return text if len(text) <= cap else text[: cap - 1] + "…"
