@@ -1,0 +1,5 @@
+"""`python -m vlconv`."""
+
+from vlconv.app import main
+
+main()

@@ -1,0 +1,1 @@
+"""Qwen-VL checkpoints between Megatron and Hugging Face."""

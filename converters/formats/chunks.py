@@ -1,0 +1,209 @@
+"""One reader for every file format: a format is parsed into chunks, and boxes are read from chunks.
+
+A chunk says: this box of that tensor lies in that item, from that element on, with those strides. An item is a run of bytes in a file, with a CRC-32 where the format keeps one.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from math import prod
+from typing import TYPE_CHECKING, NamedTuple
+
+from ..errors import CorruptError, shown
+from ..tensors import ITEMSIZE, Box, BoxIndex, Shape, TensorSpec, tiling_fault
+from .sums import Sums
+
+if TYPE_CHECKING:
+    from ..tensors import Array
+
+BLOCK = 1 << 20
+"""Bytes per read: small enough to stay in cache for the checksum and the copy that follow."""
+
+
+class Chunk(NamedTuple):
+    """Where a box of a tensor lies."""
+
+    offsets: Shape
+    lengths: Shape
+    item: int
+    start: int = 0  # of the first element, in elements from the item's begin
+    strides: Shape | None = None  # in elements; None: row-major
+
+
+class Extent(NamedTuple):
+    """Where an item's bytes lie."""
+
+    path: str
+    offset: int
+    nbytes: int
+    crc: int | None = None  # CRC-32 of the bytes; None: the format keeps none
+
+
+class ChunkReader:
+    """Reads boxes of tensors that lie in chunks.
+
+    Args:
+        specs: every tensor.
+        chunks: the chunks of each, tiling it (see `check_tiling`).
+        locate: item number -> Extent; may open the file, and raise CorruptError. Called once per item that is read.
+    """
+
+    def __init__(self, specs: Mapping[str, TensorSpec], chunks: Mapping[str, Sequence[Chunk]], locate: Callable[[int], Extent]) -> None:
+        self.specs = dict(specs)
+        self._chunks = chunks
+        self._locate = locate
+        self._extents: dict[int, Extent] = {}
+        self._index: dict[str, BoxIndex] = {}
+        self._files = _Files()
+        self.sums = Sums()
+        self._scratch = threading.local()
+
+    def check_tiling(self) -> None:
+        """Raises CorruptError unless the chunks of each tensor cover it exactly once."""
+        for name, spec in self.specs.items():
+            fault = tiling_fault(spec.shape, ((c.offsets, c.lengths) for c in self._chunks[name]))
+            if fault:
+                raise CorruptError(f"the chunks of {shown(name)} {list(spec.shape)} {fault}", "The checkpoint is incomplete or damaged: save it again.")
+
+    def read_into(self, box: Box, out: Array) -> None:
+        """See Reader."""
+        chunks = self._chunks[box.name]
+        index = self._index.get(box.name)
+        if index is None:
+            index = self._index[box.name] = BoxIndex([(c.offsets, c.lengths) for c in chunks])
+        found = 0
+        for at, offsets, lengths in index.overlapping(box.offsets, box.lengths):
+            chunk = chunks[at]
+            view = out[tuple(slice(o - b, o - b + n) for o, b, n in zip(offsets, box.offsets, lengths, strict=True))]
+            strides = chunk.strides or row_major(chunk.lengths)
+            start = chunk.start + sum((o - c) * s for o, c, s in zip(offsets, chunk.offsets, strides, strict=True))
+            self._copy(chunk.item, start, lengths, strides, view)
+            found += prod(lengths)
+        if found != box.size:
+            raise CorruptError(f"{shown(box.name)}: {found} of {box.size} elements of a box are in the file", "The checkpoint is incomplete: save it again.")
+
+    def finish(self) -> None:
+        """Check the CRC of every item that was read, reading for the sum alone what nobody asked for."""
+        for item in self.sums.items():
+            self.sums.check(item, self._extent(item), self._pread)
+
+    def _extent(self, item: int) -> Extent:
+        extent = self._extents.get(item)
+        if extent is None:
+            extent = self._extents[item] = self._locate(item)
+        return extent
+
+    def _copy(self, item: int, start: int, lengths: Shape, strides: Shape, view: Array) -> None:
+        """Copy a strided box of an item: as few contiguous runs as its strides allow."""
+        if strides != row_major(lengths) and len(lengths) > 1:
+            order = sorted(range(len(lengths)), key=lambda a: -strides[a])
+            if order != list(range(len(lengths))):
+                view, lengths, strides = view.transpose(order), tuple(lengths[a] for a in order), tuple(strides[a] for a in order)
+        if _is_run(lengths, strides):
+            self._run(item, start * view.itemsize, lengths, view)
+        else:
+            for i in range(lengths[0]):
+                self._copy(item, start + i * strides[0], lengths[1:], strides[1:], view[i])
+
+    def _run(self, item: int, at: int, lengths: Shape, view: Array) -> None:
+        """Copy one contiguous run of an item, of shape `lengths`, to a view of any strides."""
+        if view.flags.c_contiguous:
+            self._pull(item, at, memoryview(view.reshape(-1)).cast("B"))
+            return
+        row = prod(lengths[1:]) * view.itemsize
+        if row > BLOCK and len(lengths) > 1 or lengths[0] == 1:
+            for i in range(lengths[0]):
+                self._run(item, at + i * row, lengths[1:], view[i])
+            return
+        # When the output is transposed, few rows at a time keep its cache lines alive until they are full.
+        step = max(1, min(BLOCK // row, 64 if view.strides[-1] != view.itemsize else BLOCK))
+        for first in range(0, lengths[0], step):
+            rows = min(step, lengths[0] - first)
+            scratch = self._buffer(rows * row)
+            self._pull(item, at + first * row, scratch)
+            view[first : first + rows] = _as_array(scratch, view.dtype.str, (rows, *lengths[1:]))
+
+    def _pull(self, item: int, at: int, out: memoryview) -> None:
+        """Read bytes of an item, summing them while they are hot."""
+        extent = self._extent(item)
+        if at + len(out) > extent.nbytes:
+            raise CorruptError(f"{extent.path}: a tensor reaches beyond its item", "The checkpoint is damaged.")
+        for first in range(0, len(out), BLOCK):
+            piece = out[first : first + BLOCK]
+            self._pread(extent, at + first, piece)
+            if extent.crc is not None:
+                self.sums.add(item, at + first, piece)
+
+    def _pread(self, extent: Extent, at: int, out: memoryview) -> None:
+        fd = self._files.open(extent.path)
+        done = 0
+        while done < len(out):
+            got = os.preadv(fd, [out[done:]], extent.offset + at + done)
+            if got == 0:
+                raise CorruptError(f"{extent.path}: ends early, at byte {extent.offset + at + done}", "The file is truncated: copy or save it again.")
+            done += got
+
+    def _buffer(self, nbytes: int) -> memoryview:
+        held: memoryview | None = getattr(self._scratch, "held", None)
+        if held is None or len(held) < nbytes:
+            held = self._scratch.held = memoryview(bytearray(max(nbytes, BLOCK)))
+        return held[:nbytes]
+
+
+class _Files:
+    """Open files by path; pread needs no position, so threads share them."""
+
+    def __init__(self) -> None:
+        self._fds: dict[str, int] = {}
+        self._lock = threading.Lock()
+
+    def open(self, path: str) -> int:
+        fd = self._fds.get(path)
+        if fd is None:
+            with self._lock:
+                fd = self._fds.get(path)
+                if fd is None:
+                    try:
+                        fd = self._fds[path] = os.open(path, os.O_RDONLY)
+                    except OSError as error:
+                        raise CorruptError(f"{path}: cannot be opened: {error.strerror}") from error
+        return fd
+
+    def __del__(self) -> None:
+        for fd in self._fds.values():
+            os.close(fd)
+
+
+def row_major(lengths: Shape) -> Shape:
+    """Strides, in elements, of a dense row-major box."""
+    strides = [1] * len(lengths)
+    for axis in range(len(lengths) - 2, -1, -1):
+        strides[axis] = strides[axis + 1] * lengths[axis + 1]
+    return tuple(strides)
+
+
+def _is_run(lengths: Shape, strides: Shape) -> bool:
+    expected = 1
+    for n, s in zip(reversed(lengths), reversed(strides), strict=True):
+        if n > 1 and s != expected:
+            return False
+        expected *= n
+    return True
+
+
+def _as_array(data: memoryview, dtype: str, shape: Shape) -> Array:
+    import numpy as np
+
+    return np.frombuffer(data, dtype=dtype).reshape(shape)
+
+
+def dense(spec: TensorSpec, item: int) -> Chunk:
+    """The single chunk of a tensor that is an item of its own."""
+    return Chunk((0,) * len(spec.shape), spec.shape, item)
+
+
+def element_bytes(spec: TensorSpec) -> int:
+    """Bytes per element."""
+    return ITEMSIZE[spec.dtype]

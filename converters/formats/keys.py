@@ -1,0 +1,140 @@
+"""Megatron's key forms, folded into one: a tensor per layer, experts on a leading axis, gate and up in one tensor.
+
+| on disk                                         | here                                              |
+|-------------------------------------------------|---------------------------------------------------|
+| decoder.layers.mlp.linear_fc2.weight [L, H, F]  | decoder.layers.{0..L-1}.mlp.linear_fc2.weight     |
+| …linear_fc1.weight_w [F, H], …weight_v [F, H]   | …linear_fc1.weight [2F, H]                        |
+| …experts.experts.{e}.linear_fc1.weight [2M, H]  | …experts.experts.linear_fc1.weight [E, 2M, H]     |
+| …experts.linear_fc1.weight{e} (grouped, legacy) | the same                                          |
+| …experts.local_experts.{e}.linear_fc1.weight    | the same                                          |
+
+Whether a block is stacked is read off each key: a list name that no number follows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+from ..errors import CorruptError, shown
+from ..tensors import Shape, TensorSpec
+from .chunks import Chunk, row_major
+
+LISTS = ("layers", "deepstack_merger_list", "deepstack_norm_list")
+"""Module lists that megatron-core's sharded_state_dict may stack."""
+
+_IGNORED_PARTS = ("_extra_state", "_quantizer", "_amax", "inv_freq")
+_IGNORED_HEADS = ("optimizer", "chained_", "rng_state", "rerun_state", "opt_param_scheduler", "common_state", "args", "iteration", "checkpoint_version", "dataloader", "lr_scheduler")
+
+
+def ignorable(name: str) -> bool:
+    """Whether an entry is no weight of a model, however it is called: optimizer, rng, extra state, quantiser leftovers."""
+    return name.startswith(_IGNORED_HEADS) or any(part in name for part in _IGNORED_PARTS)
+
+
+class Fold(NamedTuple):
+    """How one key on disk lies in canonical tensors."""
+
+    name: str  # canonical; "{}" stands for the layer when stacked
+    stacked: bool = False
+    expert: int | None = None
+    half: str = ""  # "w" gate, "v" up
+
+
+def fold(key: str) -> Fold:
+    """Read a key. Pure text, no shapes."""
+    parts = key.split(".")
+    half = ""
+    if parts[-1].endswith(("_w", "_v")) and parts[-1][:-2] in ("weight", "bias"):
+        parts[-1], half = parts[-1][:-2], parts[-1][-1]
+    parts, expert, half = _expert(parts, half)
+    stacked = False
+    for at, part in enumerate(parts[:-1]):
+        if part in LISTS and not parts[at + 1].isdigit():
+            parts.insert(at + 1, "{}")
+            stacked = True
+            break
+    return Fold(".".join(parts), stacked, expert, half)
+
+
+def _expert(parts: list[str], half: str) -> tuple[list[str], int | None, str]:
+    """Take the expert's number out of a key's parts; the rest is in the form `experts.experts.linear_fcN.weight`."""
+    if "experts" not in parts:
+        return parts, None, half
+    at = parts.index("experts")
+    head, rest = parts[:at], parts[at + 1 :]
+    if rest and rest[0] in ("experts", "local_experts") and len(rest) > 1 and rest[1].isdigit():
+        return [*head, "experts", "experts", *rest[2:]], int(rest[1]), half
+    for kind in ("weight", "bias"):  # weight12, or weight12_w in Megatron-FSDP
+        number, _, tail = rest[-1].removeprefix(kind).partition("_") if rest and rest[-1].startswith(kind) else ("", "", "")
+        if number.isdigit() and rest[0] != "experts":
+            return [*head, "experts", "experts", *rest[:-1], kind], int(number), tail or half
+    return parts, None, half
+
+
+class Stored(NamedTuple):
+    """A tensor as a file holds it."""
+
+    spec: TensorSpec
+    chunks: list[Chunk]
+
+
+def canonical(stored: Iterable[Stored]) -> tuple[dict[str, TensorSpec], dict[str, list[Chunk]]]:
+    """Fold all tensors of a file.
+
+    Returns:
+        canonical specs, and the chunks of each.
+
+    Raises:
+        CorruptError: keys of different forms claim one tensor and do not fit together.
+    """
+    shapes: dict[str, Shape] = {}
+    dtypes: dict[str, str] = {}
+    chunks: dict[str, list[Chunk]] = {}
+    for tensor in stored:
+        for name, shape, listed in _unstack(tensor, fold(tensor.spec.name)):
+            known, dtype = shapes.get(name, shape), dtypes.setdefault(name, tensor.spec.dtype)
+            if len(known) != len(shape) or known[1:] != shape[1:] or dtype != tensor.spec.dtype:
+                raise CorruptError(
+                    f"{shown(tensor.spec.name)}: {list(shape)} {tensor.spec.dtype} does not fit {list(known)} {dtype}, the rest of {shown(name)}",
+                    "Two forms of one tensor are in the checkpoint, or it is damaged.",
+                )
+            shapes[name] = (max(known[0], shape[0]), *shape[1:]) if shape else shape
+            chunks.setdefault(name, []).extend(listed)
+    return {name: TensorSpec(name, shape, dtypes[name]) for name, shape in shapes.items()}, chunks
+
+
+def _unstack(tensor: Stored, how: Fold) -> Iterator[tuple[str, Shape, list[Chunk]]]:
+    """(canonical name, its shape as far as this key shows, chunks) of one stored tensor."""
+    shape = tensor.spec.shape
+    if not how.stacked:
+        yield how.name, *_place(shape, tensor.chunks, how)
+        return
+    if not shape:
+        raise CorruptError(f"{shown(tensor.spec.name)}: has no layer axis", "The checkpoint is damaged.")
+    layers: list[list[Chunk]] = [[] for _ in range(shape[0])]
+    for chunk in tensor.chunks:
+        strides = chunk.strides or row_major(chunk.lengths)
+        for row in range(chunk.lengths[0]):
+            layer = chunk.offsets[0] + row
+            if not 0 <= layer < len(layers):
+                raise CorruptError(f"{shown(tensor.spec.name)}: a chunk reaches outside", "The checkpoint is damaged.")
+            layers[layer].append(Chunk(chunk.offsets[1:], chunk.lengths[1:], chunk.item, chunk.start + row * strides[0], chunk.strides and strides[1:]))
+    for layer, listed in enumerate(layers):
+        yield how.name.replace("{}", str(layer), 1), *_place(shape[1:], listed, how)
+
+
+def _place(shape: Shape, chunks: list[Chunk], how: Fold) -> tuple[Shape, list[Chunk]]:
+    """Shift a layer's chunks to their half and expert."""
+    if how.half and shape:
+        row = shape[0] if how.half == "v" else 0
+        chunks = [c._replace(offsets=(c.offsets[0] + row, *c.offsets[1:])) for c in chunks]
+        shape = (2 * shape[0], *shape[1:])
+    if how.expert is not None:
+        e = how.expert
+        chunks = [
+            Chunk((e, *c.offsets), (1, *c.lengths), c.item, c.start, c.strides and (0, *c.strides))
+            for c in chunks
+        ]
+        shape = (e + 1, *shape)
+    return shape, chunks

@@ -1,0 +1,106 @@
+"""CRC-32 sums of items, put together from the runs in which an item was read."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from ..errors import CorruptError
+
+if TYPE_CHECKING:
+    from .chunks import Extent
+
+_BLOCK = 1 << 20
+
+
+def crc32(data: memoryview | bytes, value: int = 0) -> int:
+    """zlib's CRC-32, at memory speed."""
+    from isal import isal_zlib
+
+    return int(isal_zlib.crc32(data, value))
+
+
+def join(first: int, second: int, second_length: int) -> int:
+    """The CRC-32 of two runs laid end to end."""
+    from isal import isal_zlib
+
+    return int(isal_zlib.crc32_combine(first, second, second_length))
+
+
+class _Runs:
+    """The summed runs of one item; neighbours are joined as they come."""
+
+    __slots__ = ("by_start", "starts")
+
+    def __init__(self) -> None:
+        self.by_start: dict[int, tuple[int, int]] = {}  # start -> (end, crc)
+        self.starts: dict[int, int] = {}  # end -> start
+
+    def add(self, start: int, end: int, crc: int) -> None:
+        if start in self.by_start:  # read twice; the first sum stands
+            return
+        before = self.starts.pop(start, None)
+        if before is not None:
+            crc, start = join(self.by_start.pop(before)[1], crc, end - start), before
+        after = self.by_start.pop(end, None)
+        if after is not None:
+            crc, end = join(crc, after[1], after[0] - end), after[0]
+        self.by_start[start] = (end, crc)
+        self.starts[end] = start
+
+
+class Sums:
+    """What was summed of each item so far; an item read in order costs one entry."""
+
+    def __init__(self) -> None:
+        self._runs: dict[int, _Runs] = {}
+        self._lock = threading.Lock()
+        self.checked = 0
+        self.unsummed = 0
+
+    def items(self) -> list[int]:
+        """Every item of which something was read, in order."""
+        return sorted(self._runs)
+
+    def add(self, item: int, start: int, data: memoryview) -> None:
+        """Note that `data` was read from byte `start` of an item."""
+        crc, end = crc32(data), start + len(data)
+        with self._lock:
+            self._runs.setdefault(item, _Runs()).add(start, end, crc)
+
+    def check(self, item: int, extent: Extent, pread: Callable[[Extent, int, memoryview], None]) -> None:
+        """Join the runs of an item, reading what lies between them, and compare.
+
+        Raises:
+            CorruptError: the sum is not the one the file states.
+        """
+        runs = self._runs.pop(item).by_start
+        if not extent.crc:  # torch can be told to store 0 for "not computed"
+            self.unsummed += 1
+            return
+        total, at = 0, 0
+        for start in sorted(runs):
+            end, crc = runs[start]
+            if end <= at:
+                continue
+            if start != at:  # a gap, or a run that begins inside the one before: read up to the end of this one
+                crc, start = self._reread(extent, at, end, pread), at
+            total, at = join(total, crc, end - start), end
+        if at < extent.nbytes:
+            total = join(total, self._reread(extent, at, extent.nbytes, pread), extent.nbytes - at)
+        if total != extent.crc:
+            raise CorruptError(
+                f"{extent.path}: bytes {extent.offset} to {extent.offset + extent.nbytes} are damaged: CRC-32 {total:08x} where the file states {extent.crc:08x}",
+                "The file is corrupt: copy it again from where it was saved.",
+            )
+        self.checked += 1
+
+    @staticmethod
+    def _reread(extent: Extent, start: int, stop: int, pread: Callable[[Extent, int, memoryview], None]) -> int:
+        buffer, crc = memoryview(bytearray(min(_BLOCK, stop - start))), 0
+        for at in range(start, stop, _BLOCK):
+            piece = buffer[: min(_BLOCK, stop - at)]
+            pread(extent, at, piece)
+            crc = crc32(piece, crc)
+        return crc

@@ -1,0 +1,49 @@
+"""What a layout is: one trainer's names for the tensors of one or more models."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+from ..models.config import ModelConfig
+from ..rules import Rule
+
+Spellings = Iterator[tuple[str, str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """One trainer's naming.
+
+    Attributes:
+        name: as `--layout` takes it.
+        trainers: who writes it.
+        models: the model types it exists for.
+        has: prefixes, for each of which some name must start with it, to recognise the layout.
+        lacks: substrings that no name may contain.
+        rules: (config, rows of the vocabulary on the mcore side) -> the table.
+        spellings: (other name, name in the table) pairs that mean the same tensor.
+        extra_state: modules that carry an `_extra_state` byte entry.
+        stacks: module lists that the trainer's torch_dist checkpoints stack on a leading axis, for a config.
+    """
+
+    name: str
+    trainers: str
+    models: tuple[str, ...]
+    has: tuple[str, ...]
+    lacks: tuple[str, ...]
+    rules: Callable[[ModelConfig, int], Iterator[Rule]]
+    spellings: Callable[[ModelConfig], Spellings]
+    extra_state: Callable[[ModelConfig], Iterator[str]]
+    stacks: Callable[[ModelConfig], tuple[str, ...]]
+
+    def fits(self, names: Iterable[str]) -> bool:
+        """Whether the names carry this layout's marks."""
+        listed = list(names)
+        return all(any(n.startswith(mark) for n in listed) for mark in self.has) and not any(mark in n for mark in self.lacks for n in listed)
+
+    @property
+    def why(self) -> str:
+        """What it is seen by, in words."""
+        lacks = f", none with {' or '.join(self.lacks)}" if self.lacks else ""
+        return f"names begin with {' and '.join(self.has)}{lacks}"

@@ -1,0 +1,68 @@
+"""mbridge: Qwen3-VL, dense and MoE, with a Megatron-core vision tower.
+
+Written by mbridge, Megatron-Bridge 0.4 and later, and AReaL and verl through either.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ..models import MODELS
+from ..models.config import ModelConfig
+from ..rules import Copy, Rule, rename
+from . import language, towers
+from .layout import Layout, Spellings
+
+
+def rules(config: ModelConfig, vocab_rows: int) -> Iterator[Rule]:
+    """The whole table."""
+    yield from vision(config)
+    yield from language.language(config, vocab_rows)
+
+
+def vision(config: ModelConfig) -> Iterator[Copy]:
+    """Patch embedding, blocks, the merger after the last block and those of deepstack."""
+    v, h = config.vision, MODELS[config.model_type].vision_prefix
+    yield from rename("vision_model.patch_embed.proj.weight", f"{h}patch_embed.proj.weight", v.patch_shape)
+    yield from rename("vision_model.patch_embed.proj.bias", f"{h}patch_embed.proj.bias", (v.hidden,))
+    yield from rename("vision_model.pos_embed.weight", f"{h}pos_embed.weight", (v.positions, v.hidden))
+    yield from towers.qwen3_blocks(config)
+    yield from merger(config, "vision_model.merger", f"{h}merger", norm=v.hidden)  # normalised before patches are merged
+    for k in range(len(v.deepstack)):  # normalised after
+        yield from merger(config, f"vision_model.decoder.deepstack_merger_list.{k}", f"{h}deepstack_merger_list.{k}", norm=v.merged)
+
+
+def merger(config: ModelConfig, m: str, h: str, norm: int) -> Iterator[Copy]:
+    """merge x merge patches become one token of the language model."""
+    v = config.vision
+    yield from towers.both(f"{m}.patch_norm.", f"{h}.norm.", norm, 0)
+    yield from towers.both(f"{m}.linear_fc1.", f"{h}.linear_fc1.", v.merged, v.merged)
+    yield from towers.both(f"{m}.linear_fc2.", f"{h}.linear_fc2.", v.out_hidden, v.merged)
+
+
+def spellings(config: ModelConfig) -> Spellings:
+    """Local-spec norms, in the decoder and in the vision blocks."""
+    yield from language.spellings(config)
+    yield from towers.spellings(config)
+
+
+def extra_state(config: ModelConfig) -> Iterator[str]:
+    """Every module with Transformer Engine underneath; the patch embedding has none."""
+    yield from language.extra_state(config)
+    yield from towers.extra_state(config)
+    for m in ("merger", *(f"decoder.deepstack_merger_list.{k}" for k in range(len(config.vision.deepstack)))):
+        for module in ("patch_norm", "linear_fc1", "linear_fc2"):
+            yield f"vision_model.{m}.{module}"
+
+
+MBRIDGE = Layout(
+    name="mbridge",
+    trainers="mbridge, Megatron-Bridge >= 0.4, AReaL, verl",
+    models=("qwen3_vl", "qwen3_vl_moe"),
+    has=("vision_model.merger.patch_norm.", "language_model."),
+    lacks=(),
+    rules=rules,
+    spellings=spellings,
+    extra_state=extra_state,
+    stacks=lambda config: ("layers", "deepstack_merger_list"),
+)

@@ -1,0 +1,78 @@
+"""Vision towers: Megatron's own blocks, shared by several layouts, and the Hugging Face tower inside a Megatron model.
+
+Per head, the mcore side of a vision linear_qkv holds [q | k | v]; Hugging Face holds [q of all heads | k of all | v of all] in one tensor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ..models import MODELS
+from ..models.config import ModelConfig, VisionConfig
+from ..rules import Copy, Rows, concat, interleave, rename
+from .layout import Spellings
+
+
+def both(left: str, right: str, rows: int, columns: int) -> Iterator[Copy]:
+    """A linear layer or, with columns 0, a norm: weight and bias under two names."""
+    yield from rename(f"{left}weight", f"{right}weight", (rows, columns) if columns else (rows,))
+    yield from rename(f"{left}bias", f"{right}bias", (rows,))
+
+
+def qkv(v: VisionConfig, m: str, h: str) -> Iterator[Copy]:
+    """linear_qkv, weight and bias: per head [q | k | v]."""
+    head = v.hidden // v.heads
+    for kind, tail in (("weight", (v.hidden,)), ("bias", ())):
+        yield from interleave(f"{m}.self_attention.linear_qkv.{kind}", groups=v.heads, tail=tail, parts=[
+            Rows(f"{h}.attn.qkv.{kind}", per_group=head),
+            Rows(f"{h}.attn.qkv.{kind}", per_group=head, start=v.hidden),
+            Rows(f"{h}.attn.qkv.{kind}", per_group=head, start=2 * v.hidden),
+        ])  # fmt: skip
+
+
+def qwen3_blocks(config: ModelConfig, m: str = "vision_model.decoder.layers", norms: tuple[str, str] = ("self_attention.linear_qkv.layer_norm_", "mlp.linear_fc1.layer_norm_")) -> Iterator[Copy]:
+    """Qwen3-VL's vision blocks: LayerNorm with bias, MLP not gated."""
+    v, h = config.vision, f"{MODELS[config.model_type].vision_prefix}blocks"
+    for i in range(v.depth):
+        yield from both(f"{m}.{i}.{norms[0]}", f"{h}.{i}.norm1.", v.hidden, 0)
+        yield from qkv(v, f"{m}.{i}", f"{h}.{i}")
+        yield from both(f"{m}.{i}.self_attention.linear_proj.", f"{h}.{i}.attn.proj.", v.hidden, v.hidden)
+        yield from both(f"{m}.{i}.{norms[1]}", f"{h}.{i}.norm2.", v.hidden, 0)
+        yield from both(f"{m}.{i}.mlp.linear_fc1.", f"{h}.{i}.mlp.linear_fc1.", v.ffn, v.hidden)
+        yield from both(f"{m}.{i}.mlp.linear_fc2.", f"{h}.{i}.mlp.linear_fc2.", v.hidden, v.ffn)
+
+
+def qwen2_5_blocks(config: ModelConfig, m: str = "vision_model.decoder.layers", norms: tuple[str, str] = ("self_attention.linear_qkv.layer_norm_", "mlp.linear_fc1.layer_norm_")) -> Iterator[Copy]:
+    """Qwen2.5-VL's vision blocks: RMSNorm, gated MLP with bias."""
+    v, h = config.vision, f"{MODELS[config.model_type].vision_prefix}blocks"
+    for i in range(v.depth):
+        yield from rename(f"{m}.{i}.{norms[0]}weight", f"{h}.{i}.norm1.weight", (v.hidden,))
+        yield from qkv(v, f"{m}.{i}", f"{h}.{i}")
+        yield from both(f"{m}.{i}.self_attention.linear_proj.", f"{h}.{i}.attn.proj.", v.hidden, v.hidden)
+        yield from rename(f"{m}.{i}.{norms[1]}weight", f"{h}.{i}.norm2.weight", (v.hidden,))
+        for kind, tail in (("weight", (v.hidden,)), ("bias", ())):
+            parts = [(f"{h}.{i}.mlp.gate_proj.{kind}", v.ffn), (f"{h}.{i}.mlp.up_proj.{kind}", v.ffn)]
+            yield from concat(f"{m}.{i}.mlp.linear_fc1.{kind}", tail, parts)
+        yield from both(f"{m}.{i}.mlp.linear_fc2.", f"{h}.{i}.mlp.down_proj.", v.hidden, v.ffn)
+
+
+def spellings(config: ModelConfig, m: str = "vision_model.decoder.layers") -> Spellings:
+    """Norms of a local-spec vision tower, which stand beside the linear layers instead of inside them."""
+    for i in range(config.vision.depth):
+        for kind in ("weight", "bias"):
+            yield f"{m}.{i}.input_layernorm.{kind}", f"{m}.{i}.self_attention.linear_qkv.layer_norm_{kind}"
+            yield f"{m}.{i}.pre_mlp_layernorm.{kind}", f"{m}.{i}.mlp.linear_fc1.layer_norm_{kind}"
+
+
+def extra_state(config: ModelConfig, m: str = "vision_model.decoder.layers") -> Iterator[str]:
+    """Modules of Transformer-Engine vision blocks that carry `_extra_state`."""
+    for i in range(config.vision.depth):
+        for module in ("self_attention.linear_qkv", "self_attention.linear_proj", "mlp.linear_fc1", "mlp.linear_fc2"):
+            yield f"{m}.{i}.{module}"
+
+
+def hf_tower(config: ModelConfig, m: str) -> Iterator[Copy]:
+    """The Hugging Face vision tower inside a Megatron model: every tensor as it is, behind another prefix; never sharded, never stacked."""
+    model = MODELS[config.model_type]
+    for name, shape in model.vision_tensors(config).items():
+        yield from rename(f"{m}{name}", f"{model.vision_prefix}{name}", shape)

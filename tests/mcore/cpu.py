@@ -1,0 +1,42 @@
+"""What megatron-core 0.16 needs patched to run without a GPU. For ranks only: these processes live for one job."""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from megatron.core.dist_checkpointing.strategies import filesystem_async
+from megatron.core.tensor_parallel import random as tensor_parallel_random
+
+
+class _Stream:
+    """Stands for torch.cuda.Stream: on a CPU everything is in order anyway."""
+
+    def __init__(self, *_args: Any, **_kwargs: Any) -> None:
+        pass
+
+    def wait_stream(self, _other: Any) -> None:
+        pass
+
+
+@contextlib.contextmanager
+def _nothing(*_args: Any, **_kwargs: Any) -> Iterator[None]:
+    yield
+
+
+def pretend() -> None:
+    """Let megatron-core take the CPU for its device, and save in this process."""
+    # psutil: without it megatron-core's writer dies in a thread and save() waits for ever.
+    assert filesystem_async.HAVE_PSUTIL, "megatron-core's save() hangs without psutil"
+    torch.cuda.current_device = lambda: torch.device("cpu")  # type: ignore[assignment, return-value]
+    torch.cuda.synchronize = lambda *_: None  # type: ignore[assignment]
+    torch.cuda.current_stream = lambda *_: _Stream()  # type: ignore[assignment, return-value]
+    torch.cuda.Stream = _Stream  # type: ignore[assignment, misc]
+    torch.cuda.stream = _nothing  # type: ignore[assignment]
+    torch.Tensor.cuda = lambda self, *_args, **_kwargs: self  # type: ignore[assignment, method-assign, misc]
+    tensor_parallel_random.CudaRNGStatesTracker.fork = _nothing  # type: ignore[assignment, method-assign]
+    # The queue of results crosses processes only in an asynchronous save; a manager process for each rank would cost two seconds.
+    filesystem_async._results_queue = queue.Queue()

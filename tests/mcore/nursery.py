@@ -1,0 +1,93 @@
+"""The process that ranks are forked from: imports megatron-core once, then forks a job's ranks for each line on stdin.
+
+Protocol: a line `world timeout folder` in, a line of `world` exit statuses out (negative: the signal that ended the rank). The folder holds the pickled job and
+receives each rank's result and output.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import pickle
+import signal
+import sys
+import time
+import traceback
+from datetime import timedelta
+from pathlib import Path
+
+import torch
+
+# Imported for the forks: what is loaded here need not be loaded in each rank.
+from . import cpu, forward, load, save  # noqa: F401
+
+GRACE = 3.0
+"""Seconds that the other ranks get to fail by themselves after the first failure; they mostly hang in a collective."""
+
+
+def main() -> None:
+    """Serve jobs until stdin ends, which it does when the test process ends in whatever way."""
+    torch.set_num_threads(1)
+    gc.collect()
+    gc.freeze()
+    # readline, not iteration: iterating over stdin reads ahead.
+    while line := sys.stdin.readline():
+        world, timeout, folder = line.split(maxsplit=2)
+        print(*_job(int(world), int(timeout), Path(folder.strip())), flush=True)
+
+
+def _job(world: int, timeout: int, folder: Path) -> list[int]:
+    pids: list[int] = []
+    for rank in range(world):
+        pid = os.fork()
+        if pid == 0:
+            _rank(rank, world, timeout, folder)
+        pids.append(pid)
+    return _wait(pids)
+
+
+def _wait(pids: list[int]) -> list[int]:
+    """Exit statuses of all; after the first failure the others are killed."""
+    statuses: dict[int, int] = {}
+    deadline = None
+    while len(statuses) < len(pids):
+        pid, status = os.waitpid(-1, 0 if deadline is None else os.WNOHANG)
+        if pid:
+            statuses[pid] = os.waitstatus_to_exitcode(status)
+            if statuses[pid] and deadline is None:
+                deadline = time.monotonic() + GRACE
+        elif time.monotonic() < deadline:  # type: ignore[operator]
+            time.sleep(0.02)
+        else:
+            for other in set(pids) - set(statuses):
+                os.kill(other, signal.SIGKILL)
+            deadline = time.monotonic() + GRACE
+    return [statuses[pid] for pid in pids]
+
+
+def _rank(rank: int, world: int, timeout: int, folder: Path) -> None:
+    """Be a rank: never returns. The alarm's default action ends the process, so nothing outlives its time."""
+    signal.alarm(timeout)
+    status = 1
+    try:
+        log = os.open(folder / f"{rank}.log", os.O_CREAT | os.O_WRONLY)
+        os.dup2(log, 1)
+        os.dup2(log, 2)
+        function, args = pickle.loads((folder / "job").read_bytes())
+        cpu.pretend()
+        store = f"file://{folder / 'store'}"
+        torch.distributed.init_process_group("gloo", init_method=store, rank=rank, world_size=world, timeout=timedelta(seconds=timeout))
+        result = function(*args)
+        (folder / f"{rank}.result").write_bytes(pickle.dumps(result))
+        torch.distributed.barrier()  # gloo's connections must outlive the slowest rank
+        status = 0
+    except BaseException:  # a fork must never unwind into the nursery's loop
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+
+
+if __name__ == "__main__":
+    main()

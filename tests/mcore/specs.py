@@ -1,0 +1,117 @@
+"""megatron-core's own layer specs, with stand-ins where they name Transformer Engine. Also the configs that go with them."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any, Literal
+
+import torch
+from megatron.core.models.gpt import gpt_layer_specs
+from megatron.core.models.vision import vit_layer_specs
+from megatron.core.tensor_parallel import ColumnParallelLinear, RowParallelLinear
+from megatron.core.transformer import TransformerConfig
+from megatron.core.transformer.torch_norm import WrappedTorchNorm
+from torch.nn.functional import gelu, silu
+from vlconv.converters.models.config import ModelConfig
+
+from . import te
+from .topology import Topology
+
+Spec = Literal["te", "local"]
+"""Which modules a layer is made of: Transformer Engine's (stand-ins), or megatron-core's own."""
+
+# The names under which megatron-core's spec functions look for Transformer Engine, absent or mocks without that library.
+gpt_layer_specs.TESpecProvider = te.Provider  # type: ignore[attr-defined]
+gpt_layer_specs.TENorm = te.Norm  # type: ignore[attr-defined]
+vit_layer_specs.TELayerNormColumnParallelLinear = te.NormColumnLinear
+vit_layer_specs.TERowParallelLinear = te.RowLinear
+vit_layer_specs.TEDotProductAttention = te.CoreAttention
+
+_PLAIN: dict[str, Any] = {
+    "use_cpu_initialization": True,
+    "perform_initialization": False,
+    "attention_dropout": 0.0,
+    "hidden_dropout": 0.0,
+    "bias_dropout_fusion": False,
+    "masked_softmax_fusion": False,
+    "apply_rope_fusion": False,
+    "gradient_accumulation_fusion": False,
+    "persist_layer_norm": False,
+    "attention_softmax_in_fp32": True,
+}
+"""No fused kernels, no randomness: what a CPU can do."""
+
+
+def language_config(config: ModelConfig, topology: Topology, grouped: bool = False, dtype: torch.dtype = torch.bfloat16, eps: float = 1e-6, topk: int = 2) -> TransformerConfig:
+    """The language model's TransformerConfig: RMSNorm, norms on q and k, query groups, gated SiLU, no bias."""
+    text = config.text
+    moe: dict[str, Any] = {}
+    if text.experts:
+        # A list makes megatron-core write per-layer keys, so it is given only where layers differ.
+        freq: int | list[int] = [int(text.is_moe(i)) for i in range(text.layers)] if text.dense_layers else 1
+        moe = {"num_moe_experts": text.experts, "moe_ffn_hidden_size": text.moe_ffn, "moe_router_topk": topk, "moe_layer_freq": freq}
+        moe |= {"moe_grouped_gemm": grouped, "moe_token_dispatcher_type": "allgather", "moe_router_load_balancing_type": "none"}
+        moe |= {"moe_router_dtype": "fp32", "moe_router_pre_softmax": False, "moe_aux_loss_coeff": 0.0}
+    return TransformerConfig(
+        num_layers=text.layers,
+        hidden_size=text.hidden,
+        num_attention_heads=text.heads,
+        num_query_groups=text.groups,
+        kv_channels=text.head_dim,
+        ffn_hidden_size=text.ffn,
+        normalization="RMSNorm",
+        layernorm_epsilon=eps,
+        qk_layernorm=True,
+        gated_linear_unit=True,
+        activation_func=silu,
+        bias_activation_fusion=False,
+        add_bias_linear=False,
+        params_dtype=dtype,
+        bf16=dtype == torch.bfloat16,
+        pipeline_dtype=dtype,
+        tensor_model_parallel_size=topology.tp,
+        pipeline_model_parallel_size=topology.pp,
+        virtual_pipeline_model_parallel_size=topology.vpp if topology.vpp > 1 else None,
+        num_layers_in_first_pipeline_stage=topology.first,
+        num_layers_in_last_pipeline_stage=topology.last,
+        expert_model_parallel_size=topology.ep,
+        expert_tensor_parallel_size=topology.expert_tp,
+        **moe,
+        **_PLAIN,
+    )
+
+
+def vision_config(config: ModelConfig, topology: Topology, dtype: torch.dtype = torch.bfloat16, eps: float = 1e-6) -> TransformerConfig:
+    """The vision tower's TransformerConfig: LayerNorm, biases, one query group for each head, GELU (tanh) without a gate. Whole on the first pipeline stage."""
+    vision = config.vision
+    return TransformerConfig(
+        num_layers=vision.depth,
+        hidden_size=vision.hidden,
+        num_attention_heads=vision.heads,
+        ffn_hidden_size=vision.ffn,
+        normalization="LayerNorm",
+        layernorm_epsilon=eps,
+        activation_func=partial(gelu, approximate="tanh"),
+        bias_activation_fusion=False,
+        add_bias_linear=True,
+        add_qkv_bias=True,
+        params_dtype=dtype,
+        bf16=dtype == torch.bfloat16,
+        tensor_model_parallel_size=topology.tp,
+        **_PLAIN,
+    )
+
+
+def language_spec(config: TransformerConfig, spec: Spec, stage: int | None = None) -> Any:
+    """The language decoder's layers of this rank's pipeline stage and chunk."""
+    return gpt_layer_specs.get_gpt_decoder_block_spec(config, use_transformer_engine=spec == "te", normalization="RMSNorm", vp_stage=stage)
+
+
+def vision_spec(spec: Spec) -> Any:
+    """A vision block."""
+    return vit_layer_specs.get_vit_layer_with_transformer_engine_spec() if spec == "te" else vit_layer_specs.get_vit_layer_with_local_spec()
+
+
+def merger_modules(spec: Spec) -> tuple[type, type, type]:
+    """A patch merger's (norm, fc1, fc2)."""
+    return (te.Norm, te.ColumnLinear, te.RowLinear) if spec == "te" else (WrappedTorchNorm, ColumnParallelLinear, RowParallelLinear)

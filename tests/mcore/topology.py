@@ -1,0 +1,57 @@
+"""How a model is spread over ranks, and where one rank stands in it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import lcm
+
+
+@dataclass(frozen=True)
+class Topology:
+    """Parallel sizes, in Megatron's words. `copies` multiplies the ranks of data parallelism; the rest follows from the other sizes."""
+
+    tp: int = 1
+    pp: int = 1
+    vpp: int = 1
+    """Model chunks in each pipeline stage."""
+    ep: int = 1
+    etp: int | None = None
+    """Expert tensor parallel size; None: as `tp`."""
+    first: int | None = None
+    """Layers of the first pipeline stage, where stages are uneven."""
+    last: int | None = None
+    """Layers of the last pipeline stage, where stages are uneven."""
+    copies: int = 1
+
+    @property
+    def expert_tp(self) -> int:
+        """Expert tensor parallel size."""
+        return self.tp if self.etp is None else self.etp
+
+    @property
+    def world(self) -> int:
+        """Number of ranks."""
+        return self.pp * lcm(self.tp, self.ep * self.expert_tp) * self.copies
+
+    @property
+    def padding_unit(self) -> int:
+        """Megatron-LM pads the vocabulary to a multiple of this."""
+        return 128 * self.tp
+
+    def __str__(self) -> str:
+        sizes = {"tp": self.tp, "pp": self.pp, "vpp": self.vpp, "ep": self.ep, "copies": self.copies}
+        shown = [f"{name}{size}" for name, size in sizes.items() if size > 1]
+        shown += [f"{name}{size}" for name, size in (("etp", self.etp), ("first", self.first), ("last", self.last)) if size is not None]
+        return "-".join(shown) or "single"
+
+
+@dataclass(frozen=True)
+class Place:
+    """A rank's coordinates for slicing weights. The default is the model whole."""
+
+    tp: int = 1
+    tp_rank: int = 0
+    ep: int = 1
+    ep_rank: int = 0
+    etp: int = 1
+    etp_rank: int = 0
