@@ -45,14 +45,14 @@ class Inert:
     class_name: ClassVar[str] = ""
 
     arguments: tuple[Any, ...]
-    items: list[Any]
+    items: list[Any] | None
     state: Any
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Inert:
         self = object.__new__(cls)
         self.arguments = (*args, kwargs) if kwargs else args
         self.state = None
-        self.items = []
+        self.items = None
         return self
 
     # Defined, so that BUILD never reaches setattr: neither on an object nor, the function being unbound there, on a class.
@@ -61,9 +61,10 @@ class Inert:
 
     def extend(self, values: Iterable[Any]) -> None:
         """What APPENDS calls on a subclass of list."""
-        self.items.extend(values)
+        self.items = [*(self.items or ()), *values]
 
     def __setitem__(self, key: Any, value: Any) -> None:
+        self.items = self.items or []
         self.items.append((key, value))
 
     def attributes(self) -> dict[Any, Any]:
@@ -203,15 +204,23 @@ def sizes(value: Any) -> tuple[int, ...]:
     return value
 
 
+def dtype_name(value: Any) -> str:
+    """torch's name of a dtype without its prefix, also of dtypes newer than this file."""
+    if isinstance(value, type) and issubclass(value, Inert):
+        value = value.class_name.removeprefix("torch.")
+    if not isinstance(value, str):
+        raise Refused("a dtype that is none")
+    return value
+
+
 def _tensor(storage: Any, offset: Any, shape: Any, stride: Any, *rest: Any) -> TensorRef:
     # rest: requires_grad, backward hooks, and for _rebuild_tensor_v3 the dtype, because its storage is untyped.
     if not isinstance(storage, StorageRef) or type(offset) is not int or offset < 0:
         raise Refused("a tensor without a storage")
     dtype, numel = storage.dtype, storage.numel
-    if len(rest) >= 3 and isinstance(rest[2], str):
-        dtype = rest[2]
-        if storage.dtype == "untyped":
-            numel //= WIDTHS.get(dtype, 1)
+    if storage.dtype == "untyped" and len(rest) >= 3:
+        dtype = dtype_name(rest[2])
+        numel //= WIDTHS.get(dtype, 1)
     if len(sizes(shape)) != len(sizes(stride)):
         raise Refused("a tensor whose shape and stride differ in length")
     return TensorRef(storage.key, dtype, numel, offset, shape, stride)

@@ -1,0 +1,143 @@
+"""config.json: read as plain JSON, written so that transformers 4.57 and 5 read the same model from it."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from .errors import CorruptError, shown
+from .models.fields import Json
+from .models.model import Model
+
+LARGEST = 16 * 2**20
+"""Bytes of JSON that are read at all; a config.json has some thousands."""
+
+
+def read_config(directory: Path) -> dict[str, Any]:
+    """The config.json of a Hugging Face directory."""
+    return read_json(directory / "config.json")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object, and nothing that several readers would understand differently.
+
+    Raises:
+        CorruptError: missing, not a regular file, too large, not UTF-8 JSON, an object with a key twice, or not an object.
+    """
+    try:
+        if not path.is_file():
+            raise CorruptError(f"{path} is missing" if not path.exists() else f"{path} is not a regular file")
+        with path.open("rb") as file:
+            raw = file.read(LARGEST + 1)
+    except OSError as error:
+        raise CorruptError(f"{path} cannot be read: {error.strerror}") from error
+    if len(raw) > LARGEST:
+        raise CorruptError(f"{path} is larger than {LARGEST // 2**20} MiB, which no such file is")
+    try:
+        document = json.loads(raw.decode("utf-8"), object_pairs_hook=_once, parse_constant=_finite)
+    except (ValueError, RecursionError) as error:
+        raise CorruptError(f"{path} is not valid JSON: {shown(error)}") from error
+    if not isinstance(document, dict):
+        raise CorruptError(f"{path} holds no JSON object")
+    return document
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object whose keys are distinct: of a doubled key, readers take the first or the last."""
+    document = dict(pairs)
+    if len(document) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise ValueError(f"the key {next(k for k in keys if keys.count(k) > 1)!r} is there twice")
+    return document
+
+
+def _finite(constant: str) -> float:
+    raise ValueError(f"{constant} is no JSON number")
+
+
+def text_section(hf_config: Json) -> tuple[Json, str]:
+    """The object with the language model's fields, and its path: text_config, or the top level of a flat Qwen2.5-VL config."""
+    text = hf_config.get("text_config")
+    return (text, "text_config.") if isinstance(text, Mapping) else (hf_config, "")
+
+
+def rope_theta(hf_config: Json) -> float:
+    """The base of the rotary embedding, wherever the version that wrote the config put it.
+
+    Raises:
+        CorruptError: it is nowhere (transformers 4.57 and 5 would then compute different models), or stated twice with different values.
+    """
+    text, path = text_section(hf_config)
+    sections = (("", text), ("rope_parameters.", text.get("rope_parameters")), ("rope_scaling.", text.get("rope_scaling")))
+    found = {path + place + "rope_theta": section["rope_theta"] for place, section in sections if isinstance(section, Mapping) and section.get("rope_theta")}
+    for place, value in found.items():
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise CorruptError(f"config.json: {place} is {shown(value)}, not a number")
+    if not found:
+        raise CorruptError(
+            f"config.json: {path}rope_theta is missing", "Add it: without it different versions of transformers compute different models from the same weights."
+        )
+    if len(set(found.values())) > 1:
+        raise CorruptError("config.json contradicts itself: " + ", ".join(f"{place} is {value}" for place, value in found.items()))
+    value: float = next(iter(found.values()))
+    return value
+
+
+def rope_scaling(hf_config: Json) -> dict[str, Any]:
+    """How positions are scaled and split, without the base: rope_scaling, or rope_parameters as transformers 5 writes it."""
+    text, path = text_section(hf_config)
+    section = text.get("rope_scaling") or text.get("rope_parameters")
+    if not isinstance(section, Mapping):
+        raise CorruptError(f"config.json: {path}rope_scaling is missing", "It holds mrope_section, which no shape shows.")
+    return {key: value for key, value in section.items() if key != "rope_theta"}
+
+
+def config_to_write(reference: Json, model: Model, *, tied: bool, dtype: str) -> dict[str, Any]:
+    """The config.json that goes with converted weights.
+
+    Everything the reference says is kept, unknown keys too, but for what the weights decide and what transformers 4.57 spells otherwise than 5.
+
+    Args:
+        reference: the config.json to start from, of either version.
+        model: the model it describes.
+        tied: whether the weights come without `lm_head.weight`.
+        dtype: the weights' dtype, as "bfloat16".
+    """
+    config: dict[str, Any] = copy.deepcopy(dict(reference))
+    theta, scaling = rope_theta(config), rope_scaling(config)
+    nested = isinstance(config.get("text_config"), dict)
+    sections = [config, config["text_config"]] if nested else [config]
+    text = sections[-1]
+    # 5.x alone reads rope_parameters; 4.57 and 5.x read rope_scaling with an explicit rope_theta.
+    text.pop("rope_parameters", None)
+    text.update(rope_scaling=_old_scaling(scaling) if model.model_type == "qwen2_5_vl" else scaling, rope_theta=theta)
+    if "num_local_experts" in text:  # 4.57 knows num_experts only
+        text["num_experts"] = text.pop("num_local_experts")
+    # 4.57 reads Qwen3-VL's tie in text_config, 5.x at the top.
+    for section in sections:
+        section["tie_word_embeddings"] = tied
+        for key in {"dtype", "torch_dtype"} & section.keys():
+            section[key] = dtype
+    config.update(architectures=[model.architecture], model_type=model.model_type)
+    config.pop("torch_dtype", None)
+    config["dtype"] = dtype
+    vision = config.get("vision_config")
+    if isinstance(vision, dict) and vision.get("model_type") == f"{model.model_type}_vision":
+        vision["model_type"] = model.model_type
+    return config
+
+
+def _old_scaling(scaling: dict[str, Any]) -> dict[str, Any]:
+    """Qwen2.5-VL's plain mrope as the Hub spells it; later versions rename the type to "default" on saving."""
+    kinds = {scaling.get("type", "default"), scaling.get("rope_type", "default")}
+    if kinds <= {"default", "mrope"} and "mrope_section" in scaling:
+        return {"type": "mrope", "mrope_section": scaling["mrope_section"]}
+    return scaling
+
+
+def config_json(config: Json) -> bytes:
+    """A config as the bytes of its file: indent 2, a final newline, keys in the given order."""
+    return (json.dumps(config, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode("utf-8", "surrogatepass")
