@@ -7,9 +7,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from .formats.files import cut
 from .report import Difference, Observer
 from .tensors import ITEMSIZE, Box, Reader, TensorSpec, storage, whole
-from .write import WINDOW, cut
+from .write import WINDOW
 
 if TYPE_CHECKING:
     from .tensors import Array

@@ -72,18 +72,20 @@ def rope_theta(hf_config: Json) -> float:
     """
     text, path = text_section(hf_config)
     sections = (("", text), ("rope_parameters.", text.get("rope_parameters")), ("rope_scaling.", text.get("rope_scaling")))
-    found = {path + place + "rope_theta": section["rope_theta"] for place, section in sections if isinstance(section, Mapping) and section.get("rope_theta")}
-    for place, value in found.items():
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            raise CorruptError(f"config.json: {place} is {shown(value)}, not a number")
+    found: dict[str, float] = {}
+    for place, section in sections:
+        value = section.get("rope_theta") if isinstance(section, Mapping) else None
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
+            raise CorruptError(f"config.json: {path}{place}rope_theta is {shown(value)}, not a number")
+        if value is not None:
+            found[f"{path}{place}rope_theta"] = value
     if not found:
         raise CorruptError(
             f"config.json: {path}rope_theta is missing", "Add it: without it different versions of transformers compute different models from the same weights."
         )
     if len(set(found.values())) > 1:
         raise CorruptError("config.json contradicts itself: " + ", ".join(f"{place} is {value}" for place, value in found.items()))
-    value: float = next(iter(found.values()))
-    return value
+    return found.popitem()[1]
 
 
 def rope_scaling(hf_config: Json) -> dict[str, Any]:

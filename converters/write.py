@@ -9,11 +9,10 @@ import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
-from math import prod
 from pathlib import Path
 from typing import NamedTuple
 
-from .formats.files import OutFile, Piece
+from .formats.files import OutFile, Piece, cut
 from .formats.sums import crc32, join
 from .report import Observer
 from .tensors import ITEMSIZE, Box, Reader, storage
@@ -32,26 +31,6 @@ class Part(NamedTuple):
     box: Box
     offset: int
     nbytes: int
-
-
-def cut(box: Box, offset: int, itemsize: int, limit: int) -> Iterator[tuple[Box, int]]:
-    """Split a box into boxes that are contiguous in its row-major bytes, each of at most `limit` bytes where one row allows it.
-
-    Yields:
-        (box, byte offset), in order.
-    """
-    nbytes = box.size * itemsize
-    axis = next((a for a, n in enumerate(box.lengths) if n > 1), None)
-    if nbytes <= limit or axis is None:
-        yield box, offset
-        return
-    row = nbytes // box.lengths[axis]
-    step = max(1, limit // row)
-    for first in range(0, box.lengths[axis], step):
-        rows = min(step, box.lengths[axis] - first)
-        offsets = (*box.offsets[:axis], box.offsets[axis] + first, *box.offsets[axis + 1 :])
-        lengths = (*box.lengths[:axis], rows, *box.lengths[axis + 1 :])
-        yield from cut(Box(box.name, offsets, lengths), offset + first * row, itemsize, limit)
 
 
 def windows(pieces: Sequence[Piece], itemsizes: Sequence[int], limit: int = WINDOW) -> Iterator[list[Part]]:

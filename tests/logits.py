@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from pathlib import Path
 from typing import Any
@@ -55,8 +56,7 @@ def logits(directory: Path, seed: int = 0) -> Any:
 
     model = load(directory)
     batch = inputs(json.loads((directory / "config.json").read_text()), seed)
-    accepted = model.forward.__code__.co_varnames
-    if "mm_token_type_ids" not in accepted:  # transformers 4.57 finds the images by itself
+    if "mm_token_type_ids" not in inspect.signature(model.forward).parameters:  # transformers 4.57 finds the images by itself
         del batch["mm_token_type_ids"]
     with torch.inference_mode():
         return model(**batch).logits.float()

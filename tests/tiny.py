@@ -1,6 +1,6 @@
 """Tiny models in the image of the releases: config.json, weights, tokenizer and processor files, made without a network.
 
-No dimension equals another by accident where a mix-up could hide: vocabulary, FFN, expert FFN and vision widths all differ, and the vocabulary is no multiple of 128.
+Dimensions differ where a mix-up could hide: vocabulary, FFN, expert FFN and vision widths. The vocabulary is no multiple of 128.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -33,3 +33,23 @@ class OutFile:
     pieces: list[Piece] = field(default_factory=list)
     literals: list[tuple[int, bytes]] = field(default_factory=list)
     seal: Callable[[Sequence[int]], Iterable[tuple[int, bytes]]] | None = None
+
+
+def cut(box: Box, offset: int, itemsize: int, limit: int) -> Iterator[tuple[Box, int]]:
+    """Split a box into boxes that are contiguous in its row-major bytes, each of at most `limit` bytes where one row allows it.
+
+    Yields:
+        (box, byte offset), in order.
+    """
+    nbytes = box.size * itemsize
+    axis = next((a for a, n in enumerate(box.lengths) if n > 1), None)
+    if nbytes <= limit or axis is None:
+        yield box, offset
+        return
+    row = nbytes // box.lengths[axis]
+    step = max(1, limit // row)
+    for first in range(0, box.lengths[axis], step):
+        rows = min(step, box.lengths[axis] - first)
+        offsets = (*box.offsets[:axis], box.offsets[axis] + first, *box.offsets[axis + 1 :])
+        lengths = (*box.lengths[:axis], rows, *box.lengths[axis + 1 :])
+        yield from cut(Box(box.name, offsets, lengths), offset + first * row, itemsize, limit)

@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import CorruptError, NotACheckpoint, UnsupportedError, shown
+from ..jsonfile import LARGEST, parse_json, read_json
 from ..tensors import ITEMSIZE, TensorSpec, tiling_fault, whole
 from .chunks import ChunkReader, Extent, dense
 from .files import OutFile, Piece
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
-_HEADER_LIMIT = 100_000_000  # as the safetensors library itself
 
 DTYPES = {
     "F64": "float64",
@@ -73,7 +73,7 @@ def open_hf(directory: Path) -> ChunkReader:
 
 def _weight_map(directory: Path) -> dict[str, str]:
     path = directory / INDEX
-    weight_map = parse_json(path).get("weight_map")
+    weight_map = read_json(path).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map or not all(isinstance(f, str) for f in weight_map.values()):
         raise CorruptError(f"{path}: no weight_map", "The index is damaged.")
     for file in set(weight_map.values()):
@@ -82,33 +82,6 @@ def _weight_map(directory: Path) -> dict[str, str]:
         if not (directory / file).is_file():
             raise CorruptError(f"{directory / file}: missing, though {INDEX} names it", "The download or save is incomplete.")
     return weight_map
-
-
-def parse_json(path: Path) -> dict[str, Any]:
-    """A JSON file that must hold one object; duplicated keys are refused."""
-    try:
-        if not path.is_file() or path.stat().st_size > _HEADER_LIMIT:
-            raise CorruptError(f"{path}: not a regular file of sane size")
-        return _object(path.read_bytes(), path)
-    except OSError as error:
-        raise CorruptError(f"{path}: cannot be read: {error.strerror}") from error
-
-
-def _object(data: bytes, path: Path) -> dict[str, Any]:
-    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        found = dict(pairs)
-        if len(found) != len(pairs):
-            twice = next(k for k, _ in pairs if sum(k == other for other, _ in pairs) > 1)
-            raise CorruptError(f"{path}: {shown(twice)} is there twice", "The file is damaged or hostile.")
-        return found
-
-    try:
-        parsed = json.loads(data, object_pairs_hook=once)
-    except (ValueError, RecursionError) as error:
-        raise CorruptError(f"{path}: not valid JSON: {shown(error)}", "The file is damaged.") from error
-    if not isinstance(parsed, dict):
-        raise CorruptError(f"{path}: not a JSON object", "The file is damaged.")
-    return parsed
 
 
 def read_header(path: Path) -> list[tuple[TensorSpec, Extent]]:
@@ -123,9 +96,9 @@ def read_header(path: Path) -> list[tuple[TensorSpec, Extent]]:
         size = path.stat().st_size
         with path.open("rb") as file:
             length = int.from_bytes(file.read(8), "little")
-            if size < 8 or length > min(size - 8, _HEADER_LIMIT):
+            if size < 8 or length > min(size - 8, LARGEST):
                 raise CorruptError(f"{path}: truncated, or no safetensors file", "Download or save it again.")
-            header = _object(file.read(length), path)
+            header = parse_json(file.read(length), f"{path}: the header")
     except OSError as error:
         raise CorruptError(f"{path}: cannot be read: {error.strerror}") from error
     header.pop("__metadata__", None)

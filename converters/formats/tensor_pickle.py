@@ -8,24 +8,15 @@ from __future__ import annotations
 from math import prod
 from typing import Any, NamedTuple
 
-from ..errors import CorruptError, UnsupportedError
+from ..errors import CorruptError, shown
 from ..tensors import ITEMSIZE, Shape
+from .pickles import STORAGES as TYPED_STORAGES
+from .pickles import TensorRef
 
 LIMIT = 8192
 """Bytes of a data.pkl that holds one tensor, at most. torch writes about 160."""
 
-STORAGES = {
-    "float64": "DoubleStorage",
-    "float32": "FloatStorage",
-    "float16": "HalfStorage",
-    "bfloat16": "BFloat16Storage",
-    "int64": "LongStorage",
-    "int32": "IntStorage",
-    "int16": "ShortStorage",
-    "int8": "CharStorage",
-    "uint8": "ByteStorage",
-    "bool": "BoolStorage",
-}
+STORAGES = {dtype: name for name, dtype in TYPED_STORAGES.items() if dtype in ITEMSIZE}
 """torch's storage class of each dtype. The float8 have none: they lie in an untyped storage that counts bytes."""
 
 UNTYPED = "torch.storage UntypedStorage"
@@ -35,17 +26,6 @@ PARAMETER, ORDERED = "torch._utils _rebuild_parameter", "collections OrderedDict
 _DTYPE_OF = {f"torch {name}": dtype for dtype, name in STORAGES.items()}
 _FLOAT8 = {f"torch {dtype}": dtype for dtype in ITEMSIZE if dtype not in STORAGES}
 _ALLOWED = frozenset((*_DTYPE_OF, *_FLOAT8, UNTYPED, TENSOR, TENSOR_V3, PARAMETER, ORDERED))
-
-
-class View(NamedTuple):
-    """A tensor as a view of one storage. Offset, shape, stride and numel (of the storage) in elements."""
-
-    key: str
-    dtype: str
-    numel: int
-    offset: int
-    shape: Shape
-    stride: Shape
 
 
 class _Name(str):
@@ -64,7 +44,7 @@ _MARK: Any = object()
 _HOOKS: Any = object()  # the empty OrderedDict of backward hooks
 
 
-def read_tensor_pickle(data: bytes) -> View:
+def read_tensor_pickle(data: bytes) -> TensorRef:
     """The one tensor (or Parameter) of a data.pkl.
 
     Args:
@@ -75,9 +55,9 @@ def read_tensor_pickle(data: bytes) -> View:
     """
     try:
         value = _walk(data)
-    except (IndexError, ValueError, TypeError, KeyError):
+    except (IndexError, ValueError, TypeError, KeyError, AttributeError):
         raise CorruptError("data.pkl is cut short or damaged") from None
-    if not isinstance(value, View):
+    if not isinstance(value, TensorRef):
         raise CorruptError("data.pkl holds something else than one tensor")
     return value
 
@@ -168,8 +148,6 @@ def _rare(op: int, data: bytes, at: int, stack: list[Any], memo: dict[int, Any])
 def _allowed(module: bytes, name: bytes) -> _Name:
     full = f"{module.decode()} {name.decode()}"
     if full not in _ALLOWED:
-        from ..errors import shown
-
         raise CorruptError(f"data.pkl refers to {shown(full.replace(' ', '.'))}, which has no place in a tensor; nothing in it was run")
     return _Name(full)
 
@@ -186,7 +164,7 @@ def _reduce(function: Any, arguments: Any) -> Any:
         raise ValueError
     if function == ORDERED and arguments == ():
         return _HOOKS
-    if function == PARAMETER and len(arguments) == 3 and type(arguments[0]) is View:
+    if function == PARAMETER and len(arguments) == 3 and type(arguments[0]) is TensorRef:
         return arguments[0]
     if function == TENSOR and len(arguments) == 6:
         storage, offset, shape, stride, _, hooks = arguments
@@ -198,36 +176,28 @@ def _reduce(function: Any, arguments: Any) -> Any:
     raise ValueError
 
 
-def _view(storage: Any, dtype: str, unit: int, offset: Any, shape: Any, stride: Any, hooks: Any) -> View:
+def _view(storage: Any, dtype: str, unit: int, offset: Any, shape: Any, stride: Any, hooks: Any) -> TensorRef:
     if type(storage) is not _Storage or hooks is not _HOOKS or type(shape) is not tuple or type(stride) is not tuple or len(shape) != len(stride):
         raise ValueError
     if any(type(n) is not int or n < 0 for n in (offset, *shape, *stride)):
         raise ValueError
-    return View(storage.key, dtype, storage.numel // unit, offset, shape, stride)
+    return TensorRef(storage.key, dtype, storage.numel // unit, offset, shape, stride)
 
 
-def contiguous_start(shape: Shape, stride: Shape, offset: int, numel: int) -> int:
-    """First element of a row-major view in its storage.
-
-    Args:
-        shape, stride, offset: the view, in elements.
-        numel: elements of the storage.
-
-    Raises:
-        CorruptError: the view reaches outside its storage.
-        UnsupportedError: the view is not row-major.
-    """
-    size = prod(shape)
-    if size == 0:
-        return 0
+def row_major(shape: Shape, stride: Shape) -> bool:
+    """Whether the elements of a view lie one after another, in order. The stride of an axis of one element says nothing."""
     expected = 1
     for extent, step in zip(reversed(shape), reversed(stride), strict=True):
         if extent != 1 and step != expected:
-            raise UnsupportedError(f"holds a tensor that is not stored row by row: shape {list(shape)}, strides {list(stride)}", "Save it again after .contiguous().")
+            return prod(shape) == 0
         expected *= extent
-    if offset + size > numel:
-        raise CorruptError(f"holds a tensor of {size} elements from {offset} on in a storage of {numel}")
-    return offset
+    return True
+
+
+def check_bounds(ref: TensorRef) -> None:
+    """Raises CorruptError when a view reaches outside its storage."""
+    if prod(ref.shape) and ref.offset + sum((n - 1) * step for n, step in zip(ref.shape, ref.stride, strict=True)) >= ref.numel:
+        raise CorruptError(f"holds a tensor {list(ref.shape)} with strides {list(ref.stride)} from element {ref.offset} on, in a storage of only {ref.numel} elements")
 
 
 def write_tensor_pickle(dtype: str, shape: Shape, in_list: bool = False) -> bytes:

@@ -1,8 +1,41 @@
-"""Every trainer's naming, by the name that `--layout` takes."""
+"""Every trainer's naming, by the name that `--layout` takes, and how one is recognised."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
+from ..errors import MismatchError, UnsupportedError, shown
 from .layout import Layout
 from .mbridge import MBRIDGE
 
 LAYOUTS: dict[str, Layout] = {layout.name: layout for layout in (MBRIDGE,)}
+
+DEFAULTS = {"qwen3_vl": "mbridge", "qwen3_vl_moe": "mbridge"}
+"""The layout that hf2mcore writes for a model unless told."""
+
+
+def named(name: str) -> Layout:
+    """The layout of that name.
+
+    Raises:
+        MismatchError: there is none; lists those there are.
+    """
+    if name not in LAYOUTS:
+        raise MismatchError(f"no layout is called {shown(name)!r}", f"There are: {', '.join(LAYOUTS)}.")
+    return LAYOUTS[name]
+
+
+def detect(names: Iterable[str]) -> Layout:
+    """The one layout whose marks the names carry.
+
+    Raises:
+        UnsupportedError: none, or several.
+    """
+    listed = sorted(names)
+    fitting = [layout for layout in LAYOUTS.values() if layout.fits(listed)]
+    if len(fitting) == 1:
+        return fitting[0]
+    roots = sorted({".".join(n.split(".")[:2]) for n in listed})
+    seen = "\n".join(f"  {shown(r)}.…" for r in roots[:10])
+    what = f"fit several layouts: {', '.join(layout.name for layout in fitting)}" if fitting else "fit no layout that vlconv knows"
+    raise UnsupportedError(f"the tensor names {what}. They begin with:\n{seen}", f"Known layouts: {', '.join(LAYOUTS)}; --layout NAME overrides.")

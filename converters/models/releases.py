@@ -45,9 +45,7 @@ FAMILIES: dict[str, Family] = {
 
 def _tower(depth: int, hidden: int, ffn: int, out_hidden: int, deepstack: tuple[int, ...]) -> VisionConfig:
     """A vision tower of Qwen3-VL."""
-    return VisionConfig(
-        depth, hidden, 16, ffn, out_hidden, patch=16, temporal_patch=2, channels=3, merge=2, positions=2304, deepstack=deepstack
-    )  # fmt: skip
+    return VisionConfig(depth, hidden, 16, ffn, out_hidden, patch=16, temporal_patch=2, channels=3, merge=2, positions=2304, deepstack=deepstack)
 
 
 def _small(out_hidden: int) -> VisionConfig:
@@ -64,11 +62,10 @@ def _windowed(ffn: int, out_hidden: int) -> VisionConfig:
 
 
 def _text(
-    layers: int, hidden: int, heads: int, groups: int, ffn: int, *, tied: bool = False, vocab: int = 151_936, experts: int = 0, moe_ffn: int = 0
+    layers: int, hidden: int, heads: int, groups: int, ffn: int, *, vocab: int = 151_936, tied: bool = False, moe: tuple[int, int] = (0, 0)
 ) -> TextConfig:
-    return TextConfig(
-        layers=layers, hidden=hidden, heads=heads, groups=groups, head_dim=128, ffn=ffn, vocab=vocab, tied=tied, experts=experts, moe_ffn=moe_ffn
-    )  # fmt: skip
+    """A language model; `moe` is the number of experts and their FFN width."""
+    return TextConfig(layers, hidden, heads, groups, 128, ffn, vocab, tied, *moe)
 
 
 RELEASES: tuple[Release, ...] = (
@@ -76,8 +73,8 @@ RELEASES: tuple[Release, ...] = (
     Release("Qwen3-VL-4B", ModelConfig("qwen3_vl", _text(36, 2560, 32, 8, 9728, tied=True), _small(2560))),
     Release("Qwen3-VL-8B", ModelConfig("qwen3_vl", _text(36, 4096, 32, 8, 12288), _large(4096))),
     Release("Qwen3-VL-32B", ModelConfig("qwen3_vl", _text(64, 5120, 64, 8, 25600), _large(5120))),
-    Release("Qwen3-VL-30B-A3B", ModelConfig("qwen3_vl_moe", _text(48, 2048, 32, 4, 6144, experts=128, moe_ffn=768), _large(2048))),
-    Release("Qwen3-VL-235B-A22B", ModelConfig("qwen3_vl_moe", _text(94, 4096, 64, 4, 12288, experts=128, moe_ffn=1536), _large(4096))),
+    Release("Qwen3-VL-30B-A3B", ModelConfig("qwen3_vl_moe", _text(48, 2048, 32, 4, 6144, moe=(128, 768)), _large(2048))),
+    Release("Qwen3-VL-235B-A22B", ModelConfig("qwen3_vl_moe", _text(94, 4096, 64, 4, 12288, moe=(128, 1536)), _large(4096))),
     Release("Qwen2.5-VL-3B", ModelConfig("qwen2_5_vl", _text(36, 2048, 16, 2, 11008, tied=True), _windowed(3420, 2048))),
     Release("Qwen2.5-VL-7B", ModelConfig("qwen2_5_vl", _text(28, 3584, 28, 4, 18944, vocab=152_064), _windowed(3420, 3584))),
     Release("Qwen2.5-VL-32B", ModelConfig("qwen2_5_vl", _text(64, 5120, 40, 8, 27648, vocab=152_064), _windowed(3456, 5120))),

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from megatron.core.dist_checkpointing.strategies import filesystem_async
 from megatron.core.tensor_parallel import random as tensor_parallel_random
+from megatron.core.transformer.moe import moe_utils
 
 
 class _Stream:
@@ -38,5 +39,7 @@ def pretend() -> None:
     torch.cuda.stream = _nothing  # type: ignore[assignment]
     torch.Tensor.cuda = lambda self, *_args, **_kwargs: self  # type: ignore[assignment, method-assign, misc]
     tensor_parallel_random.CudaRNGStatesTracker.fork = _nothing  # type: ignore[assignment, method-assign]
+    # 0.16.1 asks whether this is None, but where Transformer Engine is missing the name is too.
+    moe_utils.te_general_gemm = None  # type: ignore[attr-defined, assignment]
     # The queue of results crosses processes only in an asynchronous save; a manager process for each rank would cost two seconds.
     filesystem_async._results_queue = queue.Queue()

@@ -17,7 +17,7 @@ from megatron.core.transformer.transformer_block import TransformerBlock
 from vlconv.converters.models.config import ModelConfig, VisionConfig
 
 from . import specs
-from .topology import Place, Topology
+from .topology import Place, Spec, Topology
 
 
 class Merger(MegatronModule):
@@ -35,7 +35,7 @@ class Merger(MegatronModule):
 class VisionBlocks(TransformerBlock):
     """The vision blocks, and beside them the deepstack mergers, stacked on an axis of their own in a checkpoint."""
 
-    def __init__(self, config: TransformerConfig, vision: VisionConfig, spec: specs.Spec) -> None:
+    def __init__(self, config: TransformerConfig, vision: VisionConfig, spec: Spec) -> None:
         super().__init__(config, specs.vision_spec(spec), post_layer_norm=False)
         modules = specs.merger_modules(spec)
         self.deepstack_merger_list = torch.nn.ModuleList(Merger(config, vision, vision.merged, modules) for _ in vision.deepstack)
@@ -71,7 +71,7 @@ class PatchEmbed(torch.nn.Module):
 class VisionTower(MegatronModule):
     """The vision tower of the first pipeline stage."""
 
-    def __init__(self, config: TransformerConfig, vision: VisionConfig, spec: specs.Spec) -> None:
+    def __init__(self, config: TransformerConfig, vision: VisionConfig, spec: Spec) -> None:
         super().__init__(config)
         self.patch_embed = PatchEmbed(vision, config.params_dtype)
         self.pos_embed = torch.nn.Embedding(vision.positions, vision.hidden, dtype=config.params_dtype)
@@ -82,7 +82,7 @@ class VisionTower(MegatronModule):
 class Qwen3VL(MegatronModule):
     """One model chunk of one rank."""
 
-    def __init__(self, config: ModelConfig, topology: Topology, spec: specs.Spec, grouped: bool, padded: bool, stage: int | None) -> None:
+    def __init__(self, config: ModelConfig, topology: Topology, spec: Spec, grouped: bool, padded: bool, stage: int | None) -> None:
         language = specs.language_config(config, topology, grouped)
         super().__init__(language)
         first = parallel_state.is_pipeline_first_stage(ignore_virtual=False, vp_stage=stage)
@@ -124,7 +124,7 @@ def place(topology: Topology) -> Place:
     )
 
 
-def build(config: ModelConfig, topology: Topology, spec: specs.Spec = "te", grouped: bool = False, padded: bool = False) -> list[Qwen3VL]:
+def build(config: ModelConfig, topology: Topology, spec: Spec = "te", grouped: bool = False, padded: bool = False) -> list[Qwen3VL]:
     """Initialise megatron-core's groups on this rank and build its model chunks, one for each virtual pipeline stage."""
     parallel_state.initialize_model_parallel(
         tensor_model_parallel_size=topology.tp,

@@ -7,6 +7,7 @@ receives each rank's result and output.
 from __future__ import annotations
 
 import gc
+import importlib
 import os
 import pickle
 import signal
@@ -19,7 +20,7 @@ from pathlib import Path
 import torch
 
 # Imported for the forks: what is loaded here need not be loaded in each rank.
-from . import cpu, forward, load, save  # noqa: F401
+from . import cpu, reading, running, writing  # noqa: F401
 
 GRACE = 3.0
 """Seconds that the other ranks get to fail by themselves after the first failure; they mostly hang in a collective."""
@@ -74,10 +75,11 @@ def _rank(rank: int, world: int, timeout: int, folder: Path) -> None:
         os.dup2(log, 1)
         os.dup2(log, 2)
         function, args = pickle.loads((folder / "job").read_bytes())
+        module, name = function.split(":")
         cpu.pretend()
         store = f"file://{folder / 'store'}"
         torch.distributed.init_process_group("gloo", init_method=store, rank=rank, world_size=world, timeout=timedelta(seconds=timeout))
-        result = function(*args)
+        result = getattr(importlib.import_module(module), name)(*args)
         (folder / f"{rank}.result").write_bytes(pickle.dumps(result))
         torch.distributed.barrier()  # gloo's connections must outlive the slowest rank
         status = 0

@@ -1,6 +1,6 @@
 """Run a function on N gloo ranks, each a forked process.
 
-    results = run(4, function, argument, ...)   # results[rank]; function is a module's own, so that it pickles by name
+    results = run(4, "module:function", argument, ...)   # results[rank]
 
 A nursery process imports megatron-core once (5 s, in the background if `prepare()` is called early) and forks the ranks of every run from there: 8 ranks start in
 a fraction of a second. The forking process has no threads and no process group, whatever the test process did before. What a rank prints is kept for its
@@ -15,11 +15,8 @@ import pickle
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
-
-T = TypeVar("T")
+from typing import Any
 
 _nursery: subprocess.Popen[str] | None = None
 
@@ -52,12 +49,12 @@ def _end(nursery: subprocess.Popen[str]) -> None:
         nursery.kill()
 
 
-def run(world: int, function: Callable[..., T], *args: Any, timeout: int = 120) -> list[T]:
+def run(world: int, function: str, *args: Any, timeout: int = 120) -> list[Any]:
     """Call `function(*args)` on `world` ranks of one gloo process group.
 
     Args:
         world: number of ranks.
-        function: a function of an importable module; it finds its rank by torch.distributed.get_rank().
+        function: "module:function", named so that the test process need not import it; it finds its rank by torch.distributed.get_rank().
         args: anything that pickles.
         timeout: seconds after which every rank is killed.
 

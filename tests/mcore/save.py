@@ -5,24 +5,56 @@
     save(tmp_path / "ckpt", config, hf, Topology(tp=2, pp=2, vpp=2))                     # a directory with .metadata
     save(tmp_path / "ckpt", config, hf, Topology(tp=4), form="per_layer", iteration=10)  # ckpt/iter_0000010 and the tracker file
 
-Under pytest: the first save of a session waits for megatron-core's import, 5 to 10 s; `ranks.prepare()` in a conftest's pytest_sessionstart hides it.
+Under pytest: the first save of a session waits for megatron-core's import, 5 to 10 s; `ranks.prepare()` at the start of the session (returns at once) hides it.
 """
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
-from typing import Any, Literal
 
-import torch
-from megatron.core import dist_checkpointing, parallel_state
-from megatron.core.dist_checkpointing.mapping import ShardedObject
-from megatron.core.dist_checkpointing.optimizer import make_sharded_optimizer_tensor
 from vlconv.converters.models.config import ModelConfig
 
-from . import model, ranks
-from .fill import Tensors, fill
-from .specs import Spec
-from .topology import Topology
+from . import ranks
+from .fill import Tensors
+from .topology import Form, Spec, Topology
 
-Form = Literal["stacked", "per_layer", "singleton"]
+
+def save(
+    directory: Path,
+    config: ModelConfig,
+    hf: Tensors,
+    topology: Topology,
+    form: Form = "stacked",
+    spec: Spec = "te",
+    *,
+    grouped: bool = True,
+    padded: bool = False,
+    optimizer: bool = True,
+    args: bool = True,
+    iteration: int | None = None,
+) -> Path:
+    """Let megatron-core write a torch_dist checkpoint.
+
+    Args:
+        directory: made here. The checkpoint itself, as AReaL saves; or with `iteration` Megatron-LM's folder above it.
+        config: the model.
+        hf: Hugging Face tensors under the Hub's names.
+        topology: parallel sizes.
+        form: how keys are spelled.
+        spec: Transformer Engine's or megatron-core's own modules.
+        grouped: experts in one module (TEGroupedMLP), else one module each (SequentialMLP). The local spec has only the latter.
+        padded: pad the vocabulary to a multiple of 128 x tp as Megatron-LM does.
+        optimizer: write entries of an optimizer and of random number states too.
+        args: put Megatron-LM's args, checkpoint_version and iteration in common.pt; AReaL and verl do not.
+        iteration: None, or the number in `iter_…` and the tracker file.
+
+    Returns:
+        The directory that holds `.metadata`.
+    """
+    target = directory if iteration is None else directory / f"iter_{iteration:07d}"
+    target.mkdir(parents=True)
+    options = (form, spec, grouped and spec == "te", padded, optimizer, (iteration or 1) if args else None)
+    ranks.run(topology.world, "mcore.writing:write", str(target), config, hf, topology, *options)
+    if iteration is not None:
+        (directory / "latest_checkpointed_iteration.txt").write_text(str(iteration))
+    return target

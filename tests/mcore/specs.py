@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from megatron.core.models.gpt import gpt_layer_specs
@@ -15,10 +15,7 @@ from torch.nn.functional import gelu, silu
 from vlconv.converters.models.config import ModelConfig
 
 from . import te
-from .topology import Topology
-
-Spec = Literal["te", "local"]
-"""Which modules a layer is made of: Transformer Engine's (stand-ins), or megatron-core's own."""
+from .topology import Spec, Topology
 
 # The names under which megatron-core's spec functions look for Transformer Engine, absent or mocks without that library.
 gpt_layer_specs.TESpecProvider = te.Provider  # type: ignore[attr-defined]
@@ -51,7 +48,7 @@ def language_config(config: ModelConfig, topology: Topology, grouped: bool = Fal
         freq: int | list[int] = [int(text.is_moe(i)) for i in range(text.layers)] if text.dense_layers else 1
         moe = {"num_moe_experts": text.experts, "moe_ffn_hidden_size": text.moe_ffn, "moe_router_topk": topk, "moe_layer_freq": freq}
         moe |= {"moe_grouped_gemm": grouped, "moe_token_dispatcher_type": "allgather", "moe_router_load_balancing_type": "none"}
-        moe |= {"moe_router_dtype": "fp32", "moe_router_pre_softmax": False, "moe_aux_loss_coeff": 0.0}
+        moe |= {"moe_router_pre_softmax": False, "moe_aux_loss_coeff": 0.0}
     return TransformerConfig(
         num_layers=text.layers,
         hidden_size=text.hidden,

@@ -104,6 +104,12 @@ class _GroupedLinear(ExtraState, torch.nn.Module):
         shape[self.axis] //= pg_collection.expt_tp.size()
         for index in range(num_gemms):
             self.register_parameter(f"weight{index}", Parameter(torch.empty(shape, dtype=config.params_dtype)))
+        self._register_load_state_dict_pre_hook(self._merge_extra_states)
+
+    def _merge_extra_states(self, state_dict: dict[str, Any], prefix: str, *_ignored: Any) -> None:
+        """A sharded state dict has a byte entry for each expert, the module only one."""
+        for index in range(1, self.count):
+            state_dict.pop(f"{prefix}_extra_state{index}", None)
 
     def sharded_state_dict(self, prefix: str = "", sharded_offsets: tuple[Any, ...] = (), metadata: Any = None) -> dict[str, Any]:
         """One entry for each local expert: stacked on an axis after the layers', or under a key of its own in the singleton form."""

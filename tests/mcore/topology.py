@@ -4,6 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import lcm
+from typing import Literal
+
+Spec = Literal["te", "local"]
+"""Which modules a layer is made of: Transformer Engine's (stand-ins for them), or megatron-core's own."""
+
+Form = Literal["stacked", "per_layer", "singleton"]
+"""How keys are spelled: layers on an axis (the default of every trainer), a key for each layer, or also a key for each expert and for each half of a gated fc1."""
 
 
 @dataclass(frozen=True)

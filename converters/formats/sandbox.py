@@ -1,0 +1,157 @@
+"""Reads the pickles of a checkpoint in a child process of bounded memory and time, and hands back plain data.
+
+`.metadata`, common.pt and model_optim_rng.pt are pickles of strangers. Loading runs nothing (pickles.py); and a pickle that eats memory or crashes the interpreter takes only the child
+with it. The child is started by exec, without site-packages, in some tens of milliseconds.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+import subprocess
+import sys
+from base64 import b64decode
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
+
+from ..errors import CorruptError, UnsupportedError, shown
+from . import sandbox_child
+from .dcp_metadata import DcpMetadata, RawTensor
+from .pickles import TensorRef
+from .zips import ItemTensor, Member, check_byteorder, find_members, naming, place
+
+if TYPE_CHECKING:
+    from ..tensors import Array
+
+Plain = Any
+"""None, bool, int, float, str, bytes, list, tuple, dict, Record, TensorRef."""
+
+DAMAGED = "The file is damaged, incomplete, or not what it claims to be: take another copy of the checkpoint."
+
+
+class Record(NamedTuple):
+    """An object of any class, as data: what it was called with, its attributes, and what was appended or set in it. An enum's value is its first argument."""
+
+    class_name: str
+    arguments: tuple[Plain, ...]
+    attributes: dict[Plain, Plain]
+    items: tuple[Plain, ...] = ()
+
+
+class SavedObject(NamedTuple):
+    """A torch.save file: its value with TensorRefs for tensors, and the zip's members ("data/<key>" are the storages)."""
+
+    tree: Plain
+    members: dict[str, Member]
+
+    def tensor(self, ref: TensorRef) -> ItemTensor:
+        """Where a tensor's bytes are in the file. Errors as zips.place."""
+        return place(ref, self.members)
+
+
+def read_dcp_metadata(directory: Path) -> DcpMetadata:
+    """The tables of a DCP or torch_dist checkpoint.
+
+    Args:
+        directory: holds `.metadata`.
+
+    Raises:
+        CorruptError: not there, hostile, damaged, or naming files outside the directory.
+    """
+    path = directory / ".metadata"
+    with _opened(path) as file:
+        header, columns = _ask("dcp", path, file, 0, os.fstat(file.fileno()).st_size, None)
+    try:
+        return DcpMetadata.from_answer(header, columns)
+    except (KeyError, TypeError, ValueError, IndexError):
+        raise CorruptError(f"{_name(path)} could not be read: its tables contradict each other", DAMAGED) from None
+
+
+def read_torch_save(path: Path, offset: int = 0, length: int | None = None) -> SavedObject:
+    """What torch.save wrote, without the numbers of its tensors: only data.pkl is read, whatever the file's size.
+
+    Args:
+        path: a file, of which the zip is bytes `offset` to `offset + length` (default: to the end).
+
+    Raises:
+        CorruptError: not there, hostile or damaged.
+        UnsupportedError: a file of torch before 1.6, a big-endian machine, or a compressed zip.
+    """
+    with _opened(path) as file, naming(_name(path)):
+        size = os.fstat(file.fileno()).st_size
+        length = size - offset if length is None else length
+        if offset < 0 or length < 0 or offset + length > size:
+            raise CorruptError(f"is {size} bytes long, too short for an item of {length} bytes at {offset}", DAMAGED)
+        start = os.pread(file.fileno(), 2, offset)
+        if start[:1] == b"\x80" and length > 2:
+            raise UnsupportedError("is a torch.save file of the form before torch 1.6, which is no zip", "Load it in torch and save it again.")
+        members = find_members(file.fileno(), offset, length)
+        check_byteorder(members, file.fileno())
+        pickled = members.get("data.pkl")
+        if pickled is None:
+            raise CorruptError("is a zip, but not one of torch.save: it has no data.pkl", DAMAGED)
+    with _opened(path) as file:
+        header, _ = _ask("tree", path, file, *pickled)
+    try:
+        return SavedObject(_decoded(header["tree"]), members)
+    except (KeyError, TypeError, ValueError, IndexError, RecursionError):
+        raise CorruptError(f"{_name(path)} could not be read", DAMAGED) from None
+
+
+def plain_dict(value: Plain) -> dict[str, Any]:
+    """A namespace or dict (the `args` of Megatron) as JSON-like values by name.
+
+    Enums become their value, tuples lists, and what has no such form the name of its class. Anything else than a namespace or dict gives {}.
+    """
+    if isinstance(value, Record):
+        value = value.attributes
+    return {str(k): _json(v) for k, v in value.items()} if isinstance(value, dict) else {}
+
+
+def _json(value: Plain) -> Any:
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    if isinstance(value, TensorRef):
+        return f"tensor {list(value.shape)}"
+    if isinstance(value, Record):
+        if len(value.arguments) == 1 and not value.attributes and not value.items:
+            return _json(value.arguments[0])
+        return plain_dict(value.attributes) if value.attributes else value.class_name
+    if isinstance(value, dict):
+        return plain_dict(value)
+    if isinstance(value, (list, tuple)):
+        return [_json(v) for v in value]
+    return type(value).__name__
+
+
+def _name(path: Path) -> str:
+    return shown(Path(path.parent.name) / path.name)
+
+
+def _opened(path: Path) -> BinaryIO:
+    """A regular file, open. O_NONBLOCK: a fifo must not make us wait for ever."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as fault:
+        raise CorruptError(f"{_name(path)} cannot be opened: {fault.strerror}", "Is the checkpoint complete?") from None
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise CorruptError(f"{_name(path)} is not a regular file", "Is the checkpoint complete?")
+    return os.fdopen(fd, "rb", buffering=0)
+
+
+def _ask(kind: str, path: Path, file: BinaryIO, offset: int, length: int, crc: int | None) -> tuple[dict[str, Any], dict[str, Array]]:
+    """The child's answer about a slice of a file: header and int64 columns."""
+    most = (16 << 20) + 16 * length
+    fd = file.fileno()
+    request = [kind, *map(str, (fd, offset, length, -1 if crc is None else crc))]
+    command = [sys.executable, "-I", "-S", sandbox_child.__file__, *request]
+    with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, pass_fds=[fd]) as child:
+        assert child.stdout is not None
+        try:
+            data = child.stdout.read(most + 1)
+        finally:
+            if len(data := locals().get("data", b"")) > most or child.poll() is None:
+                pass
+    return {}, {}

@@ -1,0 +1,51 @@
+"""What a checkpoint states of itself outside its tensors: files that trainers leave beside or above it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ..errors import CorruptError
+from ..jsonfile import read_json
+
+_LIMIT = 16 << 20
+
+
+class Stated(NamedTuple):
+    """Named values and the file they come from."""
+
+    where: str
+    values: dict[str, Any]
+
+
+def statements(directory: Path, args: Callable[[], dict[str, Any]]) -> list[Stated]:
+    """All that is stated: Megatron's own args, Megatron-Bridge's run_config.yaml, ms-swift's args.json, ROLL's mca_config.json.
+
+    Args:
+        directory: of the checkpoint.
+        args: reads the args in the checkpoint's own files; {} for none.
+    """
+    found = [Stated("the checkpoint's args", args())]
+    bridge = directory / "run_config.yaml"
+    if bridge.is_file():
+        found.append(Stated("run_config.yaml", _model_section(bridge)))
+    for name in ("args.json", "mca_config.json"):
+        path = next((p for folder in (directory, directory.parent, directory.parent.parent) if (p := folder / name).is_file()), None)
+        if path is not None:
+            found.append(Stated(name, read_json(path)))
+    return [stated for stated in found if stated.values]
+
+
+def _model_section(path: Path) -> dict[str, Any]:
+    import yaml
+
+    if path.stat().st_size > _LIMIT:
+        raise CorruptError(f"{path}: is larger than any run_config.yaml")
+    try:
+        # CSafeLoader builds plain values only, and refuses tags that name classes.
+        parsed = yaml.load(path.read_bytes(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    except (yaml.YAMLError, RecursionError, UnicodeDecodeError) as error:
+        raise CorruptError(f"{path}: cannot be read as YAML: {type(error).__name__}", "Remove the file if it is not Megatron-Bridge's.") from error
+    model = parsed.get("model") if isinstance(parsed, dict) else None
+    return {str(k): v for k, v in model.items()} if isinstance(model, dict) else {}

@@ -1,0 +1,101 @@
+"""torch_dist: Megatron-core's distributed checkpoint, read.
+
+A PyTorch distributed checkpoint (DCP): `.metadata` says which chunk of which tensor is which item of which `.distcp` file; an item is a torch.save zip of one tensor.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from ..errors import CorruptError, NotACheckpoint, UnsupportedError, shown
+from ..tensors import FLOATS, TensorSpec
+from .chunks import Chunk, ChunkReader, Extent
+from .keys import Stored, canonical, fold, ignorable
+from .opened import Opened
+from .sandbox import DcpMetadata, check_files, read_dcp_metadata, read_torch_save
+from .zips import find_tensor
+
+NAME = "torch_dist"
+
+
+def holds(directory: Path) -> bool:
+    """Whether a directory itself is a distributed checkpoint, finished or not."""
+    return (directory / ".metadata").is_file() or (directory / "metadata.json").is_file() or any(directory.glob("*.distcp"))
+
+
+def open_torch_dist(directory: Path) -> Opened:
+    """Open a checkpoint: read its metadata, check that its files are there; no tensor is read.
+
+    Raises:
+        NotACheckpoint: the save was never finished.
+        CorruptError: metadata or files are damaged or hostile.
+    """
+    for needed in (".metadata", "metadata.json"):
+        if not (directory / needed).is_file():
+            raise NotACheckpoint(f"{directory}: {needed} is missing", "The save was interrupted before it was complete: use another checkpoint.")
+    metadata = read_dcp_metadata(directory)
+    wanted = [i for i, tensor in enumerate(metadata.tensors) if not ignorable(tensor.name)]
+    ignored = Counter(_kind(t.name) for t in metadata.tensors if ignorable(t.name)) + Counter(_kind(entry[0]) for entry in metadata.byte_entries)
+    check_files(metadata, directory, wanted)
+    stored = [_stored(metadata, i) for i in wanted]
+    specs, chunks = canonical(stored)
+    reader = ChunkReader(specs, chunks, _Locate(metadata, directory, {i: metadata.tensors[i] for i in wanted}))
+    return Opened(NAME, directory, reader, dict(ignored), _form(metadata, wanted), lambda: _args(directory))
+
+
+def _stored(metadata: DcpMetadata, index: int) -> Stored:
+    tensor = metadata.tensors[index]
+    if tensor.dtype not in FLOATS:
+        raise UnsupportedError(f"{shown(tensor.name)} has dtype {shown(tensor.dtype)}", "Only plain, unquantised floating-point weights are converted.")
+    chunks = [Chunk(offsets, lengths, item) for item, offsets, lengths in metadata.chunks(index)]
+    return Stored(TensorSpec(tensor.name, tensor.shape, tensor.dtype), chunks)
+
+
+class _Locate:
+    """Item number -> where its bytes lie: parses the item's zip directory when the item is first read."""
+
+    def __init__(self, metadata: DcpMetadata, directory: Path, tensors: dict[int, Any]) -> None:
+        self._metadata, self._directory, self._tensors = metadata, directory, tensors
+
+    def __call__(self, item: int) -> Extent:
+        m = self._metadata
+        tensor = self._tensors[int(m.item_tensor[item])]
+        path = str(self._directory / m.files[int(m.item_file[item])])
+        with open(path, "rb", buffering=0) as file:
+            found = find_tensor(file.fileno(), int(m.item_offset[item]), int(m.item_length[item]))
+        lengths = m.item_box(item)[1]
+        if found.dtype != tensor.dtype or found.shape != lengths:
+            raise CorruptError(
+                f"{path}: an item of {shown(tensor.name)} is {found.dtype} {list(found.shape)} where .metadata states {tensor.dtype} {list(lengths)}",
+                "The file is damaged, or belongs to another checkpoint.",
+            )
+        return Extent(path, found.data_offset, found.nbytes, found.crc)
+
+
+def _kind(name: str) -> str:
+    """What an entry that is no weight belongs to, for the summary."""
+    for kind in ("_extra_state", "_quantizer", "_amax"):
+        if kind in name:
+            return kind
+    if name.startswith(("optimizer", "chained_")):
+        return "optimizer"
+    return "rng_state" if name.startswith("rng_state") else "other"
+
+
+def _form(metadata: DcpMetadata, wanted: list[int]) -> str:
+    folds = [fold(metadata.tensors[i].name) for i in wanted]
+    stacked = any(f.stacked for f in folds)
+    singles = any(f.half or f.expert is not None for f in folds)
+    return ("layers stacked" if stacked else "one key per layer") + (", singleton shards" if singles else "")
+
+
+def _args(directory: Path) -> dict[str, Any]:
+    """`args` of common.pt as a dict; {} where there are none."""
+    path = directory / "common.pt"
+    if not path.is_file():
+        return {}
+    saved = read_torch_save(path).tree
+    args = saved.get("args") if isinstance(saved, dict) else None
+    return args if isinstance(args, dict) else {}

@@ -1,0 +1,84 @@
+"""The way back from canonical names to the keys that Megatron-core loads: layers stacked on a leading axis, or one key per layer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+from ..errors import MismatchError
+from ..tensors import TensorSpec
+
+
+class Key(NamedTuple):
+    """A key to write.
+
+    Attributes:
+        name: on disk.
+        shape: on disk.
+        dtype: of all parts.
+        parts: canonical tensors, in order of the leading axis; a single one of the same shape when not stacked.
+        stacked: whether there is a leading axis.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    parts: tuple[str, ...]
+    stacked: bool
+
+
+def split(name: str, lists: Sequence[str]) -> tuple[str, int] | None:
+    """A canonical name's stacked key and its place on the leading axis: ("a.layers.3.b") -> ("a.layers.b", 3)."""
+    parts = name.split(".")
+    for at, part in enumerate(parts[:-1]):
+        if part in lists and parts[at + 1].isdigit():
+            return ".".join([*parts[: at + 1], *parts[at + 2 :]]), int(parts[at + 1])
+    return None
+
+
+def stack(specs: Mapping[str, TensorSpec], lists: Sequence[str]) -> list[Key]:
+    """Gather canonical tensors into the keys to write.
+
+    Args:
+        specs: canonical tensors.
+        lists: the module lists to stack; () for one key per layer.
+
+    Raises:
+        MismatchError: the layers of a stack differ in shape or dtype.
+    """
+    grouped: dict[str, dict[int, TensorSpec]] = {}
+    keys: list[Key] = []
+    for name, spec in specs.items():
+        where = split(name, lists)
+        if where is None:
+            keys.append(Key(name, spec.shape, spec.dtype, (name,), stacked=False))
+        else:
+            grouped.setdefault(where[0], {})[where[1]] = spec
+    return [*keys, *(_stacked(name, layers) for name, layers in grouped.items())]
+
+
+def _stacked(name: str, layers: dict[int, TensorSpec]) -> Key:
+    kinds = {(spec.shape, spec.dtype) for spec in layers.values()}
+    if len(kinds) > 1:
+        listed = ", ".join(f"{list(shape)} {dtype}" for shape, dtype in sorted(kinds))
+        raise MismatchError(f"the layers of {name} differ: {listed}", "They cannot be stacked into one key; give --dtype if only their dtypes differ.")
+    shape, dtype = kinds.pop()
+    return Key(name, (len(layers), *shape), dtype, tuple(layers[i].name for i in sorted(layers)), stacked=True)
+
+
+def uniform(names: Iterable[str], lists: Sequence[str]) -> bool:
+    """Whether every list has the same tensors in all its layers, which stacking takes for granted."""
+    grouped: dict[str, list[int]] = {}
+    for name in names:
+        where = split(name, lists)
+        if where is not None:
+            grouped.setdefault(where[0], []).append(where[1])
+    by_list: dict[str, set[tuple[int, ...]]] = {}
+    for name, layers in grouped.items():
+        by_list.setdefault(_list_of(name, lists), set()).add(tuple(sorted(layers)))
+    return all(len(sets) == 1 and next(iter(sets)) == tuple(range(len(next(iter(sets))))) for sets in by_list.values())
+
+
+def _list_of(name: str, lists: Sequence[str]) -> str:
+    parts = name.split(".")
+    return ".".join(parts[: next(at for at, part in enumerate(parts) if part in lists) + 1])

@@ -1,0 +1,117 @@
+"""Builds the torch.save zip of one DCP item around a tensor's bytes, which are written by someone else.
+
+Everything but the checksum is known before the data: sizes, offsets, headers. So a writer can put the data first and the head and tail when the sum is known.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from math import prod
+from typing import NamedTuple
+from zlib import crc32
+
+from ..tensors import ITEMSIZE, Shape
+from .tensor_pickle import write_tensor_pickle
+from .zips import CENTRAL, END, END64, LOCAL, LOCATOR
+
+ALIGNMENT = 64
+"""Where torch puts a tensor's bytes, counted from the item's first byte."""
+
+BIG = 0xFFFFFFFF
+UTF8 = 0x800
+DATE = 0x21  # 1 January 1980: the same bytes on every run
+
+
+class _Entry(NamedTuple):
+    name: bytes
+    nbytes: int
+    header: int  # its local header's offset in the item
+    crc: int
+
+
+class ItemParts(NamedTuple):
+    """An item without its data: head, `data_nbytes` bytes, tail. Lengths never depend on the checksum."""
+
+    shared: bytes  # the members before the data
+    entries: tuple[_Entry, ...]
+    data: _Entry
+    head_nbytes: int
+    tail_nbytes: int
+
+    @property
+    def data_nbytes(self) -> int:
+        """Bytes of the tensor."""
+        return self.data.nbytes
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the whole item."""
+        return self.head_nbytes + self.data.nbytes + self.tail_nbytes
+
+    def head(self, crc: int) -> bytes:
+        """The `head_nbytes` bytes before the data.
+
+        Args:
+            crc: CRC-32 of the data.
+        """
+        return self.shared + _local(self.data._replace(crc=crc), len(self.shared))
+
+    def tail(self, crc: int) -> bytes:
+        """The `tail_nbytes` bytes after the data: central directory and end records."""
+        directory = b"".join(map(_central, (*self.entries, self.data._replace(crc=crc))))
+        return directory + _end(len(self.entries) + 1, len(directory), self.head_nbytes + self.data.nbytes)
+
+
+def item_parts(dtype: str, shape: Shape) -> ItemParts:
+    """The item of a contiguous tensor.
+
+    Args:
+        dtype: torch's name without prefix, one of ITEMSIZE.
+        shape: in elements; the data are prod(shape) * ITEMSIZE[dtype] little-endian bytes in row-major order.
+    """
+    return _parts(write_tensor_pickle(dtype, shape), prod(shape) * ITEMSIZE[dtype])
+
+
+@cache
+def bytes_item() -> bytes:
+    """torch.save of `[torch.empty(0, dtype=torch.uint8)]`: the `_extra_state` of a Transformer Engine module without fp8."""
+    parts = _parts(write_tensor_pickle("uint8", (0,), in_list=True), 0)
+    return parts.head(0) + parts.tail(0)
+
+
+def _parts(pickled: bytes, nbytes: int) -> ItemParts:
+    shared, entries = b"", []
+    for name, content in ((b"data.pkl", pickled), (b"byteorder", b"little"), (b"version", b"3\n")):
+        entry = _Entry(b"archive/" + name, len(content), len(shared), crc32(content))
+        entries.append(entry)
+        shared += _local(entry, len(shared), align=1) + content
+    data = _Entry(b"archive/data/0", nbytes, len(shared), 0)
+    head = len(shared) + len(_local(data, len(shared)))
+    directory = sum(len(_central(entry)) for entry in (*entries, data))
+    return ItemParts(shared, tuple(entries), data, head, directory + len(_end(len(entries) + 1, directory, head + nbytes)))
+
+
+def _local(entry: _Entry, at: int, align: int = ALIGNMENT) -> bytes:
+    """A local header whose data begin at a multiple of `align`: torch fills up with an extra field "FB", so does this."""
+    size, extra = (BIG, b"\x01\x00\x10\x00" + 2 * entry.nbytes.to_bytes(8, "little")) if entry.nbytes >= BIG else (entry.nbytes, b"")
+    if align > 1:
+        filler = -(at + LOCAL.size + len(entry.name) + len(extra) + 4) % align
+        extra += b"FB" + filler.to_bytes(2, "little") + b"Z" * filler
+    return LOCAL.pack(b"PK\x03\x04", 45 if size == BIG else 20, UTF8, 0, 0, DATE, entry.crc, size, size, len(entry.name), len(extra)) + entry.name + extra
+
+
+def _central(entry: _Entry) -> bytes:
+    # Header offsets are always small: the data come last.
+    size, extra = (BIG, b"\x01\x00\x10\x00" + 2 * entry.nbytes.to_bytes(8, "little")) if entry.nbytes >= BIG else (entry.nbytes, b"")
+    version = 45 if size == BIG else 20
+    fixed = (b"PK\x01\x02", version, version, UTF8, 0, 0, DATE, entry.crc, size, size, len(entry.name), len(extra), 0, 0, 0, 0, entry.header)
+    return CENTRAL.pack(*fixed) + entry.name + extra
+
+
+def _end(entries: int, size: int, start: int) -> bytes:
+    """The end records of a central directory of `size` bytes at `start`."""
+    short = END.pack(b"PK\x05\x06", 0, 0, entries, entries, size, min(start, BIG), 0)
+    if start < BIG:
+        return short
+    large = END64.pack(b"PK\x06\x06", 44, 45, 45, 0, 0, entries, entries, size, start)
+    return large + LOCATOR.pack(b"PK\x06\x07", 0, start + size, 1) + short

@@ -1,0 +1,67 @@
+"""What is recognised and refused by name, and the prefixes that wrappers put before any layout's names."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+from ..errors import UnsupportedError, shown
+from ..tensors import TensorSpec
+
+WRAPPERS = ("model.module.module.", "model.module.", "module.module.", "module.", "model.")
+"""What data-parallel and FSDP wrappers put before names; stripped longest first, repeatedly."""
+
+
+def stripped(name: str) -> str:
+    """A name without its wrappers' prefixes."""
+    while True:
+        prefix = next((w for w in WRAPPERS if name.startswith(w)), None)
+        if prefix is None:
+            return name
+        name = name[len(prefix) :]
+
+
+class _Refusal(NamedTuple):
+    meets: Callable[[str, TensorSpec], bool]
+    what: str
+    hint: str
+
+
+def _holds(*parts: str) -> Callable[[str, TensorSpec], bool]:
+    return lambda name, spec: any(part in name for part in parts)
+
+
+_REFUSALS = (
+    _Refusal(
+        _holds(".adapter.", ".lora_A.", ".lora_B.", ".lora_a.", ".lora_b.", ".base_layer.", ".modules_to_save.", ".to_wrap."),
+        "is part of an adapter (LoRA)",
+        "Merge the adapter into the model with the trainer first.",
+    ),
+    _Refusal(lambda name, spec: name.startswith("mtp.") or ".mtp." in name, "belongs to a multi-token-prediction head", "No Qwen-VL release has one; it is not converted."),
+    _Refusal(
+        lambda name, spec: name.endswith("output_layer.weight") and bool(spec.shape) and spec.shape[0] == 1,
+        "has one row: this is a critic or reward model",
+        "Only language models with their output layer are converted.",
+    ),
+    _Refusal(_holds("value_head", "v_head", "score.", "reward_head"), "is the head of a critic or reward model", "Only language models are converted."),
+    _Refusal(
+        lambda name, spec: spec.dtype.startswith(("uint", "int", "float8")) or name.endswith(("_scale_inv", "_scale", ".qweight", ".qzeros", ".scales", ".g_idx")),
+        "is a quantised weight",
+        "Save the checkpoint with plain bfloat16 weights.",
+    ),
+    _Refusal(_holds("decoder.final_norm."), "belongs to Megatron's hybrid-model layout", "That layout is still in development and not converted."),
+)
+
+
+def refuse(specs: Mapping[str, TensorSpec]) -> None:
+    """Refuse a checkpoint of another kind of model by name.
+
+    Raises:
+        UnsupportedError: naming the tensor, saying what it is and what to do.
+    """
+    for refusal in _REFUSALS:
+        name = next((n for n, spec in specs.items() if refusal.meets(n, spec)), None)
+        if name is not None:
+            raise UnsupportedError(f"{shown(name)} {list(specs[name].shape)} {refusal.what}", refusal.hint)
+    if not any("vision" in n or "visual" in n or "image_encoder" in n for n in specs):
+        raise UnsupportedError("the checkpoint holds no vision tower", "This is a text-only model, or the text part of one; vlconv converts whole Qwen-VL models.")

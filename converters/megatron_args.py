@@ -1,0 +1,111 @@
+"""What a checkpoint says of its own model: Megatron-LM's args, a run_config's `model:` section, args.json, mca_config.json."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from math import isclose
+from typing import Any, NamedTuple
+
+from .errors import shown
+from .facts import VISION, Fact, Facts
+
+NAMES = {
+    "layers": ("num_layers",),
+    "hidden": ("hidden_size",),
+    "heads": ("num_attention_heads",),
+    "groups": ("num_query_groups",),
+    "head_dim": ("kv_channels",),
+    "ffn": ("ffn_hidden_size",),
+    "vocab": ("vocab_size",),
+    "experts": ("num_experts", "num_moe_experts"),
+    "moe_ffn": ("moe_ffn_hidden_size",),
+    "rope_theta": ("rotary_base",),
+    "mrope_section": ("mrope_section",),
+    "rms_norm_eps": ("norm_epsilon", "layernorm_epsilon"),
+    "experts_per_token": ("moe_router_topk",),
+}
+"""Each fact's names in Megatron-LM's args and in megatron-core's TransformerConfig."""
+
+TIES = {"untie_embeddings_and_output_weights": False, "share_embeddings_and_output_weights": True, "tie_embeddings_and_output_weights": True}
+"""The tie's names, and which value of each means tied: Megatron-LM's, Megatron-Bridge's, ROLL's."""
+
+
+class Contradiction(NamedTuple):
+    """Two sources that say different things."""
+
+    name: str
+    ours: Fact
+    theirs: Fact
+
+    def __str__(self) -> str:
+        return f"{self.ours.place} is {shown(self.ours.value)}, but the checkpoint's {self.theirs.place} is {shown(self.theirs.value)}"
+
+
+def stated(args: Mapping[str, Any]) -> Facts:
+    """What Megatron's args, a run_config's `model:` section, args.json or mca_config.json say; None and what is not there says nothing."""
+    said: Facts = {}
+    for name, names in NAMES.items():
+        for arg in names:
+            value = _number(args.get(arg))
+            if value is not None:
+                said.setdefault(name, Fact(value, arg))
+    for arg, tied in (
+        ("untie_embeddings_and_output_weights", False),
+        ("share_embeddings_and_output_weights", True),
+        ("tie_embeddings_and_output_weights", True),
+    ):
+        if isinstance(args.get(arg), bool):
+            said.setdefault("tied", Fact(args[arg] is tied, arg))
+    # Megatron-LM fills these two in for models that do not use them.
+    if args.get("group_query_attention") is False:
+        said.pop("groups", None)
+    if not said.get("experts", Fact(0, "")).value:
+        for name in ("experts", "moe_ffn", "experts_per_token"):
+            said.pop(name, None)
+    elif (dense := _dense_layers(args.get("moe_layer_freq"), said.get("layers"))) is not None:
+        said["dense_layers"] = Fact(dense, "moe_layer_freq")
+    vision = args.get("vision_config")
+    if isinstance(vision, Mapping):
+        values = {name: (_number(vision.get(field)), f"vision_config.{field}") for name, field in VISION.items()}
+        said |= {f"vision.{name}": Fact(*found) for name, found in values.items() if found[0] is not None}
+    return said
+
+
+def _dense_layers(frequency: object, layers: Fact | None) -> list[int] | None:
+    """Megatron's moe_layer_freq: every n-th layer from the first on is MoE, or a list with 1 for MoE and 0 for dense."""
+    if isinstance(frequency, list):
+        return [i for i, moe in enumerate(frequency) if moe == 0]
+    if isinstance(frequency, int) and not isinstance(frequency, bool) and frequency > 0 and layers:
+        return [i for i in range(layers.value) if i % frequency]
+    return None
+
+
+def _number(value: object) -> Any:
+    """An int, a float, or a list of ints; None for anything else. YAML reads 1e-06 as text."""
+    if isinstance(value, bool):
+        return None
+    if isinstance(value, int | float):
+        return value
+    if isinstance(value, list | tuple):
+        return list(value) if all(isinstance(v, int) for v in value) else None
+    try:
+        return float(value) if isinstance(value, str) else None
+    except ValueError:
+        return None
+
+
+def contradictions(facts: Facts, args: Mapping[str, Any]) -> list[Contradiction]:
+    """Where config.json and the checkpoint's own words differ.
+
+    Args:
+        facts: of a config.json: `runtime_facts` and `geometry_facts`.
+        args: Megatron's args by name, or the `model:` section of a run_config.
+    """
+    said = stated(args)
+    return [Contradiction(name, facts[name], said[name]) for name in facts if name in said and not _same(facts[name].value, said[name].value)]
+
+
+def _same(ours: object, theirs: object) -> bool:
+    if isinstance(ours, int | float) and isinstance(theirs, int | float):
+        return isclose(ours, theirs, rel_tol=1e-6)
+    return ours == theirs

@@ -1,0 +1,159 @@
+"""The reference: the Hugging Face directory that gives what weights cannot show, and the files that go beside converted weights."""
+
+from __future__ import annotations
+
+import glob
+import re
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from .errors import CorruptError, ReferenceFault, shown
+from .hf_config import read_config, read_json
+
+PLACES = ("huggingface", "../huggingface", "../../huggingface")
+"""Where trainers, and hf2mcore, put the Hugging Face files of a checkpoint, seen from the checkpoint."""
+
+WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".distcp", ".gguf", ".onnx", ".h5", ".msgpack")
+OURS = ("config.json", "README.md", "vlconv.json", "args.json")
+"""Files that describe the source rather than the model: written anew, or not carried over."""
+
+LARGEST = 100_000_000
+"""Bytes; a larger file beside weights is weights by another name."""
+
+_HUB_ID = re.compile(r"[\w.-]{1,96}(/[\w.-]{1,96})?", re.ASCII)
+
+
+class Reference(NamedTuple):
+    """A Hugging Face directory, how it was found, and its config.json."""
+
+    directory: Path
+    said: str
+    config: dict[str, Any]
+
+
+class SideFiles(NamedTuple):
+    """What lies beside the weights of a Hugging Face directory."""
+
+    copy: list[Path]  # to be copied byte for byte
+    skipped: list[tuple[str, str]]  # name, and why it is not carried over
+    missing: list[str]  # what a user will miss
+
+
+def find_reference(option: str | None, revision: str | None, near: Path) -> Reference:
+    """The reference directory: as given, from the Hub, or found beside the checkpoint.
+
+    Args:
+        option: an existing directory, else a hub id as "Qwen/Qwen3-VL-2B-Instruct"; None: looked for.
+        revision: of the hub id: a branch, tag or commit.
+        near: the checkpoint's directory.
+
+    Raises:
+        ReferenceFault: there is none, it has no config.json, or the Hub does not give it.
+        CorruptError: its config.json is no JSON.
+    """
+    if option is None:
+        if revision is not None:
+            raise ReferenceFault("--revision names a revision of a hub id, but none is given", "Add --reference.")
+        return _beside(near)
+    directory = Path(option)
+    if directory.exists():
+        if revision is not None:
+            raise ReferenceFault(f"--revision goes with a hub id, but --reference {directory} is here on disk")
+        return _reference(directory, "given as --reference")
+    if not _HUB_ID.fullmatch(option):
+        raise ReferenceFault(f"the reference {shown(option)} does not exist", "Give a Hugging Face directory with a config.json, or a hub id.")
+    return _reference(_download(option, revision), f"hub id {option}" + (f", revision {revision}" if revision else ""))
+
+
+def _reference(directory: Path, said: str) -> Reference:
+    if not (directory / "config.json").is_file():
+        raise ReferenceFault(f"the reference {directory} has no config.json", "Give the directory of the Hugging Face model that was trained.")
+    return Reference(directory, said, read_config(directory))
+
+
+def _beside(near: Path) -> Reference:
+    for place in PLACES:
+        directory = near / place
+        if (directory / "config.json").is_file():
+            return _reference(directory.resolve(), f"{place} beside the checkpoint")
+    raise ReferenceFault(
+        f"{near}: no Hugging Face reference beside the checkpoint (looked at {', '.join(PLACES)})",
+        "Pass --reference with the directory or the hub id of the Hugging Face model that was trained; its config and tokenizer are used, its weights are not.",
+    )
+
+
+def _download(hub_id: str, revision: str | None) -> Path:
+    """Fetch config and side files, never weights; from the local cache where the Hub is out of reach. Returns the snapshot's directory."""
+    from huggingface_hub import HfApi, snapshot_download
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError, RepositoryNotFoundError, RevisionNotFoundError
+
+    wanted: list[str] = []
+    why: Exception | None = None
+    try:
+        info = HfApi().model_info(hub_id, revision=revision, files_metadata=True, timeout=10)
+        wanted = [s.rfilename for s in info.siblings or [] if s.rfilename == "config.json" or _refusal(s.rfilename, s.size or 0) is None]
+    except (RepositoryNotFoundError, RevisionNotFoundError, HFValidationError) as error:
+        raise ReferenceFault(f"the Hub does not give {hub_id}: {_first_line(error)}", "Check the id, --revision and HF_TOKEN.") from error
+    except Exception as error:  # which classes a failed connection raises differs between versions of huggingface_hub
+        why = error
+    try:
+        # Names are taken literally: a pattern of the repository's making must not match its weights.
+        patterns = [glob.escape(name) for name in wanted]
+        return Path(snapshot_download(hub_id, revision=revision, allow_patterns=patterns, local_files_only=why is not None))
+    except LocalEntryNotFoundError as error:
+        raise ReferenceFault(
+            f"the reference {hub_id} is not a directory here, not in the local cache, and the Hub cannot be reached: {_first_line(why or error)}",
+            "Pass --reference with a directory, or fetch its files beforehand where there is a network (HF_HOME is the cache).",
+        ) from error
+    except Exception as error:
+        raise ReferenceFault(f"the files of {hub_id} could not be fetched: {_first_line(error)}") from error
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return shown(lines[0] if lines else type(error).__name__)
+
+
+def side_files(directory: Path) -> SideFiles:
+    """The files that go beside converted weights: regular ones at the top level, without weights, code and what is written anew."""
+    files, skipped = [], []
+    for path in sorted(directory.iterdir()):
+        if path.is_dir() or path.name.startswith("."):
+            continue
+        if not path.is_file():
+            skipped.append((path.name, "a broken link" if path.is_symlink() else "not a regular file"))
+            continue
+        refusal = _refusal(path.name, path.stat().st_size)
+        if refusal is None:
+            files.append(path)
+        elif refusal:
+            skipped.append((path.name, refusal))
+    return SideFiles(files, skipped, _missing(directory, {path.name for path in files}))
+
+
+def _refusal(name: str, size: int) -> str | None:
+    """Why a file is not carried over: None for one that is, "" where that goes without saying."""
+    lower = name.lower()
+    if "/" in name or name.startswith(".") or name in OURS or lower.endswith((*WEIGHTS, ".index.json")):
+        return ""
+    if lower.endswith(".py"):
+        return "remote code is not carried over"
+    return f"larger than {LARGEST // 10**6} MB" if size > LARGEST else None
+
+
+def _missing(directory: Path, there: set[str]) -> list[str]:
+    missing = []
+    if "tokenizer.json" not in there and not {"vocab.json", "merges.txt"} <= there:
+        missing.append("tokenizer")
+    if not there & {"preprocessor_config.json", "processor_config.json"}:
+        missing.append("preprocessor_config.json")
+    if not there & {"chat_template.jinja", "chat_template.json"} and not _template_inside(directory / "tokenizer_config.json"):
+        missing.append("chat template")
+    return missing
+
+
+def _template_inside(tokenizer_config: Path) -> bool:
+    try:
+        return "chat_template" in read_json(tokenizer_config)
+    except CorruptError:
+        return False

@@ -1,0 +1,225 @@
+"""The two sides of a conversion, opened: what a directory holds, how that is known, and a Reader of its tensors under the names of the tables."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from .blame import check_shapes
+from .errors import MismatchError, shown
+from .formats import hf, open_mcore
+from .formats.opened import Opened
+from .formats.statements import Stated, statements
+from .hf_config import config_from, read_config
+from .layouts import Layout, detect, named
+from .layouts.refusals import refuse, stripped
+from .models import MODELS, Model, ModelConfig, Tie, decide_tie, model_for
+from .plan import Mapped, Renamed, check_names, prove
+from .reference import Reference, find_reference
+from .rules import Table, flipped, table
+from .runtime_facts import contradictions, runtime_facts, unproven
+from .tensors import Reader, Shape, TensorSpec
+from .vocabulary import explain
+
+EMBEDDING = "embedding.word_embeddings.weight"
+OUTPUT = "output_layer.weight"
+
+
+@dataclass(frozen=True)
+class HfSide:
+    """A Hugging Face directory."""
+
+    directory: Path
+    hf_config: dict[str, Any]
+    model: Model
+    config: ModelConfig
+    tie: Tie
+    reader: Reader  # canonical names
+
+
+@dataclass(frozen=True)
+class McoreSide:
+    """A Megatron checkpoint."""
+
+    opened: Opened
+    layout: Layout
+    seen_by: str
+    reference: Reference
+    model: Model
+    config: ModelConfig
+    tie: Tie
+    stated: list[Stated]
+    overridden: list[str]  # contradictions that --trust-reference settled
+    unproven: list[str]  # what only the reference says
+    padding: str  # why there are more rows than the vocabulary has; "" without
+    table: Table
+    reader: Reader  # the names of the table's left side
+
+    @property
+    def directory(self) -> Path:
+        """The folder that holds the files."""
+        return self.opened.directory
+
+    @cached_property
+    def as_hf(self) -> Mapped:
+        """The same tensors under their Hugging Face names."""
+        return Mapped(self.reader, self.table.copies)
+
+    @property
+    def rows(self) -> int:
+        """Rows of the embedding, padding included."""
+        return next(spec.shape[0] for name, spec in self.reader.specs.items() if name.endswith(EMBEDDING))
+
+
+def open_hf_side(directory: Path, **dialect: Any) -> HfSide:
+    """Open a Hugging Face directory; every name and shape is checked against its config.
+
+    Raises:
+        VlconvError: of every kind that errors.py names for a source.
+    """
+    hf_config = read_config(directory)
+    model = model_for(hf_config)
+    raw = hf.open_hf(directory)
+    refuse_quantised(raw.specs)
+    tie = decide_tie(hf_config, "lm_head.weight" in raw.specs)
+    config = model.config(hf_config, tie.tied)
+    reader = _canonical_hf(raw, config, **dialect)
+    check_names(reader.specs, model.hf_tensors(config), str(directory))
+    check_shapes(reader.specs, model.hf_tensors(config), config, model.hf_tensors, str(directory))
+    return HfSide(directory, hf_config, model, config, tie, reader)
+
+
+def refuse_quantised(specs: Mapping[str, TensorSpec]) -> None:
+    """Refuse weights that are no plain floats."""
+    for name, spec in specs.items():
+        if not spec.dtype.startswith(("float16", "float32", "float64", "bfloat16")):
+            raise MismatchError(f"{shown(name)} has dtype {spec.dtype}", "Only plain, unquantised floating-point weights are converted.")
+
+
+def _canonical_hf(raw: Reader, config: ModelConfig, **dialect: Any) -> Reader:
+    return raw
+
+
+def open_mcore_side(
+    source: Path,
+    *,
+    reference: str | None = None,
+    revision: str | None = None,
+    iteration: int | None = None,
+    layout: str | None = None,
+    divisor: int | None = None,
+    trust_reference: bool = False,
+) -> McoreSide:
+    """Open a Megatron checkpoint of any format and layout; every name, shape and stated fact is checked against the reference config.
+
+    Args:
+        source: the checkpoint's directory or one above it.
+        reference, revision: see find_reference.
+        iteration: which of several.
+        layout: overrides recognition.
+        divisor: --make-vocab-size-divisible-by, to explain padding.
+        trust_reference: the reference wins over what the checkpoint states of itself.
+
+    Raises:
+        VlconvError: of every kind that errors.py names for a source.
+    """
+    opened = open_mcore(source, iteration)
+    names = _strip(opened.reader.specs)
+    specs = {new: opened.reader.specs[old] for new, old in names.items()}
+    refuse(specs)
+    chosen = named(layout) if layout else detect(specs)
+    seen_by = f"--layout {chosen.name}" if layout else chosen.why
+    found = find_reference(reference, revision, near=opened.directory)
+    model = model_for(found.config)
+    if model.model_type not in chosen.models:
+        raise MismatchError(f"the checkpoint's layout {chosen.name} is one of {', '.join(chosen.models)}; the reference is a {model.model_type}", f"The reference is {found.directory}.")
+    tie = decide_tie(found.config, any(n.endswith(OUTPUT) for n in specs))
+    config = model.config(found.config, tie.tied)
+    stated = statements(opened.directory, opened.args)
+    overridden = _agree(found.config, stated, trust_reference)
+    rows, padding = _rows(specs, config, divisor, stated)
+    mapping = mapped_table(chosen, config, rows)
+    reader = Renamed(opened.reader, _respell(names, chosen, config))
+    _complete(reader.specs, mapping.left(), config, str(opened.directory))
+    check_shapes(reader.specs, mapping.left(), config, lambda c: table(chosen.rules(c, max(rows, c.text.vocab))).left(), str(opened.directory))
+    opened.reader.check_tiling()
+    return McoreSide(
+        opened, chosen, seen_by, found, model, config, tie, stated, overridden, unproven(found.config, stated), padding, mapping, reader
+    )  # fmt: skip
+
+
+def mapped_table(layout: Layout, config: ModelConfig, rows: int) -> Table:
+    """The table of a layout for a config, proven to cover both sides, its right side being exactly the model's tensors."""
+    mapping = table(layout.rules(config, rows))
+    prove(mapping)
+    if mapping.right() != MODELS[config.model_type].hf_tensors(config):
+        raise MismatchError(f"layout {layout.name} does not map every tensor of this {config.model_type}", "This is a fault of vlconv: please report it with the config.json.")
+    return mapping
+
+
+def from_hf(side: Reader, mapping: Table) -> Mapped:
+    """Hugging Face tensors under the names of a table's left side; padding reads as zeros."""
+    return Mapped(side, flipped(mapping.copies), mapping.pads)
+
+
+def _strip(specs: Mapping[str, TensorSpec]) -> dict[str, str]:
+    """Name without wrappers -> name in the file."""
+    names: dict[str, str] = {}
+    for name in specs:
+        short = stripped(name)
+        if short in names:
+            raise MismatchError(f"{shown(name)} and {shown(names[short])} are the same tensor behind different prefixes", "The checkpoint holds two models.")
+        names[short] = name
+    return names
+
+
+def _respell(names: Mapping[str, str], layout: Layout, config: ModelConfig) -> dict[str, str]:
+    """The table's name -> name in the file, where the file has another spelling of it."""
+    found = dict(names)
+    for other, ours in layout.spellings(config):
+        if other in found and ours not in found:
+            found[ours] = found.pop(other)
+    return found
+
+
+def _rows(specs: Mapping[str, TensorSpec], config: ModelConfig, divisor: int | None, stated: list[Stated]) -> tuple[int, str]:
+    """Rows of the embedding and why there are so many."""
+    shapes: list[Shape] = [spec.shape for name, spec in specs.items() if name.endswith((EMBEDDING, OUTPUT)) and spec.shape]
+    rows = {shape[0] for shape in shapes}
+    if len(rows) > 1:
+        raise MismatchError(f"embedding and output layer have different numbers of rows: {' and '.join(map(str, sorted(rows)))}", "The checkpoint is damaged.")
+    if not rows:
+        return config.text.vocab, ""
+    merged = {k: v for s in stated for k, v in s.values.items() if k in ("vocab_size", "padded_vocab_size")}
+    return (count := rows.pop()), explain(count, config.text.vocab, divisor, merged)
+
+
+def _agree(hf_config: dict[str, Any], stated: list[Stated], trust_reference: bool) -> list[str]:
+    """What the checkpoint states otherwise than the reference."""
+    facts = runtime_facts(hf_config)
+    found = [
+        f"{field}: the reference says {ours}, {s.where} {theirs}" for s in stated for field, ours, theirs in contradictions(facts, s.values)
+    ]  # fmt: skip
+    if found and not trust_reference:
+        listed = "\n".join(f"  {line}" for line in found[:10])
+        raise MismatchError(f"the reference config contradicts the checkpoint:\n{listed}", "Give the right --reference; --trust-reference overrides, and is recorded.")
+    return found
+
+
+def _complete(have: Mapping[str, TensorSpec], want: Mapping[str, Shape], config: ModelConfig, where: str) -> None:
+    """check_names, but a wrong number of layers is said as such."""
+    for what, count, field in (
+        (".decoder.layers.", config.text.layers, "text_config.num_hidden_layers"),
+        (".blocks.", config.vision.depth, "vision_config.depth"),
+    ):
+        if what == ".decoder.layers.":
+            names = [n for n in have if "decoder.layers." in n and "vision_model" not in n]
+        else:
+            names = [n for n in have if what in n or "vision_model.decoder.layers." in n]
+        layers = {part for n in names for part in [n.split("layers." if "layers." in n else "blocks.", 1)[1].split(".")[0]] if part.isdigit()}
+        if layers and len(layers) != count:
+            raise MismatchError(f"{where}: has {len(layers)} layers where {field} is {count}", "The reference config belongs to another model or size.")
+    check_names(have, want, where)

@@ -1,0 +1,108 @@
+"""On a rank: megatron-core writes a checkpoint. Called by `save`."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+import torch
+from megatron.core import dist_checkpointing, parallel_state
+from megatron.core.dist_checkpointing.mapping import ShardedObject
+from megatron.core.dist_checkpointing.optimizer import make_sharded_optimizer_tensor
+from vlconv.converters.models.config import ModelConfig
+
+from . import model
+from .fill import Tensors, fill
+from .topology import Form, Spec, Topology
+
+
+def write(
+    directory: str,
+    config: ModelConfig,
+    hf: Tensors,
+    topology: Topology,
+    form: Form,
+    spec: Spec,
+    grouped: bool,
+    padded: bool,
+    optimizer: bool,
+    iteration: int | None,
+) -> None:
+    """Build, fill, save. `iteration` None: nothing of a training run in common.pt."""
+    chunks = model.build(config, topology, spec, grouped, padded)
+    for chunk in chunks:
+        fill(chunk, model.place(topology), config, hf)
+    flags = metadata(form)
+    state: dict[str, Any] = dict(model.sharded(chunks, flags))
+    if optimizer:
+        state |= {"optimizer": _optimizer(state), "rng_state": _random_state(), "opt_param_scheduler": {"max_lr": 1e-5}}
+    if iteration is not None:
+        rows = model.vocabulary(config, topology, padded)
+        state |= {"args": arguments(config, topology, rows), "checkpoint_version": 3.0, "iteration": iteration}
+    dist_checkpointing.save(state, directory, content_metadata=flags)
+
+
+def metadata(form: Form) -> dict[str, Any]:
+    """megatron-core's flags for a key form; they end in common.pt, and a loader asks for the same form."""
+    flags = {"singleton_local_shards": form == "singleton", "chained_optim_avoid_prefix": True}
+    return flags | {"non_homogeneous_layers": True} if form == "per_layer" else flags
+
+
+def _optimizer(model_state: dict[str, Any]) -> dict[str, Any]:
+    """Adam's averages of every parameter, sharded as the parameter is: float32, and no value of the weights."""
+    state: dict[str, Any] = {}
+    for chunk, entries in model_state.items():
+        for name, entry in entries.items():
+            if isinstance(entry, ShardedObject):
+                continue
+            for average in ("exp_avg", "exp_avg_sq"):
+                values = torch.full(entry.data.shape, 1e-3)
+                state[f"{average}.{chunk}.{name}"] = make_sharded_optimizer_tensor(entry, values, f"optimizer.state.{average}")
+    return {"state": state, "param_groups": [{"lr": 1e-5, "betas": (0.9, 0.95)}]}
+
+
+def _random_state() -> ShardedObject:
+    """The random number generators of every pipeline and tensor rank, as Megatron-LM keeps them."""
+    pp, tp = parallel_state.get_pipeline_model_parallel_rank(), parallel_state.get_tensor_model_parallel_rank()
+    shape = (parallel_state.get_pipeline_model_parallel_world_size(), parallel_state.get_tensor_model_parallel_world_size())
+    state = [{"torch_rng_state": torch.get_rng_state(), "rng_tracker_states": {}}]
+    return ShardedObject("rng_state", state, shape, (pp, tp), replica_id=parallel_state.get_data_parallel_rank(with_context_parallel=True))
+
+
+def arguments(config: ModelConfig, topology: Topology, rows: int) -> argparse.Namespace:
+    """The part of Megatron-LM's args that describes the model; the real ones have several hundred more, of all plain types."""
+    text = config.text
+    return argparse.Namespace(
+        num_layers=text.layers,
+        hidden_size=text.hidden,
+        num_attention_heads=text.heads,
+        num_query_groups=text.groups,
+        group_query_attention=True,
+        kv_channels=text.head_dim,
+        ffn_hidden_size=text.ffn,
+        vocab_size=text.vocab,
+        padded_vocab_size=rows,
+        make_vocab_size_divisible_by=128,
+        untie_embeddings_and_output_weights=not text.tied,
+        num_experts=text.experts or None,
+        moe_ffn_hidden_size=text.moe_ffn or None,
+        moe_router_topk=2,
+        moe_layer_freq=[int(text.is_moe(i)) for i in range(text.layers)] if text.dense_layers else 1,
+        rotary_base=5000000,
+        mrope_section=[4, 2, 2],
+        norm_epsilon=1e-6,
+        max_position_embeddings=4096,
+        params_dtype=torch.bfloat16,
+        tensor_model_parallel_size=topology.tp,
+        pipeline_model_parallel_size=topology.pp,
+        virtual_pipeline_model_parallel_size=topology.vpp if topology.vpp > 1 else None,
+        expert_model_parallel_size=topology.ep,
+        expert_tensor_parallel_size=topology.expert_tp,
+        decoder_first_pipeline_num_layers=topology.first,
+        decoder_last_pipeline_num_layers=topology.last,
+        pipeline_model_parallel_layout=None,
+        world_size=topology.world,
+        lr=1e-5,
+        load=None,
+        bf16=True,
+    )
