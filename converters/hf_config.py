@@ -9,53 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from .errors import CorruptError, shown
+from .jsonfile import read_json
 from .models.fields import Json
 from .models.model import Model
-
-LARGEST = 16 * 2**20
-"""Bytes of JSON that are read at all; a config.json has some thousands."""
 
 
 def read_config(directory: Path) -> dict[str, Any]:
     """The config.json of a Hugging Face directory."""
     return read_json(directory / "config.json")
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object, and nothing that several readers would understand differently.
-
-    Raises:
-        CorruptError: missing, not a regular file, too large, not UTF-8 JSON, an object with a key twice, or not an object.
-    """
-    try:
-        if not path.is_file():
-            raise CorruptError(f"{path} is missing" if not path.exists() else f"{path} is not a regular file")
-        with path.open("rb") as file:
-            raw = file.read(LARGEST + 1)
-    except OSError as error:
-        raise CorruptError(f"{path} cannot be read: {error.strerror}") from error
-    if len(raw) > LARGEST:
-        raise CorruptError(f"{path} is larger than {LARGEST // 2**20} MiB, which no such file is")
-    try:
-        document = json.loads(raw.decode("utf-8"), object_pairs_hook=_once, parse_constant=_finite)
-    except (ValueError, RecursionError) as error:
-        raise CorruptError(f"{path} is not valid JSON: {shown(error)}") from error
-    if not isinstance(document, dict):
-        raise CorruptError(f"{path} holds no JSON object")
-    return document
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object whose keys are distinct: of a doubled key, readers take the first or the last."""
-    document = dict(pairs)
-    if len(document) < len(pairs):
-        keys = [key for key, _ in pairs]
-        raise ValueError(f"the key {next(k for k in keys if keys.count(k) > 1)!r} is there twice")
-    return document
-
-
-def _finite(constant: str) -> float:
-    raise ValueError(f"{constant} is no JSON number")
 
 
 def text_section(hf_config: Json) -> tuple[Json, str]:

@@ -9,7 +9,8 @@ from typing import Literal
 ExpertsForm = Literal["hub", "transformers-5", "per-expert"]
 """How a Hugging Face directory lays out its experts.
 
-hub: `gate_up_proj` [E, H, 2I] and `down_proj` [E, I, H]; transformers-5: the same names, [E, 2I, H] and [E, H, I]; per-expert: `experts.N.gate_proj.weight` and so on.
+hub: `gate_up_proj` [E, H, 2I] and `down_proj` [E, I, H]; transformers-5: the same names, [E, 2I, H] and [E, H, I];
+per-expert: `experts.N.gate_proj.weight` and so on.
 """
 
 

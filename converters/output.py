@@ -1,6 +1,7 @@
 """The output directory: absent or complete, never half done.
 
-Everything is written to `<target>.partial` beside it and takes the target's name at the very end (swap.py). A run that is killed leaves a `.partial` whose marker tells the next run that it may go.
+Everything is written to `<target>.partial` beside it and takes the target's name at the very end (swap.py).
+A run that is killed leaves a `.partial` whose marker tells the next run that it may go.
 """
 
 from __future__ import annotations

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +14,16 @@ from .errors import MismatchError, shown
 from .formats import hf, open_mcore
 from .formats.opened import Opened
 from .formats.statements import Stated, statements
-from .hf_config import config_from, read_config
+from .facts import Facts, geometry_facts, runtime_facts
+from .hf_config import read_config
 from .layouts import Layout, detect, named
 from .layouts.refusals import refuse, stripped
+from .megatron_args import contradictions
+from .megatron_args import stated as facts_of
 from .models import MODELS, Model, ModelConfig, Tie, decide_tie, model_for
 from .plan import Mapped, Renamed, check_names, prove
 from .reference import Reference, find_reference
 from .rules import Table, flipped, table
-from .runtime_facts import contradictions, runtime_facts, unproven
 from .tensors import Reader, Shape, TensorSpec
 from .vocabulary import explain
 
@@ -139,15 +142,18 @@ def open_mcore_side(
     tie = decide_tie(found.config, any(n.endswith(OUTPUT) for n in specs))
     config = model.config(found.config, tie.tied)
     stated = statements(opened.directory, opened.args)
-    overridden = _agree(found.config, stated, trust_reference)
+    facts = runtime_facts(found.config, config)
+    overridden = _agree(facts | geometry_facts(found.config, config), stated, trust_reference)
+    said = {name for s in stated for name in facts_of(s.values)}
+    unproven = [fact.place for name, fact in facts.items() if name not in said and name != "tied"]
     rows, padding = _rows(specs, config, divisor, stated)
     mapping = mapped_table(chosen, config, rows)
     reader = Renamed(opened.reader, _respell(names, chosen, config))
-    _complete(reader.specs, mapping.left(), config, str(opened.directory))
+    _complete(reader.specs, mapping.left(), str(opened.directory))
     check_shapes(reader.specs, mapping.left(), config, lambda c: table(chosen.rules(c, max(rows, c.text.vocab))).left(), str(opened.directory))
     opened.reader.check_tiling()
     return McoreSide(
-        opened, chosen, seen_by, found, model, config, tie, stated, overridden, unproven(found.config, stated), padding, mapping, reader
+        opened, chosen, seen_by, found, model, config, tie, stated, overridden, unproven, padding, mapping, reader
     )  # fmt: skip
 
 
@@ -197,29 +203,25 @@ def _rows(specs: Mapping[str, TensorSpec], config: ModelConfig, divisor: int | N
     return (count := rows.pop()), explain(count, config.text.vocab, divisor, merged)
 
 
-def _agree(hf_config: dict[str, Any], stated: list[Stated], trust_reference: bool) -> list[str]:
+def _agree(facts: Facts, stated: list[Stated], trust_reference: bool) -> list[str]:
     """What the checkpoint states otherwise than the reference."""
-    facts = runtime_facts(hf_config)
-    found = [
-        f"{field}: the reference says {ours}, {s.where} {theirs}" for s in stated for field, ours, theirs in contradictions(facts, s.values)
-    ]  # fmt: skip
+    found = [f"{line} ({s.where})" for s in stated for line in contradictions(facts, s.values)]
     if found and not trust_reference:
         listed = "\n".join(f"  {line}" for line in found[:10])
         raise MismatchError(f"the reference config contradicts the checkpoint:\n{listed}", "Give the right --reference; --trust-reference overrides, and is recorded.")
     return found
 
 
-def _complete(have: Mapping[str, TensorSpec], want: Mapping[str, Shape], config: ModelConfig, where: str) -> None:
+def _complete(have: Mapping[str, TensorSpec], want: Mapping[str, Shape], where: str) -> None:
     """check_names, but a wrong number of layers is said as such."""
-    for what, count, field in (
-        (".decoder.layers.", config.text.layers, "text_config.num_hidden_layers"),
-        (".blocks.", config.vision.depth, "vision_config.depth"),
-    ):
-        if what == ".decoder.layers.":
-            names = [n for n in have if "decoder.layers." in n and "vision_model" not in n]
-        else:
-            names = [n for n in have if what in n or "vision_model.decoder.layers." in n]
-        layers = {part for n in names for part in [n.split("layers." if "layers." in n else "blocks.", 1)[1].split(".")[0]] if part.isdigit()}
-        if layers and len(layers) != count:
-            raise MismatchError(f"{where}: has {len(layers)} layers where {field} is {count}", "The reference config belongs to another model or size.")
+    for tower, what, field in ((False, "decoder layers", "text_config.num_hidden_layers"), (True, "vision blocks", "vision_config.depth")):
+        found, expected = _layers(have, tower), _layers(want, tower)
+        if found and found != expected:
+            raise MismatchError(f"{where}: has {found} {what} where the reference's {field} is {expected}", "The reference config belongs to another model or size.")
     check_names(have, want, where)
+
+
+def _layers(names: Iterable[str], tower: bool) -> int:
+    """How many layers the names number, in the vision tower or outside it."""
+    parts = (name.split(".") for name in names if ("vis" in name or "image_encoder" in name) == tower)
+    return len({part for name in parts for before, part in pairwise(name) if before in ("layers", "blocks") and part.isdigit()})

@@ -1,7 +1,7 @@
 """How a finished directory takes the name of the target, and how a run puts right what a killed one left.
 
-The directory being written holds a marker, locked as long as its run lives. It moves along with the directory, and before a target is replaced it is told which directory (by inode) is about to go.
-So every state that a kill can leave explains itself:
+The directory being written holds a marker, locked as long as its run lives. It moves along with the directory, and before a target is replaced
+the marker notes which directory (by inode) is about to go. So every state that a kill can leave explains itself:
 
     .partial with marker                      unfinished: emptied, and used again
     .partial with marker, .old, no target     killed between two renames: .old is put back

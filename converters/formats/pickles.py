@@ -1,9 +1,9 @@
 """A closed unpickler: reads any pickle as plain data and runs nothing of it.
 
-No name in a pickle is ever imported. What a checkpoint needs (dtypes, sizes, tensors, DCP's metadata records) becomes plain values; every other class becomes an `Inert` record that
-keeps its arguments and attributes, so `args` of any Megatron version can be read without that Megatron.
+No name in a pickle is ever imported. What a checkpoint needs (dtypes, sizes, tensors, DCP's metadata records) becomes plain values; every other class becomes an
+`Inert` record that keeps its arguments and attributes, so `args` of any Megatron version can be read without that Megatron.
 
-Imports nothing but the standard library: the sandbox's child process loads this file by its path. Memory and time are the child's limits' business, not this file's.
+Imports nothing but the standard library: the sandbox's child process loads this file by its path. Memory and time are bounded by the child's limits, not here.
 """
 
 from __future__ import annotations
@@ -90,7 +90,6 @@ class Record:
     """A DCP metadata record. Hundreds of thousands of them: slots, and the state's dict emptied at once because the unpickler's memo would keep it."""
 
     __slots__ = ()
-    aliases: ClassVar[dict[str, str]] = {}
 
     def __new__(cls, *args: Any) -> Record:
         if args:
@@ -102,7 +101,8 @@ class Record:
             state = state[1]
         if not isinstance(state, dict):
             raise Refused(f"{type(self).__name__} holds no attributes")
-        for name in type(self).__slots__:
+        slots: tuple[str, ...] = type(self).__slots__
+        for name in slots:
             setattr(self, name, state.get(name))
 
 
@@ -248,8 +248,8 @@ def _layout(name: Any = "") -> Any:
     return name
 
 
-WIDTHS = {"float8_e4m3fn": 1, "float8_e5m2": 1, "float8_e4m3fnuz": 1, "float8_e5m2fnuz": 1, "uint16": 2, "uint32": 4, "uint64": 8, "float16": 2, "bfloat16": 2, "float32": 4, "float64": 8}
-"""Bytes per element where a storage is untyped."""
+WIDTHS = {"float8_e4m3fn": 1, "float8_e5m2": 1, "float8_e4m3fnuz": 1, "float8_e5m2fnuz": 1, "uint16": 2, "uint32": 4, "uint64": 8}
+"""Bytes per element of the dtypes without a storage class of their own: their storage is untyped and counts bytes."""
 
 STORAGES = {
     "DoubleStorage": "float64",
@@ -316,11 +316,13 @@ RECORDS: dict[str, type[Record]] = {
 }
 """DCP's records by class name; their modules moved between torch versions."""
 
-# Only for the message: nothing is run whatever the name, these are merely names that say what a file is up to.
-NO_PLACE = frozenset(
-    "posix nt os subprocess sys shutil socket ctypes _ctypes importlib runpy pty webbrowser pickle _pickle cloudpickle dill marshal shelve commands popen2 pdb bdb timeit pip".split()
-)
-NO_PLACE_BUILTINS = frozenset("eval exec execfile compile open file __import__ input raw_input breakpoint setattr delattr globals locals vars apply help exit quit".split())
+# Only for the message: nothing is run whatever the name. These are names that say what a file is up to.
+_PROCESSES = ("posix", "nt", "os", "subprocess", "sys", "shutil", "socket", "ctypes", "_ctypes", "pty", "webbrowser", "commands", "popen2")
+_LOADERS = ("importlib", "runpy", "pickle", "_pickle", "cloudpickle", "dill", "marshal", "shelve", "pdb", "bdb", "timeit", "pip")
+NO_PLACE = frozenset(_PROCESSES + _LOADERS)
+_RUNNERS = ("eval", "exec", "execfile", "compile", "open", "file", "__import__", "input", "raw_input", "breakpoint", "apply")
+_REACHERS = ("setattr", "delattr", "globals", "locals", "vars", "help", "exit", "quit")
+NO_PLACE_BUILTINS = frozenset(_RUNNERS + _REACHERS)
 RENAMED = {"__builtin__": "builtins", "copy_reg": "copyreg"}
 
 
@@ -339,7 +341,8 @@ class ClosedUnpickler(pickle.Unpickler):
         """The stand-in of a name. A dotted name is a string like any other: no attribute is ever looked up."""
         module = RENAMED.get(module, module)
         full = f"{module}.{name}"
-        if module.split(".", 1)[0] in NO_PLACE or not NO_PLACE.isdisjoint(name.split(".")[:-1]) or (module == "builtins" and name.split(".")[0] in NO_PLACE_BUILTINS):
+        owners = (module.split(".", 1)[0], *name.split(".")[:-1])
+        if not NO_PLACE.isdisjoint(owners) or (module == "builtins" and name.split(".", 1)[0] in NO_PLACE_BUILTINS):
             raise Refused(f"refers to {full}, which has no place in a checkpoint; nothing in it was run")
         if full in KNOWN:
             return KNOWN[full]

@@ -1,13 +1,14 @@
 """Reads the pickles of a checkpoint in a child process of bounded memory and time, and hands back plain data.
 
-`.metadata`, common.pt and model_optim_rng.pt are pickles of strangers. Loading runs nothing (pickles.py); and a pickle that eats memory or crashes the interpreter takes only the child
-with it. The child is started by exec, without site-packages, in some tens of milliseconds.
+`.metadata`, common.pt and model_optim_rng.pt are pickles of strangers. Loading runs nothing (pickles.py); and a pickle that eats memory or crashes the interpreter
+takes only the child with it. The child is started by exec, without site-packages, in some tens of milliseconds.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import signal
 import stat
 import subprocess
 import sys
@@ -16,17 +17,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 from ..errors import CorruptError, UnsupportedError, shown
-from . import sandbox_child
-from .dcp_metadata import DcpMetadata, RawTensor
+from .dcp_metadata import DcpMetadata, check_files
 from .pickles import TensorRef
 from .zips import ItemTensor, Member, check_byteorder, find_members, naming, place
 
 if TYPE_CHECKING:
     from ..tensors import Array
 
+__all__ = ["DcpMetadata", "Plain", "Record", "SavedObject", "check_files", "plain_dict", "read_dcp_metadata", "read_torch_save"]
+
 Plain = Any
 """None, bool, int, float, str, bytes, list, tuple, dict, Record, TensorRef."""
 
+CHILD = ("-I", "-S", str(Path(__file__).with_name("sandbox_child.py")))
 DAMAGED = "The file is damaged, incomplete, or not what it claims to be: take another copy of the checkpoint."
 
 
@@ -60,8 +63,8 @@ def read_dcp_metadata(directory: Path) -> DcpMetadata:
         CorruptError: not there, hostile, damaged, or naming files outside the directory.
     """
     path = directory / ".metadata"
-    with _opened(path) as file:
-        header, columns = _ask("dcp", path, file, 0, os.fstat(file.fileno()).st_size, None)
+    with _opened(path) as file, naming(_name(path)):
+        header, columns = _ask("dcp", file, 0, os.fstat(file.fileno()).st_size, None)
     try:
         return DcpMetadata.from_answer(header, columns)
     except (KeyError, TypeError, ValueError, IndexError):
@@ -91,8 +94,7 @@ def read_torch_save(path: Path, offset: int = 0, length: int | None = None) -> S
         pickled = members.get("data.pkl")
         if pickled is None:
             raise CorruptError("is a zip, but not one of torch.save: it has no data.pkl", DAMAGED)
-    with _opened(path) as file:
-        header, _ = _ask("tree", path, file, *pickled)
+        header, _ = _ask("tree", file, *pickled)
     try:
         return SavedObject(_decoded(header["tree"]), members)
     except (KeyError, TypeError, ValueError, IndexError, RecursionError):
@@ -141,17 +143,87 @@ def _opened(path: Path) -> BinaryIO:
     return os.fdopen(fd, "rb", buffering=0)
 
 
-def _ask(kind: str, path: Path, file: BinaryIO, offset: int, length: int, crc: int | None) -> tuple[dict[str, Any], dict[str, Array]]:
-    """The child's answer about a slice of a file: header and int64 columns."""
+def _ask(kind: str, file: BinaryIO, offset: int, length: int, crc: int | None) -> tuple[dict[str, Any], dict[str, Array]]:
+    """The child's answer about a slice of a file: header and int64 columns. Errors have no file name yet."""
     most = (16 << 20) + 16 * length
     fd = file.fileno()
     request = [kind, *map(str, (fd, offset, length, -1 if crc is None else crc))]
-    command = [sys.executable, "-I", "-S", sandbox_child.__file__, *request]
+    command = [sys.executable, *CHILD, *request]
     with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, pass_fds=[fd]) as child:
         assert child.stdout is not None
         try:
             data = child.stdout.read(most + 1)
-        finally:
-            if len(data := locals().get("data", b"")) > most or child.poll() is None:
-                pass
-    return {}, {}
+            if len(data) > most:
+                raise CorruptError("unpacks to far more than its size explains", DAMAGED)
+        except BaseException:
+            child.kill()
+            raise
+        status = child.wait()
+    if status:
+        raise CorruptError(f"cannot be read: {_death(-status)}", DAMAGED)
+    header, columns = _unpacked(data)
+    if "refused" in header:
+        raise CorruptError(shown(header["refused"], 400), "Nothing in the file was run. " + DAMAGED)
+    return header, columns
+
+
+def _death(signal_number: int) -> str:
+    if signal_number in (signal.SIGXCPU, signal.SIGKILL):
+        return "it takes more time or memory than its size explains"
+    if signal_number in (signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS):
+        return "it is nested so deep, or so damaged, that the process reading it crashed"
+    return f"the process reading it ended with status {-signal_number}"
+
+
+def _unpacked(data: bytes) -> tuple[dict[str, Any], dict[str, Array]]:
+    """Splits an answer (sandbox_child.send) after checking that its lengths add up."""
+    import numpy as np
+
+    start = 16 + int.from_bytes(data[8:16], "little")
+    try:
+        if data[:8] != b"vlconv01" or start > len(data):
+            raise ValueError
+        header = json.loads(data[16:start])
+        sizes = header["columns"]
+        if start + 8 * sum(sizes.values()) != len(data):
+            raise ValueError
+        columns = {}
+        for name, size in sizes.items():
+            columns[name] = np.frombuffer(data, "<i8", size, start)
+            start += 8 * size
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        raise CorruptError("cannot be read: the process reading it gave no proper answer", DAMAGED) from None
+    return header, columns
+
+
+def _decoded(node: Any) -> Plain:
+    """The value of a JSON node (sandbox_child.Tree)."""
+    if not isinstance(node, list):
+        return node
+    kind, *rest = node
+    if kind == "l":
+        return [_decoded(n) for n in rest[0]]
+    if kind == "t":
+        return tuple(_decoded(n) for n in rest[0])
+    if kind == "d":
+        return _pairs(rest[0])
+    if kind == "T":
+        key, dtype, numel, offset, shape, stride = rest
+        return TensorRef(key, dtype, numel, offset, tuple(shape), tuple(stride))
+    if kind == "b":
+        return b64decode(rest[0])
+    name, arguments, attributes, items = rest
+    return Record(name, tuple(map(_decoded, arguments)), _pairs(attributes), tuple(map(_decoded, items)))
+
+
+def _pairs(nodes: list[Any]) -> dict[Plain, Plain]:
+    return {_key(_decoded(key)): _decoded(value) for key, value in nodes}
+
+
+def _key(key: Plain) -> Plain:
+    """A dict's key; one that cannot be hashed as data (a record, a list in a tuple) becomes its text."""
+    try:
+        hash(key)
+    except TypeError:
+        return repr(key)
+    return key

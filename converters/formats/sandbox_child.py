@@ -2,8 +2,8 @@
 
     python -I -S sandbox_child.py KIND FD OFFSET LENGTH CRC        KIND is "dcp" or "tree", CRC -1 when there is none
 
-The answer is no pickle: 8 bytes "vlconv01", then the header's length (8 bytes, little), the header (JSON), then arrays of little-endian int64 whose lengths the header gives. A header with
-the key "refused" says what is wrong with the file. Standard library only.
+The answer is no pickle: 8 bytes "vlconv01", then the header's length (8 bytes, little), the header (JSON), then arrays of little-endian int64 whose lengths the
+header gives. A header with the key "refused" says what is wrong with the file. Standard library only.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def limit(nbytes: int) -> None:
     for kind, most in ((resource.RLIMIT_AS, memory), (resource.RLIMIT_CPU, seconds), (resource.RLIMIT_CORE, 0), (resource.RLIMIT_FSIZE, 0)):
         hard = resource.getrlimit(kind)[1]
         least = most if hard == resource.RLIM_INFINITY else min(most, hard)
-        resource.setrlimit(kind, (least, least))
+        resource.setrlimit(kind, (least, hard if kind == resource.RLIMIT_CPU else least))  # so that SIGXCPU tells time from other deaths
 
 
 def read(fd: int, offset: int, length: int, crc: int) -> bytes:
@@ -141,9 +141,9 @@ def dcp(value: Any) -> tuple[dict[str, Any], dict[str, array[int]]]:
     entries, storage = value.state_dict_metadata, value.storage_data
     if not isinstance(entries, dict) or not isinstance(storage, dict):
         raise pickles.Refused("lacks its tables: the save was not finished, or another storage wrote it")
-    table, places, nothing = Table(), _places(storage), dict[Any, Any]()
+    table, places = Table(), _places(storage)
     for name, record in entries.items():
-        of_name = places.get(_text(name), nothing)
+        of_name = places.get(_text(name), {})
         if isinstance(record, pickles.TensorStorageMetadata):
             table.tensor(name, record, of_name)
         elif isinstance(record, pickles.BytesStorageMetadata):
@@ -158,8 +158,8 @@ def dcp(value: Any) -> tuple[dict[str, Any], dict[str, array[int]]]:
 class Tree:
     """Any loaded value as JSON, expanded: shared parts are repeated, so the number of nodes is bounded by the pickle's size.
 
-    None, bool, int, float and str stand for themselves; the rest is a list that begins with its kind: "l" list, "t" tuple, "d" dict (pairs), "b" bytes (base64), "T" TensorRef,
-    "r" record (class name, arguments, attributes as pairs, items).
+    None, bool, int, float and str stand for themselves; the rest is a list that begins with its kind: "l" list, "t" tuple, "d" dict (pairs), "b" bytes (base64),
+    "T" TensorRef, "r" record (class name, arguments, attributes as pairs, items).
     """
 
     def __init__(self, nbytes: int) -> None:
@@ -241,7 +241,8 @@ def main(arguments: list[str]) -> None:
     kind, (fd, offset, length, crc) = arguments[0], map(int, arguments[1:])
     limit(length)
     gc.disable()
-    header, columns = dict[str, Any](), dict[str, array[int]]()
+    columns: dict[str, array[int]] = {}
+    header: dict[str, Any]
     try:
         header, columns = answer(kind, read(fd, offset, length, crc))
     except pickles.Refused as fault:
@@ -250,6 +251,8 @@ def main(arguments: list[str]) -> None:
         header = {"refused": "needs far more memory to read than its size explains"}
     except RecursionError:
         header = {"refused": "is nested deeper than any checkpoint"}
+    except Exception as fault:  # whatever it is, an answer is better than a traceback nobody sees
+        header = {"refused": f"cannot be read ({type(fault).__name__}: {fault})"[:1000]}
     send(header, columns)
 
 

@@ -1,6 +1,6 @@
 """The data.pkl of a single tensor, read and written, both without unpickling anything.
 
-torch.save of one tensor is always the same few opcodes. They are walked here by hand: no process per item, microseconds each, and what does not look exactly so is refused.
+torch.save of one tensor is always the same few opcodes. They are walked here by hand: no process per item, microseconds each, and what looks otherwise is refused.
 """
 
 from __future__ import annotations
@@ -197,7 +197,7 @@ def row_major(shape: Shape, stride: Shape) -> bool:
 def check_bounds(ref: TensorRef) -> None:
     """Raises CorruptError when a view reaches outside its storage."""
     if prod(ref.shape) and ref.offset + sum((n - 1) * step for n, step in zip(ref.shape, ref.stride, strict=True)) >= ref.numel:
-        raise CorruptError(f"holds a tensor {list(ref.shape)} with strides {list(ref.stride)} from element {ref.offset} on, in a storage of only {ref.numel} elements")
+        raise CorruptError(f"holds a tensor {list(ref.shape)}, strides {list(ref.stride)}, from element {ref.offset} on in a storage of only {ref.numel}")
 
 
 def write_tensor_pickle(dtype: str, shape: Shape, in_list: bool = False) -> bytes:

@@ -12,10 +12,11 @@ from typing import Any
 from ..errors import CorruptError, NotACheckpoint, UnsupportedError, shown
 from ..tensors import FLOATS, TensorSpec
 from .chunks import Chunk, ChunkReader, Extent
+from .dcp_metadata import DcpMetadata, check_files
 from .keys import Stored, canonical, fold, ignorable
 from .opened import Opened
-from .sandbox import DcpMetadata, check_files, read_dcp_metadata, read_torch_save
-from .zips import find_tensor
+from .sandbox import plain_dict, read_dcp_metadata, read_torch_save
+from .zips import find_tensor, naming
 
 NAME = "torch_dist"
 
@@ -37,11 +38,11 @@ def open_torch_dist(directory: Path) -> Opened:
             raise NotACheckpoint(f"{directory}: {needed} is missing", "The save was interrupted before it was complete: use another checkpoint.")
     metadata = read_dcp_metadata(directory)
     wanted = [i for i, tensor in enumerate(metadata.tensors) if not ignorable(tensor.name)]
-    ignored = Counter(_kind(t.name) for t in metadata.tensors if ignorable(t.name)) + Counter(_kind(entry[0]) for entry in metadata.byte_entries)
+    ignored = Counter(_kind(t.name) for t in metadata.tensors if ignorable(t.name)) + Counter(_kind(entry.name) for entry in metadata.byte_entries)
     check_files(metadata, directory, wanted)
     stored = [_stored(metadata, i) for i in wanted]
     specs, chunks = canonical(stored)
-    reader = ChunkReader(specs, chunks, _Locate(metadata, directory, {i: metadata.tensors[i] for i in wanted}))
+    reader = ChunkReader(specs, chunks, _Locate(metadata, directory, stored))
     return Opened(NAME, directory, reader, dict(ignored), _form(metadata, wanted), lambda: _args(directory))
 
 
@@ -56,22 +57,22 @@ def _stored(metadata: DcpMetadata, index: int) -> Stored:
 class _Locate:
     """Item number -> where its bytes lie: parses the item's zip directory when the item is first read."""
 
-    def __init__(self, metadata: DcpMetadata, directory: Path, tensors: dict[int, Any]) -> None:
-        self._metadata, self._directory, self._tensors = metadata, directory, tensors
+    def __init__(self, metadata: DcpMetadata, directory: Path, stored: list[Stored]) -> None:
+        self._metadata, self._directory = metadata, directory
+        self._expected = {chunk.item: (tensor.spec, chunk.lengths) for tensor in stored for chunk in tensor.chunks}
 
     def __call__(self, item: int) -> Extent:
-        m = self._metadata
-        tensor = self._tensors[int(m.item_tensor[item])]
-        path = str(self._directory / m.files[int(m.item_file[item])])
-        with open(path, "rb", buffering=0) as file:
-            found = find_tensor(file.fileno(), int(m.item_offset[item]), int(m.item_length[item]))
-        lengths = m.item_box(item)[1]
-        if found.dtype != tensor.dtype or found.shape != lengths:
+        name, offset, length = self._metadata.place(item)
+        spec, lengths = self._expected[item]
+        path = self._directory / name
+        with path.open("rb", buffering=0) as file, naming(f"{shown(path)}: the item of {shown(spec.name)} at byte {offset}"):
+            found = find_tensor(file.fileno(), offset, length)
+        if found.dtype != spec.dtype or found.shape != lengths:
             raise CorruptError(
-                f"{path}: an item of {shown(tensor.name)} is {found.dtype} {list(found.shape)} where .metadata states {tensor.dtype} {list(lengths)}",
+                f"{shown(path)}: an item of {shown(spec.name)} is {found.dtype} {list(found.shape)} where .metadata states {spec.dtype} {list(lengths)}",
                 "The file is damaged, or belongs to another checkpoint.",
             )
-        return Extent(path, found.data_offset, found.nbytes, found.crc)
+        return Extent(str(path), found.data_offset, found.nbytes, found.crc)
 
 
 def _kind(name: str) -> str:
@@ -97,5 +98,4 @@ def _args(directory: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     saved = read_torch_save(path).tree
-    args = saved.get("args") if isinstance(saved, dict) else None
-    return args if isinstance(args, dict) else {}
+    return plain_dict(saved.get("args")) if isinstance(saved, dict) else {}

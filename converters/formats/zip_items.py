@@ -12,7 +12,7 @@ from zlib import crc32
 
 from ..tensors import ITEMSIZE, Shape
 from .tensor_pickle import write_tensor_pickle
-from .zips import CENTRAL, END, END64, LOCAL, LOCATOR
+from .zip_records import CENTRAL, END, END64, LOCAL, LOCATOR
 
 ALIGNMENT = 64
 """Where torch puts a tensor's bytes, counted from the item's first byte."""
@@ -37,6 +37,12 @@ class ItemParts(NamedTuple):
     data: _Entry
     head_nbytes: int
     tail_nbytes: int
+    shape: Shape = ()
+
+    @property
+    def data_offset(self) -> int:
+        """First byte of the data in the item: the head's length."""
+        return self.head_nbytes
 
     @property
     def data_nbytes(self) -> int:
@@ -69,7 +75,7 @@ def item_parts(dtype: str, shape: Shape) -> ItemParts:
         dtype: torch's name without prefix, one of ITEMSIZE.
         shape: in elements; the data are prod(shape) * ITEMSIZE[dtype] little-endian bytes in row-major order.
     """
-    return _parts(write_tensor_pickle(dtype, shape), prod(shape) * ITEMSIZE[dtype])
+    return _parts(write_tensor_pickle(dtype, shape), prod(shape) * ITEMSIZE[dtype])._replace(shape=shape)
 
 
 @cache

@@ -1,7 +1,7 @@
 """The zip inside a torch.save file or a DCP item, walked by hand.
 
-The zip lies anywhere in a file, as the slice (offset, length). Members are stored, never compressed, so the bytes of a tensor can be read in place. The central directory decides; local
-headers must agree with it. Python's zipfile would take any prefix, comment, duplicate or overlap, and cost ten times as much per item.
+The zip lies anywhere in a file, as the slice (offset, length). Members are stored, never compressed, so the bytes of a tensor can be read in place. The central
+directory decides; local headers must agree with it. Python's zipfile would take any prefix, comment, duplicate or overlap, and cost ten times as much per item.
 """
 
 from __future__ import annotations
@@ -18,12 +18,10 @@ from ..errors import CorruptError, SourceError, UnsupportedError, shown
 from ..tensors import ITEMSIZE, Shape
 from .pickles import TensorRef
 from .tensor_pickle import LIMIT, check_bounds, read_tensor_pickle, row_major
+from .zip_items import ItemParts, bytes_item, item_parts
+from .zip_records import CENTRAL, END, END64, LOCAL, LOCATOR
 
-LOCAL = struct.Struct("<4s5H3I2H")  # magic, version, flags, method, time, date, crc, size, size, name, extra
-CENTRAL = struct.Struct("<4s6H3I5H2I")  # magic, made by, version, flags, method, time, date, crc, size, size, name, extra, comment, disk, attributes, attributes, header offset
-END = struct.Struct("<4s4H2IH")  # magic, disk, disk, entries, entries, size, offset, comment
-LOCATOR = struct.Struct("<4sIQI")  # magic, disk, offset of END64, disks
-END64 = struct.Struct("<4sQ2H2I4Q")  # magic, size, made by, version, disk, disk, entries, entries, size, offset
+__all__ = ["ItemParts", "ItemTensor", "Member", "bytes_item", "check_byteorder", "find_members", "find_tensor", "item_parts", "naming", "place"]
 
 EDGE = 1024
 """Bytes read at once from either end of a slice: all headers of a DCP item, mostly."""
@@ -129,7 +127,8 @@ def find_tensor(fd: int, offset: int, length: int) -> ItemTensor:
     ref = read_tensor_pickle(data)
     found = place(ref, members)
     if found.start or found.strides is not None or prod(ref.shape) != ref.numel:
-        raise UnsupportedError(f"holds a part of a larger storage, or one not stored row by row: {list(ref.shape)}, strides {list(ref.stride)}", "Save it again after .contiguous().clone().")
+        what = f"holds a part of a larger storage, or a tensor not stored row by row: {list(ref.shape)}, strides {list(ref.stride)}"
+        raise UnsupportedError(what, "Save it again after .contiguous().clone().")
     return found
 
 

@@ -16,10 +16,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
+
 from vlconv.converters.models.config import ModelConfig
 
 from . import ranks
-from .fill import LANGUAGE, VISION, Tensors
+from .formulas import Tensors, language_top, vision_top
 
 THETA = 5e6
 EPS = 1e-6
@@ -60,21 +61,21 @@ def mcore_vision_block(state: Tensors, config: ModelConfig, block: int, hidden: 
 
 def hf_text_logits(hf: Tensors, config: ModelConfig, ids: Tensor) -> Tensor:
     """Logits of transformers' text model: [batch, length, vocabulary]."""
-    text = _text_model(config)
-    state = {name.removeprefix(f"{LANGUAGE}."): tensor.float() for name, tensor in hf.items() if name.startswith(f"{LANGUAGE}.")}
+    text, top = _text_model(config), f"{language_top(config)}."
+    state = {name.removeprefix(top): tensor.float() for name, tensor in hf.items() if name.startswith(top)}
     # transformers 5 keeps experts the other way round than the Hub's files, which 4.57 keeps as they are.
     shapes = {name: parameter.shape for name, parameter in text.named_parameters()}
     for name in [n for n in state if ".mlp.experts." in n and state[n].shape != shapes[n]]:
         state[name] = state[name].transpose(1, 2).contiguous()
     text.load_state_dict(state, strict=True)
-    head = hf[f"{LANGUAGE}.embed_tokens.weight" if config.text.tied else "lm_head.weight"].float()
+    head = hf[f"{top}embed_tokens.weight" if config.text.tied else "lm_head.weight"].float()
     with torch.no_grad():
         return text(input_ids=ids, use_cache=False).last_hidden_state @ head.T
 
 
 def hf_vision_block(hf: Tensors, config: ModelConfig, block: int, hidden: Tensor) -> Tensor:
     """Output of transformers' vision block, rotated by nothing (cos 1, sin 0), all patches in one window."""
-    prefix = f"{VISION}.blocks.{block}."
+    prefix = f"{vision_top(config)}.blocks.{block}."
     module = _vision_block(config)
     module.load_state_dict({n.removeprefix(prefix): t.float() for n, t in hf.items() if n.startswith(prefix)}, strict=True)
     length, angles = hidden.shape[0], config.vision.hidden // config.vision.heads

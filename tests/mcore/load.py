@@ -1,6 +1,6 @@
 """megatron-core loads a checkpoint into its own model, strictly, and every local parameter is compared with the formula.
 
-    assert load_and_compare(directory, config, hf, Topology(tp=4)) == []
+assert load_and_compare(directory, config, hf, Topology(tp=4)) == []
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Literal
 from vlconv.converters.models.config import ModelConfig
 
 from . import ranks
-from .fill import Tensors
+from .formulas import Tensors
 from .topology import Form, Spec, Topology
 
 Strict = Literal["raise_all", "raise_unexpected", "assume_ok_unexpected", "log_all"]

@@ -5,10 +5,12 @@ from __future__ import annotations
 import torch
 from megatron.core import dist_checkpointing
 from megatron.core.dist_checkpointing.validation import StrictHandling
+
 from vlconv.converters.models.config import ModelConfig
 
 from . import model
-from .fill import Tensors, expected, layer_of, padding_rows
+from .fill import layer_of
+from .formulas import Tensors, expected, padding_rows
 from .topology import Form, Place, Spec, Topology
 from .writing import metadata
 
@@ -30,14 +32,14 @@ def read(
     return faults
 
 
-def _adopt_dtypes(chunk: model.Qwen3VL, place: Place, config: ModelConfig, hf: Tensors) -> None:
+def _adopt_dtypes(chunk: model.Chunk, place: Place, config: ModelConfig, hf: Tensors) -> None:
     """A parameter that is float32 in the checkpoint is so in the model too; and no value can be right before it is loaded."""
     for name, parameter in chunk.named_parameters():
         dtype = expected(name, place, layer_of(chunk, name), config, hf, parameter.shape[0]).dtype
         parameter.data = torch.full_like(parameter, float("nan"), dtype=dtype)
 
 
-def _differing(chunk: model.Qwen3VL, place: Place, config: ModelConfig, hf: Tensors) -> list[str]:
+def _differing(chunk: model.Chunk, place: Place, config: ModelConfig, hf: Tensors) -> list[str]:
     faults = []
     for name, parameter in chunk.named_parameters():
         rows = parameter.shape[0]

@@ -8,10 +8,11 @@ from megatron.core.models.gpt import GPTModel
 from megatron.core.transformer.enums import AttnMaskType
 from megatron.core.transformer.spec_utils import build_module
 from torch import Tensor
+
 from vlconv.converters.models.config import ModelConfig
 
 from . import specs
-from .fill import Tensors
+from .formulas import Tensors
 from .topology import Topology
 
 # How the local modules spell the norms that Transformer Engine (or megatron-core's key map for it) keeps inside linear layers.
@@ -36,7 +37,7 @@ def text_logits(state: Tensors, config: ModelConfig, ids: Tensor, theta: float, 
     masked = torch.ones(ids.shape[1], ids.shape[1]).triu(1).bool()[None, None]
     with torch.no_grad():
         logits: Tensor = gpt(ids, positions, masked)
-    return logits.clone()
+    return logits.detach().clone()
 
 
 def vision_block(state: Tensors, config: ModelConfig, hidden: Tensor, eps: float) -> Tensor:
@@ -49,7 +50,7 @@ def vision_block(state: Tensors, config: ModelConfig, hidden: Tensor, eps: float
     _load(layer, state)
     with torch.no_grad():
         output, _ = layer(hidden.float()[:, None], attention_mask=None)
-    return output[:, 0].clone()
+    return output[:, 0].detach().clone()
 
 
 def _load(module: torch.nn.Module, state: Tensors) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 from vlconv.converters.models.config import ModelConfig
 
 from . import ranks
-from .fill import Tensors
+from .formulas import Tensors
 from .topology import Form, Spec, Topology
 
 

@@ -12,6 +12,7 @@ from megatron.core.tensor_parallel import ColumnParallelLinear, RowParallelLinea
 from megatron.core.transformer import TransformerConfig
 from megatron.core.transformer.torch_norm import WrappedTorchNorm
 from torch.nn.functional import gelu, silu
+
 from vlconv.converters.models.config import ModelConfig
 
 from . import te
@@ -24,31 +25,31 @@ vit_layer_specs.TELayerNormColumnParallelLinear = te.NormColumnLinear
 vit_layer_specs.TERowParallelLinear = te.RowLinear
 vit_layer_specs.TEDotProductAttention = te.CoreAttention
 
-_PLAIN: dict[str, Any] = {
-    "use_cpu_initialization": True,
-    "perform_initialization": False,
-    "attention_dropout": 0.0,
-    "hidden_dropout": 0.0,
-    "bias_dropout_fusion": False,
-    "masked_softmax_fusion": False,
-    "apply_rope_fusion": False,
-    "gradient_accumulation_fusion": False,
-    "persist_layer_norm": False,
-    "attention_softmax_in_fp32": True,
-}
-"""No fused kernels, no randomness: what a CPU can do."""
+
+def _plain(dtype: torch.dtype) -> dict[str, Any]:
+    """No fused kernels, no randomness: what a CPU can do."""
+    return {
+        "params_dtype": dtype,
+        "bf16": dtype == torch.bfloat16,
+        "use_cpu_initialization": True,
+        "perform_initialization": False,
+        "attention_dropout": 0.0,
+        "hidden_dropout": 0.0,
+        "bias_activation_fusion": False,
+        "bias_dropout_fusion": False,
+        "masked_softmax_fusion": False,
+        "apply_rope_fusion": False,
+        "gradient_accumulation_fusion": False,
+        "persist_layer_norm": False,
+        "attention_softmax_in_fp32": True,
+    }
 
 
-def language_config(config: ModelConfig, topology: Topology, grouped: bool = False, dtype: torch.dtype = torch.bfloat16, eps: float = 1e-6, topk: int = 2) -> TransformerConfig:
-    """The language model's TransformerConfig: RMSNorm, norms on q and k, query groups, gated SiLU, no bias."""
+def language_config(
+    config: ModelConfig, topology: Topology, grouped: bool = False, dtype: torch.dtype = torch.bfloat16, eps: float = 1e-6, topk: int = 2
+) -> TransformerConfig:
+    """The language model's TransformerConfig: RMSNorm, query groups, gated SiLU; Qwen3 with norms on q and k, Qwen2.5 with a bias in linear_qkv."""
     text = config.text
-    moe: dict[str, Any] = {}
-    if text.experts:
-        # A list makes megatron-core write per-layer keys, so it is given only where layers differ.
-        freq: int | list[int] = [int(text.is_moe(i)) for i in range(text.layers)] if text.dense_layers else 1
-        moe = {"num_moe_experts": text.experts, "moe_ffn_hidden_size": text.moe_ffn, "moe_router_topk": topk, "moe_layer_freq": freq}
-        moe |= {"moe_grouped_gemm": grouped, "moe_token_dispatcher_type": "allgather", "moe_router_load_balancing_type": "none"}
-        moe |= {"moe_router_pre_softmax": False, "moe_aux_loss_coeff": 0.0}
     return TransformerConfig(
         num_layers=text.layers,
         hidden_size=text.hidden,
@@ -58,13 +59,11 @@ def language_config(config: ModelConfig, topology: Topology, grouped: bool = Fal
         ffn_hidden_size=text.ffn,
         normalization="RMSNorm",
         layernorm_epsilon=eps,
-        qk_layernorm=True,
+        qk_layernorm=config.model_type != "qwen2_5_vl",
+        add_qkv_bias=config.model_type == "qwen2_5_vl",
+        add_bias_linear=False,
         gated_linear_unit=True,
         activation_func=silu,
-        bias_activation_fusion=False,
-        add_bias_linear=False,
-        params_dtype=dtype,
-        bf16=dtype == torch.bfloat16,
         pipeline_dtype=dtype,
         tensor_model_parallel_size=topology.tp,
         pipeline_model_parallel_size=topology.pp,
@@ -73,29 +72,62 @@ def language_config(config: ModelConfig, topology: Topology, grouped: bool = Fal
         num_layers_in_last_pipeline_stage=topology.last,
         expert_model_parallel_size=topology.ep,
         expert_tensor_parallel_size=topology.expert_tp,
-        **moe,
-        **_PLAIN,
+        **_experts(config, grouped, topk),
+        **_plain(dtype),
     )
 
 
+def _experts(config: ModelConfig, grouped: bool, topk: int) -> dict[str, Any]:
+    text = config.text
+    if not text.experts:
+        return {}
+    return {
+        "num_moe_experts": text.experts,
+        "moe_ffn_hidden_size": text.moe_ffn,
+        "moe_router_topk": topk,
+        "moe_router_pre_softmax": False,
+        "moe_router_load_balancing_type": "none",
+        "moe_aux_loss_coeff": 0.0,
+        "moe_token_dispatcher_type": "allgather",
+        "moe_grouped_gemm": grouped,
+        # A list makes megatron-core write per-layer keys, so it is given only where layers differ.
+        "moe_layer_freq": [int(text.is_moe(i)) for i in range(text.layers)] if text.dense_layers else 1,
+    }
+
+
 def vision_config(config: ModelConfig, topology: Topology, dtype: torch.dtype = torch.bfloat16, eps: float = 1e-6) -> TransformerConfig:
-    """The vision tower's TransformerConfig: LayerNorm, biases, one query group for each head, GELU (tanh) without a gate. Whole on the first pipeline stage."""
-    vision = config.vision
+    """The vision tower's TransformerConfig: biases, one query group for each head; Qwen3 LayerNorm and ungated GELU (tanh), Qwen2.5 RMSNorm and gated SiLU.
+
+    No pipeline: the tower is whole on the first stage.
+    """
+    vision, old = config.vision, config.model_type == "qwen2_5_vl"
     return TransformerConfig(
         num_layers=vision.depth,
         hidden_size=vision.hidden,
         num_attention_heads=vision.heads,
         ffn_hidden_size=vision.ffn,
-        normalization="LayerNorm",
+        normalization="RMSNorm" if old else "LayerNorm",
         layernorm_epsilon=eps,
-        activation_func=partial(gelu, approximate="tanh"),
-        bias_activation_fusion=False,
+        activation_func=silu if old else partial(gelu, approximate="tanh"),
+        gated_linear_unit=old,
         add_bias_linear=True,
         add_qkv_bias=True,
-        params_dtype=dtype,
-        bf16=dtype == torch.bfloat16,
         tensor_model_parallel_size=topology.tp,
-        **_PLAIN,
+        **_plain(dtype),
+    )
+
+
+def projection_config(config: ModelConfig, topology: Topology) -> TransformerConfig:
+    """Qwen2.5-VL's projection into the language model, an ungated MLP with bias."""
+    return TransformerConfig(
+        num_layers=config.text.layers,
+        hidden_size=config.vision.out_hidden,
+        num_attention_heads=config.text.heads,
+        ffn_hidden_size=config.vision.merged,
+        activation_func=gelu,
+        add_bias_linear=True,
+        tensor_model_parallel_size=topology.tp,
+        **_plain(torch.bfloat16),
     )
 
 
@@ -110,5 +142,5 @@ def vision_spec(spec: Spec) -> Any:
 
 
 def merger_modules(spec: Spec) -> tuple[type, type, type]:
-    """A patch merger's (norm, fc1, fc2)."""
+    """A merger's (norm, fc1, fc2)."""
     return (te.Norm, te.ColumnLinear, te.RowLinear) if spec == "te" else (WrappedTorchNorm, ColumnParallelLinear, RowParallelLinear)

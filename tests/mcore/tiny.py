@@ -7,7 +7,10 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 import torch
+
 from vlconv.converters.models.config import ModelConfig, TextConfig, VisionConfig
+
+from .formulas import language_top, vision_top
 
 # No two sizes that could be confused are equal: heads x head_dim differs from hidden, an expert is not square, 248 rows need padding to 256.
 _TEXT: dict[str, Any] = {"layers": 4, "hidden": 64, "heads": 8, "groups": 4, "head_dim": 16, "ffn": 96, "vocab": 248}
@@ -23,15 +26,23 @@ def tiny(tied: bool = False, moe: bool = False, dense_layers: Iterable[int] = ()
         dense_layers: layers without experts, of a MoE model; megatron-core then writes per-layer keys, whatever form is asked for.
         text: other sizes of the language model, by TextConfig's field names.
     """
-    experts = {"experts": 4, "moe_ffn": 24, "dense_layers": frozenset(dense_layers)} if moe else {}
+    experts: dict[str, Any] = {"experts": 4, "moe_ffn": 24, "dense_layers": frozenset(dense_layers)} if moe else {}
     language = TextConfig(**{**_TEXT, "tied": tied, **experts, **text})
     vision = VisionConfig(**_VISION, positions=16, deepstack=(0, 2))
     return ModelConfig("qwen3_vl_moe" if moe else "qwen3_vl", language, vision)
 
 
+def tiny_2_5(tied: bool = False) -> ModelConfig:
+    """A tiny Qwen2.5-VL: heads x head_dim is hidden, as transformers has no other."""
+    language = TextConfig(**{**_TEXT, "head_dim": 8, "tied": tied})
+    return ModelConfig("qwen2_5_vl", language, VisionConfig(**_VISION))
+
+
 def hf_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
     """Hugging Face names, as on the Hub, and shapes."""
-    shapes = {**dict(_language(config.text)), **dict(_vision(config.vision))}
+    old = config.model_type == "qwen2_5_vl"
+    vision = _vision_2_5(config.vision, vision_top(config)) if old else _vision(config.vision, vision_top(config))
+    shapes = {**dict(_language(config.text, language_top(config), old)), **dict(vision)}
     if not config.text.tied:
         shapes["lm_head.weight"] = (config.text.vocab, config.text.hidden)
     return shapes
@@ -56,20 +67,21 @@ def random_hf_tensors(config: ModelConfig, seed: int = 0, float32: Iterable[str]
     return tensors
 
 
-def _language(c: TextConfig) -> Iterator[tuple[str, tuple[int, ...]]]:
-    top = "model.language_model"
+def _language(c: TextConfig, top: str, old: bool) -> Iterator[tuple[str, tuple[int, ...]]]:
     yield f"{top}.embed_tokens.weight", (c.vocab, c.hidden)
     yield f"{top}.norm.weight", (c.hidden,)
     for layer in range(c.layers):
         at = f"{top}.layers.{layer}"
         yield f"{at}.input_layernorm.weight", (c.hidden,)
         yield f"{at}.post_attention_layernorm.weight", (c.hidden,)
-        yield f"{at}.self_attn.q_proj.weight", (c.heads * c.head_dim, c.hidden)
-        yield f"{at}.self_attn.k_proj.weight", (c.groups * c.head_dim, c.hidden)
-        yield f"{at}.self_attn.v_proj.weight", (c.groups * c.head_dim, c.hidden)
+        for x, heads in (("q", c.heads), ("k", c.groups), ("v", c.groups)):
+            yield f"{at}.self_attn.{x}_proj.weight", (heads * c.head_dim, c.hidden)
+            if old:
+                yield f"{at}.self_attn.{x}_proj.bias", (heads * c.head_dim,)
         yield f"{at}.self_attn.o_proj.weight", (c.hidden, c.heads * c.head_dim)
-        yield f"{at}.self_attn.q_norm.weight", (c.head_dim,)
-        yield f"{at}.self_attn.k_norm.weight", (c.head_dim,)
+        if not old:
+            yield f"{at}.self_attn.q_norm.weight", (c.head_dim,)
+            yield f"{at}.self_attn.k_norm.weight", (c.head_dim,)
         if c.is_moe(layer):
             yield f"{at}.mlp.gate.weight", (c.experts, c.hidden)
             yield f"{at}.mlp.experts.gate_up_proj", (c.experts, c.hidden, 2 * c.moe_ffn)
@@ -80,10 +92,8 @@ def _language(c: TextConfig) -> Iterator[tuple[str, tuple[int, ...]]]:
             yield f"{at}.mlp.down_proj.weight", (c.hidden, c.ffn)
 
 
-def _vision(c: VisionConfig) -> Iterator[tuple[str, tuple[int, ...]]]:
-    top = "model.visual"
-    yield f"{top}.patch_embed.proj.weight", c.patch_shape
-    yield f"{top}.patch_embed.proj.bias", (c.hidden,)
+def _vision(c: VisionConfig, top: str) -> Iterator[tuple[str, tuple[int, ...]]]:
+    yield from _biased(f"{top}.patch_embed.proj", c.patch_shape)
     yield f"{top}.pos_embed.weight", (c.positions, c.hidden)
     for block in range(c.depth):
         at = f"{top}.blocks.{block}"
@@ -98,6 +108,22 @@ def _vision(c: VisionConfig) -> Iterator[tuple[str, tuple[int, ...]]]:
         yield from _biased(f"{at}.norm", (width,))
         yield from _biased(f"{at}.linear_fc1", (c.merged, c.merged))
         yield from _biased(f"{at}.linear_fc2", (c.out_hidden, c.merged))
+
+
+def _vision_2_5(c: VisionConfig, top: str) -> Iterator[tuple[str, tuple[int, ...]]]:
+    yield f"{top}.patch_embed.proj.weight", c.patch_shape
+    for block in range(c.depth):
+        at = f"{top}.blocks.{block}"
+        yield f"{at}.norm1.weight", (c.hidden,)
+        yield f"{at}.norm2.weight", (c.hidden,)
+        yield from _biased(f"{at}.attn.qkv", (3 * c.hidden, c.hidden))
+        yield from _biased(f"{at}.attn.proj", (c.hidden, c.hidden))
+        yield from _biased(f"{at}.mlp.gate_proj", (c.ffn, c.hidden))
+        yield from _biased(f"{at}.mlp.up_proj", (c.ffn, c.hidden))
+        yield from _biased(f"{at}.mlp.down_proj", (c.hidden, c.ffn))
+    yield f"{top}.merger.ln_q.weight", (c.hidden,)
+    yield from _biased(f"{top}.merger.mlp.0", (c.merged, c.merged))
+    yield from _biased(f"{top}.merger.mlp.2", (c.out_hidden, c.merged))
 
 
 def _biased(name: str, shape: tuple[int, ...]) -> Iterator[tuple[str, tuple[int, ...]]]:

@@ -9,10 +9,12 @@ import torch
 from megatron.core import dist_checkpointing, parallel_state
 from megatron.core.dist_checkpointing.mapping import ShardedObject
 from megatron.core.dist_checkpointing.optimizer import make_sharded_optimizer_tensor
+
 from vlconv.converters.models.config import ModelConfig
 
 from . import model
-from .fill import Tensors, fill
+from .fill import fill
+from .formulas import Tensors
 from .topology import Form, Spec, Topology
 
 

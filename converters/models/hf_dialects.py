@@ -1,0 +1,113 @@
+"""Other spellings of a model on the Hugging Face side, as copies between a dialect (left) and the Hub's names (right).
+
+Letters: E experts, H hidden, I expert FFN width. The Hub holds experts as gate_up_proj [E, H, 2I] (gate first) and down_proj [E, I, H].
+transformers 5 saves them under the same names as [E, 2I, H] and [E, H, I]; some trainers save each expert's three matrices by themselves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Literal, NamedTuple, get_args
+
+from ..errors import MismatchError
+from ..rules import Copy, rename, transposed
+from ..tensors import Box, Shape
+from . import MODELS
+from .config import ModelConfig, TextConfig
+
+ExpertsForm = Literal["hub", "transformers-5", "per-expert"]
+NamesForm = Literal["old", "new"]
+
+NEW_TEXT, NEW_VISION = "model.language_model.", "model.visual."
+"""Qwen2.5-VL's prefixes in what transformers 4.52 and later save; the Hub's are `model.` and `visual.`."""
+
+
+class Dialect(NamedTuple):
+    """How a Hugging Face directory spells its tensors."""
+
+    experts: ExpertsForm = "hub"  # of a MoE model
+    hf_names: NamesForm = "old"  # of Qwen2.5-VL
+
+
+def read_dialect(shapes: Mapping[str, Shape], config: ModelConfig, experts_form: str | None = None) -> Dialect:
+    """The dialect of a directory, from its tensors' names and shapes.
+
+    Args:
+        shapes: every tensor in it.
+        config: the model, which may still turn out not to fit.
+        experts_form: settles the experts' form where their shapes cannot.
+
+    Raises:
+        MismatchError: the experts are square, so that their orientation cannot be seen, or they are oriented two ways at once.
+    """
+    new = config.model_type == "qwen2_5_vl" and any(name.startswith((NEW_TEXT, NEW_VISION)) for name in shapes)
+    return Dialect(_experts_form(shapes, config, experts_form), "new" if new else "old")
+
+
+def dialect_copies(config: ModelConfig, dialect: Dialect) -> list[Copy]:
+    """Every tensor of a dialect (left) in the Hub's names and orientation (right)."""
+    model = MODELS[config.model_type]
+    copies: list[Copy] = []
+    for name, shape in model.hf_tensors(config).items():
+        stem, _, kind = name.rpartition(".mlp.experts.")
+        left = _spelled(name, model.text_prefix, model.vision_prefix) if config.model_type == "qwen2_5_vl" and dialect.hf_names == "new" else name
+        if stem and dialect.experts == "transformers-5":
+            copies += transposed(name, name, (shape[0], shape[2], shape[1]))
+        elif stem and dialect.experts == "per-expert":
+            copies += _per_expert(config.text, stem, kind)
+        else:
+            copies += rename(left, name, shape)
+    return copies
+
+
+def _spelled(name: str, text: str, vision: str) -> str:
+    """A Qwen2.5-VL name with the new prefixes; `lm_head.weight` stays."""
+    if name.startswith(vision):
+        return NEW_VISION + name.removeprefix(vision)
+    return NEW_TEXT + name.removeprefix(text) if name.startswith(text) else name
+
+
+def _per_expert(c: TextConfig, stem: str, kind: str) -> Iterator[Copy]:
+    """One expert's Linear weight is the transpose of a part of its slice: gate [I, H] of columns 0..I, up [I, H] of columns I..2I, down [H, I]."""
+    parts = [("gate_proj", 0), ("up_proj", c.moe_ffn)] if kind == "gate_up_proj" else [("down_proj", 0)]
+    rows, columns = (c.moe_ffn, c.hidden) if kind == "gate_up_proj" else (c.hidden, c.moe_ffn)
+    for expert in range(c.experts):
+        for part, start in parts:
+            left = Box(f"{stem}.mlp.experts.{expert}.{part}.weight", (0, 0), (rows, columns))
+            yield Copy(left, Box(f"{stem}.mlp.experts.{kind}", (expert, 0, start), (1, columns, rows)), transpose=True)
+
+
+def _experts_form(shapes: Mapping[str, Shape], config: ModelConfig, asked: str | None) -> ExpertsForm:
+    known = {form: form for form in get_args(ExpertsForm)}
+    if asked is not None and asked not in known:
+        raise MismatchError(f"no form of experts is called {asked!r}", f"There are: {', '.join(known)}.")
+    if not config.text.experts or asked is not None:
+        return known[asked] if asked is not None else "hub"
+    if any(".mlp.experts.0." in name for name in shapes):
+        return "per-expert"
+    seen = {name: form for name, shape in shapes.items() if (form := _orientation(name, shape, config.text))}
+    forms = set(seen.values())
+    if forms == {"hub", "transformers-5"}:
+        listed = ", ".join(next(f"{name} {list(shapes[name])} is {form}" for name, f in seen.items() if f == form) for form in sorted(forms))
+        raise MismatchError(f"the experts are oriented two ways at once: {listed}", "The directory mixes files of different origin.")
+    square = next((name for name, shape in shapes.items() if ".mlp.experts." in name and len(shape) == 3 and shape[1] == shape[2]), None)
+    if not forms and square is not None:
+        raise MismatchError(
+            f"{square} {list(shapes[square])} is square, and nothing else shows which way the experts are oriented",
+            "Say it: --experts-form hub for [E, in, out], as on the Hub, or --experts-form transformers-5 for [E, out, in], as transformers 5 saves it.",
+        )
+    return "transformers-5" if "transformers-5" in forms else "hub"
+
+
+def _orientation(name: str, shape: Shape, c: TextConfig) -> ExpertsForm | None:
+    """What one tensor's shape says: None if it is no expert tensor, square, or of a shape that fits neither form."""
+    if name.endswith(".mlp.experts.gate_up_proj"):
+        hub = (c.experts, c.hidden, 2 * c.moe_ffn)
+    elif name.endswith(".mlp.experts.down_proj"):
+        hub = (c.experts, c.moe_ffn, c.hidden)
+    else:
+        return None
+    swapped = (hub[0], hub[2], hub[1])
+    if shape not in (hub, swapped) or hub == swapped:
+        return None
+    return "hub" if shape == hub else "transformers-5"
