@@ -30,7 +30,7 @@ def hf2mcore(source: Path, target: Path, options: Hf2McoreOptions = _DEFAULT_HF2
 
 
 def verify(a: Path, b: Path | None = None, options: VerifyOptions = _DEFAULT_VERIFY, observer: Observer | None = None) -> Report:
-    """Compare two models of either side, or prove the round trip of one; see verify.verify."""
-    from .verify import verify
+    """Compare two models of either side, or prove the round trip of one; see verifying.verify."""
+    from .verifying import verify
 
     return verify(a, b, options, observer or Silent())

@@ -8,6 +8,7 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
+from .compare import Comparison
 from .formats.files import OutFile
 from .models.config import ModelConfig
 from .reference import SideFiles
@@ -87,3 +88,10 @@ def describe_side_files(report: Report, beside: SideFiles) -> None:
         report.warnings.append(f"the reference lacks {', '.join(beside.missing)}")
         report.data["missing_side_files"] = beside.missing
 
+
+
+def describe_comparison(report: Report, found: Comparison, seconds: float) -> None:
+    """The result of a verify."""
+    report.differences = found.differences
+    verdict = "bit for bit the same" if not found.differences else f"{len(found.differences)} tensors differ"
+    report.fact("compared", f"{found.tensors} tensors, {found.elements:,} elements in {seconds:.1f} s: {verdict}", tensors=found.tensors, elements=found.elements, seconds=round(seconds, 3))

@@ -5,7 +5,6 @@ Kept as columns, because a large checkpoint has hundreds of thousands of items.
 
 from __future__ import annotations
 
-import os
 import stat
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -99,9 +98,8 @@ class DcpMetadata:
         ends = np.concatenate([[0], np.cumsum(rank)])
         box_start = np.concatenate([[0], np.cumsum(2 * rank[tensor])])
         # zip(strict) and these sums are the whole check: the child has checked every value.
-        if ends[-1] != len(columns["shape"]) or box_start[-1] != len(columns["box"]) or len({len(columns[c]) for c in ("tensor", "file", "offset", "length")}) != 1:
-            raise ValueError
-        if (np.diff(tensor) < 0).any() or len({*names}) != len(names):
+        uneven = len({len(columns[name]) for name in ("tensor", "file", "offset", "length")}) != 1
+        if uneven or ends[-1] != len(columns["shape"]) or box_start[-1] != len(columns["box"]) or (np.diff(tensor) < 0).any():
             raise ValueError
         for name in files:
             check_bare(name)
@@ -115,7 +113,7 @@ class DcpMetadata:
 def check_bare(name: str) -> None:
     """Raises CorruptError unless a name is that of a file in the same directory."""
     if not name or name in (".", "..") or "/" in name or "\\" in name or "\0" in name:
-        raise CorruptError(f".metadata names the file {shown(name)!r}, which is not a plain name inside the checkpoint", "Only files beside .metadata are read.")
+        raise CorruptError(f".metadata names the file {shown(name)!r}, which is not a plain file name", "Only files beside .metadata are read.")
 
 
 def check_files(metadata: DcpMetadata, directory: Path, wanted: Iterable[int]) -> None:
@@ -144,7 +142,7 @@ def check_files(metadata: DcpMetadata, directory: Path, wanted: Iterable[int]) -
 
 def _check_file(path: Path, end: int, count: int) -> None:
     try:
-        found = os.stat(path)
+        found = path.stat()
     except OSError as fault:
         what = f"{shown(path.name)} cannot be read ({fault.strerror}): {count} pieces of the model are in it"
         raise CorruptError(what, "Is the checkpoint complete? Copy the missing file.") from None

@@ -1,7 +1,7 @@
 """A closed unpickler: reads any pickle as plain data and runs nothing of it.
 
-No name in a pickle is ever imported. What a checkpoint needs (dtypes, sizes, tensors, DCP's metadata records) becomes plain values; every other class becomes an
-`Inert` record that keeps its arguments and attributes, so `args` of any Megatron version can be read without that Megatron.
+No name in a pickle is ever imported. What a checkpoint needs (dtypes, sizes, tensors, DCP's metadata records) becomes plain values; every other class becomes
+an `Inert` record that keeps its arguments and attributes, so `args` of any Megatron version can be read without that Megatron.
 
 Imports nothing but the standard library: the sandbox's child process loads this file by its path. Memory and time are bounded by the child's limits, not here.
 """
@@ -49,6 +49,7 @@ class Inert:
     state: Any
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Inert:
+        """What REDUCE and NEWOBJ come to."""
         self = object.__new__(cls)
         self.arguments = (*args, kwargs) if kwargs else args
         self.state = None
@@ -92,6 +93,7 @@ class Record:
     __slots__ = ()
 
     def __new__(cls, *args: Any) -> Record:
+        """DCP's records are pickled by their state alone."""
         if args:
             raise Refused(f"{cls.__name__} is built in a way that torch.distributed.checkpoint does not use")
         return object.__new__(cls)
@@ -191,6 +193,7 @@ class Call:
         self._function = function
 
     def __call__(self, *args: Any) -> Any:
+        """Calls ours."""
         return self._function(*args)
 
     def __setstate__(self, state: Any) -> None:
@@ -205,7 +208,7 @@ def sizes(value: Any) -> tuple[int, ...]:
 
 
 def dtype_name(value: Any) -> str:
-    """torch's name of a dtype without its prefix, also of dtypes newer than this file."""
+    """The name of a dtype without its prefix, also of dtypes newer than this file."""
     if isinstance(value, type) and issubclass(value, Inert):
         value = value.class_name.removeprefix("torch.")
     if not isinstance(value, str):

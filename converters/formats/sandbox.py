@@ -1,7 +1,7 @@
 """Reads the pickles of a checkpoint in a child process of bounded memory and time, and hands back plain data.
 
-`.metadata`, common.pt and model_optim_rng.pt are pickles of strangers. Loading runs nothing (pickles.py); and a pickle that eats memory or crashes the interpreter
-takes only the child with it. The child is started by exec, without site-packages, in some tens of milliseconds.
+`.metadata`, common.pt and model_optim_rng.pt are pickles of strangers. Loading runs nothing (pickles.py); and a pickle that eats memory or crashes the
+interpreter takes only the child with it. The child is started by exec, without site-packages, in some tens of milliseconds.
 """
 
 from __future__ import annotations
@@ -75,7 +75,9 @@ def read_torch_save(path: Path, offset: int = 0, length: int | None = None) -> S
     """What torch.save wrote, without the numbers of its tensors: only data.pkl is read, whatever the file's size.
 
     Args:
-        path: a file, of which the zip is bytes `offset` to `offset + length` (default: to the end).
+        path: the file.
+        offset: where in the file the zip begins.
+        length: its bytes; None: to the end of the file.
 
     Raises:
         CorruptError: not there, hostile or damaged.

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from . import pickles
 else:  # by path: an isolated process knows no packages, and importing vlconv would cost more than the work
-    _spec = importlib.util.spec_from_file_location("pickles", os.path.join(os.path.dirname(os.path.abspath(__file__)), "pickles.py"))
+    _spec = importlib.util.spec_from_file_location("pickles", __file__.removesuffix("sandbox_child.py") + "pickles.py")
     pickles = importlib.util.module_from_spec(_spec)
     _spec.loader.exec_module(pickles)
 
@@ -158,8 +158,8 @@ def dcp(value: Any) -> tuple[dict[str, Any], dict[str, array[int]]]:
 class Tree:
     """Any loaded value as JSON, expanded: shared parts are repeated, so the number of nodes is bounded by the pickle's size.
 
-    None, bool, int, float and str stand for themselves; the rest is a list that begins with its kind: "l" list, "t" tuple, "d" dict (pairs), "b" bytes (base64),
-    "T" TensorRef, "r" record (class name, arguments, attributes as pairs, items).
+    None, bool, int, float and str stand for themselves; the rest is a list that begins with its kind: "l" list, "t" tuple, "d" dict (pairs),
+    "b" bytes (base64), "T" TensorRef, "r" record (class name, arguments, attributes as pairs, items).
     """
 
     def __init__(self, nbytes: int) -> None:

@@ -1,6 +1,6 @@
 """The data.pkl of a single tensor, read and written, both without unpickling anything.
 
-torch.save of one tensor is always the same few opcodes. They are walked here by hand: no process per item, microseconds each, and what looks otherwise is refused.
+torch.save of one tensor is always the same few opcodes. They are walked here by hand: no process per item, microseconds each; what looks otherwise is refused.
 """
 
 from __future__ import annotations

@@ -62,7 +62,7 @@ class ItemTensor(NamedTuple):
 
 @contextmanager
 def naming(subject: str) -> Iterator[None]:
-    """Puts a file's or tensor's name before the errors of this module, which know none: `with naming("__0_0.distcp"): …`."""
+    """Puts the name of a file or tensor before the errors of this module, which know none."""
     try:
         yield
     except SourceError as fault:
@@ -101,7 +101,8 @@ def find_members(fd: int, offset: int, length: int) -> dict[str, Member]:
 
     Args:
         fd: an open file, read with pread.
-        offset, length: the slice, in bytes.
+        offset: first byte of the zip in the file.
+        length: its bytes.
 
     Returns:
         Members by name, without the folder all of them share ("archive/data/0" is "data/0").

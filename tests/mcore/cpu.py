@@ -32,14 +32,14 @@ def pretend() -> None:
     """Let megatron-core take the CPU for its device, and save in this process."""
     # psutil: without it megatron-core's writer dies in a thread and save() waits for ever.
     assert filesystem_async.HAVE_PSUTIL, "megatron-core's save() hangs without psutil"
-    torch.cuda.current_device = lambda: torch.device("cpu")  # type: ignore[assignment, return-value]
-    torch.cuda.synchronize = lambda *_: None  # type: ignore[assignment]
-    torch.cuda.current_stream = lambda *_: _Stream()  # type: ignore[assignment, return-value]
-    torch.cuda.Stream = _Stream  # type: ignore[assignment, misc]
-    torch.cuda.stream = _nothing  # type: ignore[assignment]
-    torch.Tensor.cuda = lambda self, *_args, **_kwargs: self  # type: ignore[assignment, method-assign, misc]
-    tensor_parallel_random.CudaRNGStatesTracker.fork = _nothing  # type: ignore[assignment, method-assign]
+    torch.cuda.current_device = lambda: torch.device("cpu")
+    torch.cuda.synchronize = lambda *_: None
+    torch.cuda.current_stream = lambda *_: _Stream()
+    torch.cuda.Stream = _Stream
+    torch.cuda.stream = _nothing
+    torch.Tensor.cuda = lambda self, *_args, **_kwargs: self
+    tensor_parallel_random.CudaRNGStatesTracker.fork = _nothing
     # 0.16.1 asks whether this is None, but where Transformer Engine is missing the name is too.
-    moe_utils.te_general_gemm = None  # type: ignore[attr-defined, assignment]
+    moe_utils.te_general_gemm = None
     # The queue of results crosses processes only in an asynchronous save; a manager process for each rank would cost two seconds.
     filesystem_async._results_queue = queue.Queue()

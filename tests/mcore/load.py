@@ -15,7 +15,8 @@ from .formulas import Tensors
 from .topology import Form, Spec, Topology
 
 Strict = Literal["raise_all", "raise_unexpected", "assume_ok_unexpected", "log_all"]
-"""megatron-core's StrictHandling. raise_all: every key of the checkpoint is asked for, and every asked key is there. assume_ok_unexpected: Megatron-LM's default."""
+"""megatron-core's StrictHandling. raise_all: every key of the checkpoint is asked for, and every asked key is there.
+assume_ok_unexpected: Megatron-LM's default."""
 
 
 def load_and_compare(

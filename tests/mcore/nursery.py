@@ -57,7 +57,7 @@ def _wait(pids: list[int]) -> list[int]:
             statuses[pid] = os.waitstatus_to_exitcode(status)
             if statuses[pid] and deadline is None:
                 deadline = time.monotonic() + GRACE
-        elif time.monotonic() < deadline:  # type: ignore[operator]
+        elif time.monotonic() < deadline:
             time.sleep(0.02)
         else:
             for other in set(pids) - set(statuses):

@@ -2,9 +2,8 @@
 
     results = run(4, "module:function", argument, ...)   # results[rank]
 
-A nursery process imports megatron-core once (5 s, in the background if `prepare()` is called early) and forks the ranks of every run from there: 8 ranks start in
-a fraction of a second. The forking process has no threads and no process group, whatever the test process did before. What a rank prints is kept for its
-error message.
+A nursery process imports megatron-core once (5 s, in the background if `prepare()` is called early) and forks the ranks of every run from there, in a fraction of
+a second. So the process that forks has no threads and no process group, whatever the test process did before. What a rank prints is kept for its error message.
 """
 
 from __future__ import annotations

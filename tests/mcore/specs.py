@@ -19,8 +19,8 @@ from . import te
 from .topology import Spec, Topology
 
 # The names under which megatron-core's spec functions look for Transformer Engine, absent or mocks without that library.
-gpt_layer_specs.TESpecProvider = te.Provider  # type: ignore[attr-defined]
-gpt_layer_specs.TENorm = te.Norm  # type: ignore[attr-defined]
+gpt_layer_specs.TESpecProvider = te.Provider
+gpt_layer_specs.TENorm = te.Norm
 vit_layer_specs.TELayerNormColumnParallelLinear = te.NormColumnLinear
 vit_layer_specs.TERowParallelLinear = te.RowLinear
 vit_layer_specs.TEDotProductAttention = te.CoreAttention

@@ -10,7 +10,7 @@ Spec = Literal["te", "local"]
 """Which modules a layer is made of: Transformer Engine's (stand-ins for them), or megatron-core's own."""
 
 Form = Literal["stacked", "per_layer", "singleton"]
-"""How keys are spelled: layers on an axis (the default of every trainer), a key for each layer, or also a key for each expert and for each half of a gated fc1."""
+"""How keys are spelled: layers on an axis (every trainer's default), a key for each layer, or also a key for each expert and each half of a gated fc1."""
 
 
 @dataclass(frozen=True)
