@@ -233,6 +233,13 @@ def _parameter(data: Any, *_: Any) -> Any:
     return data
 
 
+def _subclassed(function: Any, kind: Any, arguments: Any, *_: Any) -> Any:
+    # A tensor with Python attributes. Of real subclasses (quantised ones) only their own code knows the meaning: those stay records.
+    if function is TENSOR and getattr(kind, "class_name", "") in ("torch.Tensor", "torch.nn.parameter.Parameter") and isinstance(arguments, tuple):
+        return _tensor(*arguments)
+    return _inert_class("torch._tensor._rebuild_from_type_v2")(function, kind, arguments)
+
+
 def _encoded(text: Any, codec: Any = "latin1") -> bytes:
     # How protocol 2 writes bytes.
     if not isinstance(text, str) or codec not in ("latin1", "latin-1"):
@@ -290,6 +297,7 @@ KNOWN: dict[str, Any] = {
     "torch._utils._rebuild_tensor_v3": TENSOR,
     "torch._utils._rebuild_parameter": PARAMETER,
     "torch._utils._rebuild_parameter_with_state": PARAMETER,
+    "torch._tensor._rebuild_from_type_v2": Call(_subclassed),
     "torch.serialization._get_layout": Call(_layout),
     "torch.Size": tuple,
     "collections.OrderedDict": Dict,

@@ -16,7 +16,7 @@ from base64 import b64decode
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
-from ..errors import CorruptError, UnsupportedError, shown
+from ..errors import CorruptError, SourceError, UnsupportedError, shown
 from .dcp_metadata import DcpMetadata, check_files
 from .pickles import TensorRef
 from .zips import ItemTensor, Member, check_byteorder, find_members, naming, place
@@ -30,6 +30,9 @@ Plain = Any
 """None, bool, int, float, str, bytes, list, tuple, dict, Record, TensorRef."""
 
 CHILD = ("-I", "-S", str(Path(__file__).with_name("sandbox_child.py")))
+LARGEST = 512 << 20
+"""Bytes of the largest pickle that is read: some millions of items. The child's memory is bounded by 32 times the size."""
+
 DAMAGED = "The file is damaged, incomplete, or not what it claims to be: take another copy of the checkpoint."
 
 
@@ -147,11 +150,24 @@ def _opened(path: Path) -> BinaryIO:
 
 def _ask(kind: str, file: BinaryIO, offset: int, length: int, crc: int | None) -> tuple[dict[str, Any], dict[str, Array]]:
     """The child's answer about a slice of a file: header and int64 columns. Errors have no file name yet."""
+    if length > LARGEST:
+        raise UnsupportedError(f"describes its content in {length} bytes; at most {LARGEST} are read", "No checkpoint of a model needs that many.")
     most = (16 << 20) + 16 * length
     fd = file.fileno()
     request = [kind, *map(str, (fd, offset, length, -1 if crc is None else crc))]
-    command = [sys.executable, *CHILD, *request]
-    with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, pass_fds=[fd]) as child:
+    header, columns = _unpacked(_run([sys.executable, *CHILD, *request], fd, most))
+    if "refused" in header:
+        raise CorruptError(shown(header["refused"], 400), "Nothing in the file was run. " + DAMAGED)
+    return header, columns
+
+
+def _run(command: list[str], fd: int, most: int) -> bytes:
+    """What a child that inherits `fd` writes to stdout, at most `most` bytes."""
+    try:
+        child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, pass_fds=[fd])
+    except OSError as fault:
+        raise SourceError(f"cannot be read: the process that reads it cannot be started ({fault})") from None
+    with child:
         assert child.stdout is not None
         try:
             data = child.stdout.read(most + 1)
@@ -160,13 +176,9 @@ def _ask(kind: str, file: BinaryIO, offset: int, length: int, crc: int | None) -
         except BaseException:
             child.kill()
             raise
-        status = child.wait()
-    if status:
-        raise CorruptError(f"cannot be read: {_death(-status)}", DAMAGED)
-    header, columns = _unpacked(data)
-    if "refused" in header:
-        raise CorruptError(shown(header["refused"], 400), "Nothing in the file was run. " + DAMAGED)
-    return header, columns
+    if child.returncode:
+        raise CorruptError(f"cannot be read: {_death(-child.returncode)}", DAMAGED)
+    return data
 
 
 def _death(signal_number: int) -> str:

@@ -45,16 +45,12 @@ def limit(nbytes: int) -> None:
 
 def read(fd: int, offset: int, length: int, crc: int) -> bytes:
     """The slice of the file, checked against its CRC-32."""
-    data = bytearray(length)
-    view, done = memoryview(data), 0
-    while done < length:
-        count = os.preadv(fd, [view[done : done + (1 << 30)]], offset + done)
-        if not count:
-            raise pickles.Refused("is shorter than its length says")
-        done += count
+    data = os.pread(fd, length, offset)
+    if len(data) != length:
+        raise pickles.Refused("is shorter than its length says")
     if crc >= 0 and zlib.crc32(data) != crc:
         raise pickles.Refused("is damaged: its checksum differs")
-    return bytes(data)
+    return data
 
 
 def _integer(value: Any) -> int:

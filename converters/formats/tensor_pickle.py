@@ -5,6 +5,7 @@ torch.save of one tensor is always the same few opcodes. They are walked here by
 
 from __future__ import annotations
 
+from functools import lru_cache
 from math import prod
 from typing import Any, NamedTuple
 
@@ -44,6 +45,7 @@ _MARK: Any = object()
 _HOOKS: Any = object()  # the empty OrderedDict of backward hooks
 
 
+@lru_cache(1024)  # the items of one shape have the same data.pkl, to the byte
 def read_tensor_pickle(data: bytes) -> TensorRef:
     """The one tensor (or Parameter) of a data.pkl.
 

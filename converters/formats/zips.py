@@ -79,7 +79,7 @@ class _Slice:
         self.head = os.pread(fd, min(EDGE, length), offset)
         self.tail_start = max(0, length - EDGE)
         self.tail = self.head if length <= EDGE else os.pread(fd, EDGE, offset + self.tail_start)
-        if len(self.head) + self.tail_start < min(EDGE, length) or len(self.tail) != length - self.tail_start:
+        if len(self.head) != min(EDGE, length) or len(self.tail) != length - self.tail_start:
             raise CorruptError("is shorter than its length says")
 
     def read(self, start: int, count: int) -> bytes:
@@ -264,8 +264,9 @@ def _zip64(extra: bytes, packed: int, nbytes: int, header: int) -> tuple[int, in
 
 def _local(part: _Slice, header: int, name: bytes, wanted: tuple[int, int, int]) -> int:
     """First byte of a member's data, after checking its local header against (flags, crc, nbytes) of the central directory."""
-    magic, _, flags, method, _, _, crc, packed, nbytes, n_name, n_extra = LOCAL.unpack(part.read(header, 30))
-    if magic != b"PK\x03\x04" or method or flags != wanted[0] or part.read(header + 30, n_name) != name:
+    data = part.read(header, 30 + len(name))
+    magic, _, flags, method, _, _, crc, packed, nbytes, n_name, n_extra = LOCAL.unpack_from(data)
+    if magic != b"PK\x03\x04" or method or flags != wanted[0] or n_name != len(name) or data[30:] != name:
         raise CorruptError(f"has a local header that contradicts its central directory, at {shown(name.decode('latin-1'))}")
     # With flag 8 the sizes may follow the data instead; 0xFFFFFFFF means zip64.
     if not flags & 8 and (crc != wanted[1] or (nbytes, packed) not in ((wanted[2], wanted[2]), (0xFFFFFFFF, 0xFFFFFFFF))):

@@ -5,12 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from ..errors import MismatchError, UnsupportedError, shown
+from .hf_towers import MEGATRON_BRIDGE_0_3, MEGATRON_BRIDGE_QWEN2_5, MS_SWIFT, ROLL
 from .layout import Layout
 from .mbridge import MBRIDGE
+from .mbridge_qwen2_5 import MBRIDGE_QWEN2_5
+from .mindspeed_mm import MINDSPEED_MM
+from .pai import PAI
 
-LAYOUTS: dict[str, Layout] = {layout.name: layout for layout in (MBRIDGE,)}
+_ALL = (MBRIDGE, MBRIDGE_QWEN2_5, MEGATRON_BRIDGE_0_3, MEGATRON_BRIDGE_QWEN2_5, MS_SWIFT, PAI, ROLL, MINDSPEED_MM)
 
-DEFAULTS = {"qwen3_vl": "mbridge", "qwen3_vl_moe": "mbridge"}
+LAYOUTS: dict[str, Layout] = {layout.name: layout for layout in _ALL}
+
+DEFAULTS = {"qwen3_vl": "mbridge", "qwen3_vl_moe": "mbridge", "qwen2_5_vl": "mbridge-qwen2_5"}
 """The layout that hf2mcore writes for a model unless told."""
 
 

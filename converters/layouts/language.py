@@ -15,31 +15,39 @@ from ..tensors import Shape
 from .layout import Spellings
 
 
-def language(config: ModelConfig, vocab_rows: int, m: str = "language_model.") -> Iterator[Rule]:
+INSIDE = ("self_attention.linear_qkv.layer_norm_", "mlp.linear_fc1.layer_norm_")
+"""Norms as Transformer Engine has them, inside the linear layer that follows."""
+
+BESIDE = ("input_layernorm.", "pre_mlp_layernorm.")
+"""Norms as modules of their own."""
+
+
+def language(config: ModelConfig, vocab_rows: int, m: str = "language_model.", norms: tuple[str, str] = INSIDE) -> Iterator[Rule]:
     """The whole language model.
 
     Args:
         config: the model.
         vocab_rows: rows of embedding and output layer on the mcore side, padding included.
         m: what stands before `embedding.`, `decoder.` and `output_layer.` on the mcore side.
+        norms: INSIDE or BESIDE.
     """
     c, h = config.text, MODELS[config.model_type].text_prefix
     yield from pad_rows(f"{m}embedding.word_embeddings.weight", f"{h}embed_tokens.weight", c.vocab, vocab_rows, (c.hidden,))
     for i in range(c.layers):
-        yield from attention(config, f"{m}decoder.layers.{i}", f"{h}layers.{i}")
+        yield from attention(config, f"{m}decoder.layers.{i}", f"{h}layers.{i}", norms[0])
         if c.is_moe(i):
             yield from experts(c, f"{m}decoder.layers.{i}", f"{h}layers.{i}")
         else:
-            yield from mlp(c, f"{m}decoder.layers.{i}", f"{h}layers.{i}")
+            yield from mlp(c, f"{m}decoder.layers.{i}", f"{h}layers.{i}", norms[1])
     yield from rename(f"{m}decoder.final_layernorm.weight", f"{h}norm.weight", (c.hidden,))
     if not c.tied:
         yield from pad_rows(f"{m}output_layer.weight", "lm_head.weight", c.vocab, vocab_rows, (c.hidden,))
 
 
-def attention(config: ModelConfig, m: str, h: str) -> Iterator[Copy]:
+def attention(config: ModelConfig, m: str, h: str, norm: str) -> Iterator[Copy]:
     """Self attention with the norm before it."""
     c = config.text
-    yield from rename(f"{m}.self_attention.linear_qkv.layer_norm_weight", f"{h}.input_layernorm.weight", (c.hidden,))
+    yield from rename(f"{m}.{norm}weight", f"{h}.input_layernorm.weight", (c.hidden,))
     yield from qkv(c, f"{m}.self_attention.linear_qkv", f"{h}.self_attn", "weight", (c.hidden,))
     if config.model_type == "qwen2_5_vl":
         yield from qkv(c, f"{m}.self_attention.linear_qkv", f"{h}.self_attn", "bias", ())
@@ -58,9 +66,9 @@ def qkv(c: TextConfig, m: str, h: str, kind: str, tail: Shape) -> Iterator[Copy]
     ])  # fmt: skip
 
 
-def mlp(c: TextConfig, m: str, h: str) -> Iterator[Copy]:
+def mlp(c: TextConfig, m: str, h: str, norm: str) -> Iterator[Copy]:
     """A dense gated MLP with the norm before it."""
-    yield from rename(f"{m}.mlp.linear_fc1.layer_norm_weight", f"{h}.post_attention_layernorm.weight", (c.hidden,))
+    yield from rename(f"{m}.{norm}weight", f"{h}.post_attention_layernorm.weight", (c.hidden,))
     yield from concat(f"{m}.mlp.linear_fc1.weight", (c.hidden,), [(f"{h}.mlp.gate_proj.weight", c.ffn), (f"{h}.mlp.up_proj.weight", c.ffn)])
     yield from rename(f"{m}.mlp.linear_fc2.weight", f"{h}.mlp.down_proj.weight", (c.hidden, c.ffn))
 

@@ -23,8 +23,7 @@ def rules(config: ModelConfig, vocab_rows: int) -> Iterator[Rule]:
 def vision(config: ModelConfig) -> Iterator[Copy]:
     """Patch embedding, blocks, the merger after the last block and those of deepstack."""
     v, h = config.vision, MODELS[config.model_type].vision_prefix
-    yield from rename("vision_model.patch_embed.proj.weight", f"{h}patch_embed.proj.weight", v.patch_shape)
-    yield from rename("vision_model.patch_embed.proj.bias", f"{h}patch_embed.proj.bias", (v.hidden,))
+    yield from towers.both("vision_model.patch_embed.proj.", f"{h}patch_embed.proj.", v.hidden, 0, weight=v.patch_shape)
     yield from rename("vision_model.pos_embed.weight", f"{h}pos_embed.weight", (v.positions, v.hidden))
     yield from towers.qwen3_blocks(config)
     yield from merger(config, "vision_model.merger", f"{h}merger", norm=v.hidden)  # normalised before patches are merged

@@ -10,12 +10,14 @@ from collections.abc import Iterator
 from ..models import MODELS
 from ..models.config import ModelConfig, VisionConfig
 from ..rules import Copy, Rows, concat, interleave, rename
+from ..tensors import Shape
+from .language import INSIDE
 from .layout import Spellings
 
 
-def both(left: str, right: str, rows: int, columns: int) -> Iterator[Copy]:
-    """A linear layer or, with columns 0, a norm: weight and bias under two names."""
-    yield from rename(f"{left}weight", f"{right}weight", (rows, columns) if columns else (rows,))
+def both(left: str, right: str, rows: int, columns: int, weight: Shape = ()) -> Iterator[Copy]:
+    """Weight and bias under two names: a linear layer or, with columns 0, a norm; `weight` gives another shape of the weight."""
+    yield from rename(f"{left}weight", f"{right}weight", weight or ((rows, columns) if columns else (rows,)))
     yield from rename(f"{left}bias", f"{right}bias", (rows,))
 
 
@@ -30,7 +32,7 @@ def qkv(v: VisionConfig, m: str, h: str) -> Iterator[Copy]:
         ])  # fmt: skip
 
 
-def qwen3_blocks(config: ModelConfig, m: str = "vision_model.decoder.layers", norms: tuple[str, str] = ("self_attention.linear_qkv.layer_norm_", "mlp.linear_fc1.layer_norm_")) -> Iterator[Copy]:
+def qwen3_blocks(config: ModelConfig, m: str = "vision_model.decoder.layers", norms: tuple[str, str] = INSIDE) -> Iterator[Copy]:
     """Qwen3-VL's vision blocks: LayerNorm with bias, MLP not gated."""
     v, h = config.vision, f"{MODELS[config.model_type].vision_prefix}blocks"
     for i in range(v.depth):
@@ -42,7 +44,7 @@ def qwen3_blocks(config: ModelConfig, m: str = "vision_model.decoder.layers", no
         yield from both(f"{m}.{i}.mlp.linear_fc2.", f"{h}.{i}.mlp.linear_fc2.", v.hidden, v.ffn)
 
 
-def qwen2_5_blocks(config: ModelConfig, m: str = "vision_model.decoder.layers", norms: tuple[str, str] = ("self_attention.linear_qkv.layer_norm_", "mlp.linear_fc1.layer_norm_")) -> Iterator[Copy]:
+def qwen2_5_blocks(config: ModelConfig, m: str = "vision_model.decoder.layers", norms: tuple[str, str] = INSIDE) -> Iterator[Copy]:
     """Qwen2.5-VL's vision blocks: RMSNorm, gated MLP with bias."""
     v, h = config.vision, f"{MODELS[config.model_type].vision_prefix}blocks"
     for i in range(v.depth):

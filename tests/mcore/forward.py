@@ -6,8 +6,8 @@
 
     mcore_vision_block(state, config, 1, hidden), hf_vision_block(hf, config, 1, hidden)
 
-Everything is computed in float32. Use `random_hf_tensors(config, scale=0.05)`, or rounding grows with every layer. The megatron-core side runs in one rank (0.1 s
-when the nursery is warm), transformers in the calling process.
+Everything is computed in float32. Use `random_hf_tensors(config, scale=0.05)`, or rounding grows with every layer. The megatron-core side runs in one rank,
+0.1 s when the nursery is warm; transformers runs in the calling process.
 """
 
 from __future__ import annotations

@@ -81,5 +81,16 @@ def build(config: ModelConfig, topology: Topology, spec: Spec = "te", grouped: b
 def sharded(chunks: list[Chunk], metadata: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """What megatron-core's save and load take: {"model": entries}, or model0, model1, … with virtual stages."""
     metadata = {**metadata, "dp_cp_group": parallel_state.get_data_parallel_group(with_context_parallel=True)}
-    names = ["model"] if len(chunks) == 1 else [f"model{i}" for i in range(len(chunks))]
-    return {name: chunk.sharded_state_dict(metadata=metadata) for name, chunk in zip(names, chunks, strict=True)}
+    return {name: chunk.sharded_state_dict(metadata=metadata) for name, chunk in zip(names(chunks), chunks, strict=True)}
+
+
+def names(chunks: list[Chunk]) -> list[str]:
+    """Under which keys Megatron-LM keeps its model chunks."""
+    return ["model"] if len(chunks) == 1 else [f"model{i}" for i in range(len(chunks))]
+
+
+def legacy_folder(topology: Topology) -> str:
+    """This rank's `mp_rank_…`: the pipeline rank only where there is a pipeline, the expert rank only where experts are spread."""
+    name = f"mp_rank_{parallel_state.get_tensor_model_parallel_rank():02d}"
+    name += f"_{parallel_state.get_pipeline_model_parallel_rank():03d}" if topology.pp > 1 else ""
+    return name + (f"_{parallel_state.get_expert_model_parallel_rank():03d}" if topology.ep > 1 else "")

@@ -1,7 +1,7 @@
 """The process that ranks are forked from: imports megatron-core once, then forks a job's ranks for each line on stdin.
 
-Protocol: a line `world timeout folder` in, a line of `world` exit statuses out (negative: the signal that ended the rank). The folder holds the pickled job and
-receives each rank's result and output.
+Protocol: a line `world timeout folder` in; a line `rank status` out, of the rank that failed first, or `-1 0` (a negative status is the signal that ended it).
+The folder holds the pickled job and receives each rank's result and output.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def main() -> None:
         print(*_job(int(world), int(timeout), Path(folder.strip())), flush=True)
 
 
-def _job(world: int, timeout: int, folder: Path) -> list[int]:
+def _job(world: int, timeout: int, folder: Path) -> tuple[int, int]:
     pids: list[int] = []
     for rank in range(world):
         pid = os.fork()
@@ -47,23 +47,22 @@ def _job(world: int, timeout: int, folder: Path) -> list[int]:
     return _wait(pids)
 
 
-def _wait(pids: list[int]) -> list[int]:
-    """Exit statuses of all; after the first failure the others are killed."""
-    statuses: dict[int, int] = {}
-    deadline = None
-    while len(statuses) < len(pids):
+def _wait(pids: list[int]) -> tuple[int, int]:
+    """Wait for all; the first that failed and its status. After it the others get a moment, then are killed."""
+    first, living, deadline = (-1, 0), set(pids), None
+    while living:
         pid, status = os.waitpid(-1, 0 if deadline is None else os.WNOHANG)
         if pid:
-            statuses[pid] = os.waitstatus_to_exitcode(status)
-            if statuses[pid] and deadline is None:
-                deadline = time.monotonic() + GRACE
-        elif time.monotonic() < deadline:
+            living.discard(pid)
+            if status and deadline is None:
+                first, deadline = (pids.index(pid), os.waitstatus_to_exitcode(status)), time.monotonic() + GRACE
+        elif time.monotonic() < (deadline or 0):
             time.sleep(0.02)
         else:
-            for other in set(pids) - set(statuses):
+            for other in living:
                 os.kill(other, signal.SIGKILL)
             deadline = time.monotonic() + GRACE
-    return [statuses[pid] for pid in pids]
+    return first
 
 
 def _rank(rank: int, world: int, timeout: int, folder: Path) -> None:

@@ -2,8 +2,8 @@
 
     results = run(4, "module:function", argument, ...)   # results[rank]
 
-A nursery process imports megatron-core once (5 s, in the background if `prepare()` is called early) and forks the ranks of every run from there, in a fraction of
-a second. So the process that forks has no threads and no process group, whatever the test process did before. What a rank prints is kept for its error message.
+A nursery process imports megatron-core once (5 s, in the background if `prepare()` is called early) and forks the ranks of every run in a fraction of a second.
+So the process that forks has no threads and no process group, whatever the test process did before. What a rank prints is kept for its error message.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 _nursery: subprocess.Popen[str] | None = None
+_noise = tempfile.TemporaryFile("w+")  # noqa: SIM115 - lives as long as the nursery; a pipe that nobody reads would fill up and stop it
 
 
 class RankError(RuntimeError):
@@ -31,21 +32,18 @@ def prepare() -> None:
         return
     paths = [str(Path(__file__).parents[1]), *(p for p in sys.path if p)]
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
-    # stderr goes to a file of its own: a full pipe that nobody reads would stop the nursery.
-    with tempfile.TemporaryFile() as noise:
-        command = [sys.executable, "-m", "mcore.nursery"]
-        _nursery = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=noise, env=env, text=True)
-    atexit.register(_end, _nursery)
+    command = [sys.executable, "-m", "mcore.nursery"]
+    _nursery = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=_noise, env=env, text=True)
 
 
-def _end(nursery: subprocess.Popen[str]) -> None:
-    for pipe in (nursery.stdin, nursery.stdout):
-        if pipe:
-            pipe.close()
-    try:
-        nursery.wait(5)
-    except subprocess.TimeoutExpired:
-        nursery.kill()
+@atexit.register
+def _stop() -> None:
+    """End the nursery; it would end by itself when its stdin does."""
+    global _nursery
+    if _nursery is not None:
+        _nursery.kill()
+        _nursery.communicate()
+        _nursery = None
 
 
 def run(world: int, function: str, *args: Any, timeout: int = 120) -> list[Any]:
@@ -61,28 +59,32 @@ def run(world: int, function: str, *args: Any, timeout: int = 120) -> list[Any]:
         What each rank returned, by rank.
 
     Raises:
-        RankError: a rank raised or died, with the traceback and the output of the first such rank.
+        RankError: a rank raised or died; with the output and traceback of the first that did.
     """
     prepare()
-    assert _nursery is not None and _nursery.stdin is not None and _nursery.stdout is not None
     with tempfile.TemporaryDirectory(prefix="ranks-") as folder:
         job = Path(folder)
         (job / "job").write_bytes(pickle.dumps((function, args)))
-        try:
-            _nursery.stdin.write(f"{world} {timeout} {folder}\n")
-            _nursery.stdin.flush()
-        except BrokenPipeError:
-            raise RankError("the nursery died: does `python -m mcore.nursery` import?") from None
-        statuses = _nursery.stdout.readline().split()
-        if len(statuses) != world:
-            raise RankError("the nursery died: does `python -m mcore.nursery` import?")
-        return [_result(job, rank, statuses) for rank in range(world)]
+        failed, status = _ask(f"{world} {timeout} {folder}\n")
+        if failed >= 0:
+            log = (job / f"{failed}.log").read_text(errors="replace")
+            raise RankError(f"rank {failed} of {world} ended with status {status} (-14: out of time)\n{log[-8000:]}")
+        return [pickle.loads((job / f"{rank}.result").read_bytes()) for rank in range(world)]
 
 
-def _result(job: Path, rank: int, statuses: list[str]) -> Any:
-    """A rank's result; when any rank failed, the error of the first one that failed by itself, not by being killed after another."""
-    if set(statuses) != {"0"}:
-        guilty = next((i for i, s in enumerate(statuses) if int(s) > 0), next(i for i, s in enumerate(statuses) if s != "0"))
-        log = (job / f"{guilty}.log").read_text(errors="replace")
-        raise RankError(f"rank {guilty} of {len(statuses)} ended with status {statuses[guilty]} (-14: out of time)\n{log[-8000:]}")
-    return pickle.loads((job / f"{rank}.result").read_bytes())
+def _ask(line: str) -> tuple[int, int]:
+    """The nursery's answer: the rank that failed first, or -1, and its status."""
+    assert _nursery is not None
+    assert _nursery.stdin is not None
+    assert _nursery.stdout is not None
+    try:
+        _nursery.stdin.write(line)
+        _nursery.stdin.flush()
+        rank, status = _nursery.stdout.readline().split()
+    except (BrokenPipeError, ValueError):
+        _noise.seek(0)
+        raise RankError(f"the nursery died\n{_noise.read()[-8000:]}") from None
+    except BaseException:
+        _stop()  # or the next run would get this one's answer
+        raise
+    return int(rank), int(status)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
 from megatron.core import dist_checkpointing
 from megatron.core.dist_checkpointing.validation import StrictHandling
@@ -28,6 +30,19 @@ def read(
     faults = []
     for name, chunk in zip(asked, chunks, strict=True):
         chunk.load_state_dict(loaded[name], strict=True)
+        faults += _differing(chunk, model.place(topology), config, hf)
+    return faults
+
+
+def read_legacy(directory: str, config: ModelConfig, hf: Tensors, topology: Topology, spec: Spec, grouped: bool, padded: bool) -> list[str]:
+    """Build, load this rank's file, compare; returns what differs on this rank."""
+    chunks = model.build(config, topology, spec, grouped, padded)
+    (file,) = (Path(directory) / model.legacy_folder(topology)).glob("model*.pt")
+    state = torch.load(file, map_location="cpu", weights_only=False)
+    faults = []
+    for name, chunk in zip(model.names(chunks), chunks, strict=True):
+        _adopt_dtypes(chunk, model.place(topology), config, hf)
+        chunk.load_state_dict(state[name], strict=True)
         faults += _differing(chunk, model.place(topology), config, hf)
     return faults
 

@@ -183,4 +183,3 @@ class Provider(BackendSpecProvider):
 
     def activation_func(self) -> None:
         """Plain functions."""
-        return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -42,6 +43,26 @@ def write(
         rows = model.vocabulary(config, topology, padded)
         state |= {"args": arguments(config, topology, rows), "checkpoint_version": 3.0, "iteration": iteration}
     dist_checkpointing.save(state, directory, content_metadata=flags)
+
+
+def write_legacy(
+    directory: str, config: ModelConfig, hf: Tensors, topology: Topology, spec: Spec, grouped: bool, padded: bool, optimizer: bool, iteration: int | None
+) -> None:
+    """Build, fill, torch.save this rank's state dict. `iteration` None: the model alone, as ROLL saves."""
+    chunks = model.build(config, topology, spec, grouped, padded)
+    for chunk in chunks:
+        fill(chunk, model.place(topology), config, hf)
+    state: dict[str, Any] = {name: chunk.state_dict_for_save_checkpoint() for name, chunk in zip(model.names(chunks), chunks, strict=True)}
+    if iteration is not None:
+        state |= {"args": arguments(config, topology, model.vocabulary(config, topology, padded)), "checkpoint_version": 3.0, "iteration": iteration}
+    if optimizer:
+        averages = [{"exp_avg": torch.full_like(p, 1e-3)} for chunk in chunks for p in chunk.parameters()]
+        state |= {"optimizer": {"state": averages}, "opt_param_scheduler": {"max_lr": 1e-5}, "rng_state": [{"torch_rng_state": torch.get_rng_state()}]}
+    # Ranks that differ in nothing but the data they see share one file.
+    if parallel_state.get_expert_data_parallel_rank() == 0:
+        file = Path(directory) / model.legacy_folder(topology) / "model_optim_rng.pt"
+        file.parent.mkdir()
+        torch.save(state, file)
 
 
 def metadata(form: Form) -> dict[str, Any]:

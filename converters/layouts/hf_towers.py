@@ -1,0 +1,83 @@
+"""The layouts that keep the Hugging Face vision tower inside a Megatron model: only its prefix differs, and where the language model stands."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from ..models.config import ModelConfig
+from ..rules import Rule
+from . import language, towers
+from .layout import Layout, Spellings
+
+QWEN3 = ("qwen3_vl", "qwen3_vl_moe")
+QWEN2_5 = ("qwen2_5_vl",)
+
+
+def _rules(tower: str, text: str) -> Callable[[ModelConfig, int], Iterator[Rule]]:
+    def rules(config: ModelConfig, vocab_rows: int) -> Iterator[Rule]:
+        yield from towers.hf_tower(config, tower)
+        yield from language.language(config, vocab_rows, text)
+
+    return rules
+
+
+def _spellings(text: str) -> Callable[[ModelConfig], Spellings]:
+    return lambda config: language.spellings(config, text)
+
+
+def _extra_state(text: str) -> Callable[[ModelConfig], Iterator[str]]:
+    return lambda config: language.extra_state(config, text)
+
+
+def _layout(name: str, trainers: str, models: tuple[str, ...], tower: str, text: str, has: tuple[str, ...], *, untied_hint: str = "") -> Layout:
+    """A layout that is nothing but two prefixes."""
+    return Layout(
+        name=name,
+        trainers=trainers,
+        models=models,
+        has=has,
+        lacks=(),
+        rules=_rules(tower, text),
+        spellings=_spellings(text),
+        extra_state=_extra_state(text),
+        stacks=lambda config: ("layers",),
+        untied_hint=untied_hint,
+    )
+
+
+MEGATRON_BRIDGE_0_3 = _layout(
+    "megatron-bridge-0.3",
+    "Megatron-Bridge 0.2.1 to 0.3.1, Qwen3-VL",
+    QWEN3,
+    tower="vision_model.",
+    text="language_model.",
+    has=("vision_model.blocks.", "language_model."),
+)
+
+MEGATRON_BRIDGE_QWEN2_5 = _layout(
+    "megatron-bridge-qwen2_5",
+    "Megatron-Bridge, Qwen2.5-VL",
+    QWEN2_5,
+    tower="visual.",
+    text="language_model.",
+    has=("visual.patch_embed.", "language_model.decoder."),
+)
+
+MS_SWIFT = _layout(
+    "ms-swift",
+    "ms-swift, mcore-bridge",
+    QWEN3 + QWEN2_5,
+    tower="visual.visual.",
+    text="language_model.",
+    has=("visual.visual.", "language_model."),
+    untied_hint="ms-swift with some transformers 5 versions builds Qwen3-VL-MoE tied by mistake: its output layer was never trained apart, so there is nothing to convert it from.",
+)
+
+ROLL = _layout(
+    "roll",
+    "ROLL mcore_adapter",
+    QWEN3 + QWEN2_5,
+    tower="vision_model.",
+    text="",
+    has=("vision_model.blocks.", "decoder.", "embedding."),
+)

@@ -1,0 +1,58 @@
+"""mbridge-qwen2_5: Qwen2.5-VL with a Megatron-core vision tower.
+
+Written by mbridge, verl and Pai-Megatron-Patch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ..models import MODELS
+from ..models.config import ModelConfig
+from ..rules import Copy, Rule, rename
+from . import language, towers
+from .layout import Layout, Spellings
+
+
+def rules(config: ModelConfig, vocab_rows: int) -> Iterator[Rule]:
+    """The whole table."""
+    yield from vision(config)
+    yield from language.language(config, vocab_rows)
+
+
+def vision(config: ModelConfig) -> Iterator[Copy]:
+    """Patch embedding without bias, blocks, the norm after the last of them and the merger."""
+    v, h = config.vision, MODELS[config.model_type].vision_prefix
+    yield from rename("vision_model.patch_embed.proj.weight", f"{h}patch_embed.proj.weight", v.patch_shape)
+    yield from towers.qwen2_5_blocks(config)
+    yield from rename("vision_model.decoder.final_layernorm.weight", f"{h}merger.ln_q.weight", (v.hidden,))
+    yield from towers.both("vision_model.projection.encoder.linear_fc1.", f"{h}merger.mlp.0.", v.merged, v.merged)
+    yield from towers.both("vision_model.projection.encoder.linear_fc2.", f"{h}merger.mlp.2.", v.out_hidden, v.merged)
+
+
+def spellings(config: ModelConfig) -> Spellings:
+    """Local-spec norms, in the decoder and in the vision blocks."""
+    yield from language.spellings(config)
+    yield from towers.spellings(config)
+
+
+def extra_state(config: ModelConfig) -> Iterator[str]:
+    """Every module with Transformer Engine underneath."""
+    yield from language.extra_state(config)
+    yield from towers.extra_state(config)
+    yield "vision_model.decoder.final_layernorm"
+    yield "vision_model.projection.encoder.linear_fc1"
+    yield "vision_model.projection.encoder.linear_fc2"
+
+
+MBRIDGE_QWEN2_5 = Layout(
+    name="mbridge-qwen2_5",
+    trainers="mbridge, verl, Pai-Megatron-Patch",
+    models=("qwen2_5_vl",),
+    has=("vision_model.projection.encoder.linear_fc1.weight", "language_model."),
+    lacks=("deepstack", "linear_qkv.layer_norm_bias"),
+    rules=rules,
+    spellings=spellings,
+    extra_state=extra_state,
+    stacks=lambda config: ("layers",),
+)
