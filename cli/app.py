@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 from typer.core import TyperCommand
@@ -42,7 +42,9 @@ def _version(wanted: bool) -> None:
 
 
 @app.callback()
-def _vlconv(version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")] = False) -> None:
+def _vlconv(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, metavar="", help="Show the version and exit.")] = False,
+) -> None:
     pass
 
 
@@ -72,9 +74,13 @@ def mcore2hf(
     layout: a.ReadLayout = None,
     make_vocab_size_divisible_by: a.ReadDivisor = None,
     dtype: a.Dtype = None,
-    max_shard_size: a.MaxShardSize = "5GB",  # type: ignore[assignment]
-    experts: Annotated[Literal["hub", "per-expert"], typer.Option(help="How experts are written.", rich_help_panel=a.OUTPUT)] = "hub",
-    hf_names: Annotated[Literal["old", "new"], typer.Option(help="Prefixes of Qwen2.5-VL; everything reads the old ones.", rich_help_panel=a.OUTPUT)] = "old",
+    max_shard_size: a.MaxShardSize = "5GB",  # type: ignore[assignment]  # typer parses the default, too
+    experts: Annotated[
+        Literal["hub", "per-expert"], typer.Option(metavar="FORM", help="How experts are written: hub or per-expert.", rich_help_panel=a.OUTPUT)
+    ] = "hub",
+    hf_names: Annotated[
+        Literal["old", "new"], typer.Option(metavar="old|new", help="Prefixes of Qwen2.5-VL; everything reads the old ones.", rich_help_panel=a.OUTPUT)
+    ] = "old",
     overwrite: a.Overwrite = False,
     trust_reference: a.TrustReference = False,
     strict: a.Strict = False,
@@ -134,7 +140,9 @@ def hf2mcore(
     dtype: a.Dtype = None,
     iteration: Annotated[
         int | None,
-        typer.Option(metavar="N", min=1, help="Write iter_N instead of release, which trainers read as converted weights.", rich_help_panel=a.OUTPUT),
+        typer.Option(
+            parser=a.parse_positive, metavar="N", help="Write iter_N instead of release, which trainers read as converted weights.", rich_help_panel=a.OUTPUT
+        ),
     ] = None,
     overwrite: a.Overwrite = False,
     strict: a.Strict = False,
@@ -188,7 +196,7 @@ vlconv verify checkpoints --witness megatron-core
 class _Verify(TyperCommand):
     """`--on-disk` takes a directory or nothing, which typer has no word for."""
 
-    def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         bare = [i for i, arg in enumerate(args) if arg == "--on-disk" and (i + 1 == len(args) or args[i + 1].startswith("-"))]
         return super().parse_args(ctx, ["--on-disk=" if i in bare else arg for i, arg in enumerate(args)])
 
@@ -204,11 +212,15 @@ def verify(
     experts_form: a.ExpertsForm = None,
     make_vocab_size_divisible_by: a.ReadDivisor = None,
     values: Annotated[
-        bool, typer.Option("--values", help="Accept other dtypes where the values are equal after exact widening.", rich_help_panel=a.TRUST)
+        bool, typer.Option("--values", metavar="", help="Accept other dtypes where the values are equal after exact widening.", rich_help_panel=a.TRUST)
     ] = False,
     witness: Annotated[
         Literal["megatron-core", "transformers"] | None,
-        typer.Option(help="Have A read by that library, too, and compare. megatron-core unpickles: only for checkpoints you trust.", rich_help_panel=a.TRUST),
+        typer.Option(
+            metavar="LIB",
+            help="Have A read by that library, too, and compare: megatron-core (it unpickles: only for checkpoints you trust) or transformers.",
+            rich_help_panel=a.TRUST,
+        ),
     ] = None,
     trust_reference: a.TrustReference = False,
     on_disk: Annotated[
@@ -227,7 +239,8 @@ def verify(
 ) -> None:
     """Compare two checkpoints element by element, or one with what comes back from a round trip.
 
-    Nothing is written. Equality is of bits. A round trip proves that nothing is lost, not that the layout is right: for that compare with the other side, or call a witness.
+    Nothing is written. Equality is of bits. A round trip proves that nothing is lost, and nothing about the layout:
+    for that compare with the other side, or call a witness.
     """
     from vlconv import converters
 

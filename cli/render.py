@@ -87,11 +87,11 @@ class Screen:
 
     def fault(self, command: str, kind: str, what: str, hint: str, status: str) -> None:
         """Show why a command ended early."""
-        text = Text.assemble((safe(what), "bold"), *(["\n", safe(hint)] if hint else []))
         if self._err.is_terminal:
+            text = Text.assemble((safe(what), "bold"), *(["\n", safe(hint)] if hint else []))
             self._err.print(Panel(text, title=status, title_align="left", border_style="red"))
         else:
-            self._err.print(Text.assemble(f"{status}: ", text), soft_wrap=True)
+            self._err.print(f"{status}: {safe(what)}", *([f"  {safe(hint)}"] if hint else []), sep="\n", soft_wrap=True)
         if self._as_json:
             self._document({"command": command, "status": status, "error": {"type": kind, "what": what, "hint": hint}})
 

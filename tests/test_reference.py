@@ -14,6 +14,12 @@ from tiny import tiny_config, write_side_files, write_tiny_hf
 from vlconv.converters.errors import CorruptError, ReferenceFault
 from vlconv.converters.reference import find_reference, side_files
 
+FIND = """
+from pathlib import Path
+from vlconv.converters.reference import find_reference
+print(find_reference("Qwen/Qwen3-VL-2B-Instruct", None, Path(".")))
+"""
+
 
 @pytest.fixture
 def checkpoint(tmp_path):
@@ -85,9 +91,8 @@ def test_a_config_that_is_no_json_object(checkpoint, tmp_path, text):
 @pytest.mark.parametrize("offline", [{"HF_HUB_OFFLINE": "1"}, {"HF_ENDPOINT": "http://127.0.0.1:9"}])
 def test_out_of_reach_fails_at_once(tmp_path, offline):
     """In a process of its own: huggingface_hub reads these variables once."""
-    code = "from pathlib import Path; from vlconv.converters.reference import find_reference; find_reference('Qwen/Qwen3-VL-2B-Instruct', None, Path('.'))"
     start = time.monotonic()
-    run = subprocess.run([sys.executable, "-c", code], env={**os.environ, "HF_HOME": str(tmp_path), **offline}, capture_output=True, text=True, check=False)
+    run = subprocess.run([sys.executable, "-c", FIND], env={**os.environ, "HF_HOME": str(tmp_path), **offline}, capture_output=True, text=True, check=False)
     assert "ReferenceFault: the reference Qwen/Qwen3-VL-2B-Instruct is not a directory here, not in the local cache" in run.stderr
     assert time.monotonic() - start < 10
 
@@ -103,7 +108,7 @@ def test_out_of_reach_but_in_the_cache(tmp_path):
         "from pathlib import Path; from vlconv.converters.reference import find_reference; print(find_reference('Qwen/Qwen3-VL-2B-Instruct', None, Path('.')))"
     )
     env = {**os.environ, "HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "1"}
-    run = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
+    run = subprocess.run([sys.executable, "-c", FIND], env=env, capture_output=True, text=True, check=True)
     assert "said='hub id Qwen/Qwen3-VL-2B-Instruct'" in run.stdout
     assert "'model_type': 'qwen3_vl'" in run.stdout
 

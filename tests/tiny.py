@@ -124,7 +124,7 @@ def tiny_weights(shapes: Shapes, seed: int = 0, dtype: str = "bfloat16") -> dict
 
     tensors = {}
     for name, shape in shapes.items():
-        generator = torch.Generator().manual_seed(seed * 2**32 + zlib.crc32(name.encode()))
+        generator = torch.Generator().manual_seed(zlib.crc32(f"{seed} {name}".encode()))
         noise = torch.randn(shape, generator=generator)
         if len(shape) == 1:
             value = 0.1 * noise + (1.0 if "norm" in name or "ln_q" in name else 0.0) * (not name.endswith("bias"))

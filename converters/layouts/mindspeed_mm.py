@@ -6,10 +6,11 @@ A second form for Qwen2.5-VL, mindspeed-mm-canonical, keeps q, k, v and gate, up
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from ..models import MODELS
-from ..models.config import ModelConfig
-from ..rules import Copy, Rule, rename
+from ..models.config import ModelConfig, VisionConfig
+from ..rules import Copy, Rule, pad_rows, rename
 from . import language, towers
 from .language import BESIDE
 from .layout import Layout
@@ -66,4 +67,53 @@ MINDSPEED_MM = Layout(
     extra_state=lambda config: iter(()),
     stacks=lambda config: (),
     writes=False,
+)
+
+
+def canonical_rules(config: ModelConfig, vocab_rows: int) -> Iterator[Rule]:
+    """The form with q, k, v and gate, up apart, in the decoder and, but for the QKV, in the vision blocks."""
+    c, v, model = config.text, config.vision, MODELS[config.model_type]
+    m, h = "text_decoder.", model.text_prefix
+    yield from pad_rows(f"{m}embedding.word_embeddings.weight", f"{h}embed_tokens.weight", c.vocab, vocab_rows, (c.hidden,))
+    for i in range(c.layers):
+        yield from _apart(config, f"{m}decoder.layers.{i}", f"{h}layers.{i}")
+    yield from rename(f"{m}decoder.final_layernorm.weight", f"{h}norm.weight", (c.hidden,))
+    if not c.tied:
+        yield from pad_rows(f"{m}output_layer.weight", "lm_head.weight", c.vocab, vocab_rows, (c.hidden,))
+    yield from rename(f"{_ENCODER}.patch_embed.proj.weight", f"{model.vision_prefix}patch_embed.proj.weight", v.patch_shape)
+    for i in range(v.depth):
+        yield from _apart_vision(v, f"{_BLOCKS}.{i}", f"{model.vision_prefix}blocks.{i}")
+    yield from _merger_2_5(config)
+
+
+def _apart(config: ModelConfig, m: str, h: str) -> Iterator[Copy]:
+    c = config.text
+    yield from rename(f"{m}.input_layernorm.weight", f"{h}.input_layernorm.weight", (c.hidden,))
+    for name, rows in (("q_proj", c.heads * c.head_dim), ("k_proj", c.groups * c.head_dim), ("v_proj", c.groups * c.head_dim)):
+        yield from towers.both(f"{m}.self_attention.{name}.", f"{h}.self_attn.{name}.", rows, c.hidden)
+    yield from rename(f"{m}.self_attention.linear_proj.weight", f"{h}.self_attn.o_proj.weight", (c.hidden, c.heads * c.head_dim))
+    yield from rename(f"{m}.pre_mlp_layernorm.weight", f"{h}.post_attention_layernorm.weight", (c.hidden,))
+    for name in ("gate_proj", "up_proj"):
+        yield from rename(f"{m}.mlp.{name}.weight", f"{h}.mlp.{name}.weight", (c.ffn, c.hidden))
+    yield from rename(f"{m}.mlp.linear_fc2.weight", f"{h}.mlp.down_proj.weight", (c.hidden, c.ffn))
+
+
+def _apart_vision(v: VisionConfig, m: str, h: str) -> Iterator[Copy]:
+    yield from rename(f"{m}.input_layernorm.weight", f"{h}.norm1.weight", (v.hidden,))
+    yield from towers.both(f"{m}.self_attention.linear_qkv.", f"{h}.attn.qkv.", 3 * v.hidden, v.hidden)
+    yield from towers.both(f"{m}.self_attention.linear_proj.", f"{h}.attn.proj.", v.hidden, v.hidden)
+    yield from rename(f"{m}.pre_mlp_layernorm.weight", f"{h}.norm2.weight", (v.hidden,))
+    for name in ("gate_proj", "up_proj"):
+        yield from towers.both(f"{m}.mlp.{name}.", f"{h}.mlp.{name}.", v.ffn, v.hidden)
+    yield from towers.both(f"{m}.mlp.linear_fc2.", f"{h}.mlp.down_proj.", v.hidden, v.ffn)
+
+
+MINDSPEED_MM_CANONICAL = replace(
+    MINDSPEED_MM,
+    name="mindspeed-mm-canonical",
+    trainers="MindSpeed-MM with enable_canonical_hf_struct",
+    models=("qwen2_5_vl",),
+    has=("image_encoder.", "text_decoder.decoder.layers.0.self_attention.q_proj."),
+    lacks=(),
+    rules=canonical_rules,
 )
