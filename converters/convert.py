@@ -15,12 +15,13 @@ from .formats.torch_dist_write import plan_torch_dist
 from .hf_config import config_json, config_to_write
 from .layouts import DEFAULTS, Layout, named
 from .locate import TRACKER
+from .models.hf_dialects import Dialect
 from .options import Hf2McoreOptions, Mcore2HfOptions
 from .output import OutputDirectory
 from .reference import side_files
 from .report import Observer, Report
-from .sides import HfSide, from_hf, mapped_table, open_hf_side, open_mcore_side
-from .tell import describe_hf, describe_mcore, describe_output, describe_side_files
+from .sides import HfSide, from_hf, in_dialect, mapped_table, open_hf_side, open_mcore_side
+from .tell import describe_dialect, describe_hf, describe_mcore, describe_output, describe_side_files
 from .tensors import Reader
 from .vocabulary import padded
 from .write import write_files
@@ -45,12 +46,14 @@ def mcore2hf(source: Path, target: Path, options: Mcore2HfOptions, observer: Obs
         divisor=options.make_vocab_size_divisible_by,
         trust_reference=options.trust_reference,
     )
-    reader = cast(side.as_hf, options.dtype)
+    dialect = Dialect(options.experts, options.hf_names)
+    reader = cast(in_dialect(side.as_hf, side.config, dialect), options.dtype)
     config = config_json(config_to_write(side.reference.config, side.model, tied=side.config.text.tied, dtype=main_dtype(reader)))
     files = [*hf.plan_hf(reader.specs, options.max_shard_size), OutFile("config.json", len(config), literals=[(0, config)])]
     beside = side_files(side.reference.directory)
     report = Report("mcore2hf", "planned")
     describe_mcore(report, side, options.dtype)
+    describe_dialect(report, side.config, dialect)
     describe_output(report, target, reader, files, threads_of(options.threads), side.as_hf)
     describe_side_files(report, beside)
     return run(report, reader, files, target, [source, side.reference.directory], observer, options, {"": beside.copy})
@@ -66,7 +69,7 @@ def hf2mcore(source: Path, target: Path, options: Hf2McoreOptions, observer: Obs
     Raises:
         VlconvError: see errors.py; nothing is written then.
     """
-    side = open_hf_side(source)
+    side = open_hf_side(source, options.experts_form)
     layout = named(options.layout or DEFAULTS[side.config.model_type])
     rows = padded(side.config.text.vocab, options.make_vocab_size_divisible_by or 1)
     reader = from_hf(cast(side.reader, options.dtype), mapped_table(layout, side.config, rows))

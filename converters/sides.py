@@ -21,9 +21,10 @@ from .layouts.refusals import refuse, stripped
 from .megatron_args import contradictions
 from .megatron_args import stated as facts_of
 from .models import MODELS, Model, ModelConfig, Tie, decide_tie, model_for
+from .models.hf_dialects import Dialect, dialect_copies, read_dialect
 from .plan import Mapped, Renamed, check_names, prove
 from .reference import Reference, find_reference
-from .rules import Table, flipped, table
+from .rules import Table, flipped, hulls, table
 from .tensors import Reader, Shape, TensorSpec
 from .vocabulary import explain
 
@@ -40,6 +41,7 @@ class HfSide:
     model: Model
     config: ModelConfig
     tie: Tie
+    dialect: Dialect
     reader: Reader  # canonical names
 
 
@@ -77,8 +79,12 @@ class McoreSide:
         return next(spec.shape[0] for name, spec in self.reader.specs.items() if name.endswith(EMBEDDING))
 
 
-def open_hf_side(directory: Path, **dialect: Any) -> HfSide:
+def open_hf_side(directory: Path, experts_form: str | None = None) -> HfSide:
     """Open a Hugging Face directory; every name and shape is checked against its config.
+
+    Args:
+        directory: with config.json and safetensors weights.
+        experts_form: how its experts are oriented, where their shape cannot show it.
 
     Raises:
         VlconvError: of every kind that errors.py names for a source.
@@ -89,10 +95,15 @@ def open_hf_side(directory: Path, **dialect: Any) -> HfSide:
     refuse_quantised(raw.specs)
     tie = decide_tie(hf_config, "lm_head.weight" in raw.specs)
     config = model.config(hf_config, tie.tied)
-    reader = _canonical_hf(raw, config, **dialect)
-    check_names(reader.specs, model.hf_tensors(config), str(directory))
-    check_shapes(reader.specs, model.hf_tensors(config), config, model.hf_tensors, str(directory))
-    return HfSide(directory, hf_config, model, config, tie, reader)
+    dialect = read_dialect({name: spec.shape for name, spec in raw.specs.items()}, config, experts_form)
+    check_names(raw.specs, dialect_shapes(config, dialect), str(directory))
+    check_shapes(raw.specs, dialect_shapes(config, dialect), config, lambda c: dialect_shapes(c, dialect), str(directory))
+    return HfSide(directory, hf_config, model, config, tie, dialect, Mapped(raw, dialect_copies(config, dialect)))
+
+
+def dialect_shapes(config: ModelConfig, dialect: Dialect) -> dict[str, Shape]:
+    """Names and shapes of a model in a dialect."""
+    return hulls(copy.left for copy in dialect_copies(config, dialect))
 
 
 def refuse_quantised(specs: Mapping[str, TensorSpec]) -> None:
@@ -100,10 +111,6 @@ def refuse_quantised(specs: Mapping[str, TensorSpec]) -> None:
     for name, spec in specs.items():
         if not spec.dtype.startswith(("float16", "float32", "float64", "bfloat16")):
             raise MismatchError(f"{shown(name)} has dtype {spec.dtype}", "Only plain, unquantised floating-point weights are converted.")
-
-
-def _canonical_hf(raw: Reader, config: ModelConfig, **dialect: Any) -> Reader:
-    return raw
 
 
 def open_mcore_side(
@@ -139,7 +146,7 @@ def open_mcore_side(
     model = model_for(found.config)
     if model.model_type not in chosen.models:
         raise MismatchError(f"the checkpoint's layout {chosen.name} is one of {', '.join(chosen.models)}; the reference is a {model.model_type}", f"The reference is {found.directory}.")
-    tie = decide_tie(found.config, any(n.endswith(OUTPUT) for n in specs))
+    tie = _tie(found.config, any(n.endswith(OUTPUT) for n in specs), chosen)
     config = model.config(found.config, tie.tied)
     stated = statements(opened.directory, opened.args)
     facts = runtime_facts(found.config, config)
@@ -166,9 +173,21 @@ def mapped_table(layout: Layout, config: ModelConfig, rows: int) -> Table:
     return mapping
 
 
+def in_dialect(reader: Reader, config: ModelConfig, dialect: Dialect) -> Mapped:
+    """Tensors under the Hub's names, in another dialect."""
+    return Mapped(reader, flipped(dialect_copies(config, dialect)))
+
+
 def from_hf(side: Reader, mapping: Table) -> Mapped:
     """Hugging Face tensors under the names of a table's left side; padding reads as zeros."""
     return Mapped(side, flipped(mapping.copies), mapping.pads)
+
+
+def _tie(hf_config: dict[str, Any], output_layer: bool, layout: Layout) -> Tie:
+    try:
+        return decide_tie(hf_config, output_layer)
+    except MismatchError as error:
+        raise MismatchError(error.what, layout.untied_hint if layout.untied_hint and not output_layer else error.hint) from error
 
 
 def _strip(specs: Mapping[str, TensorSpec]) -> dict[str, str]:

@@ -11,6 +11,7 @@ from typing import Any
 from .compare import Comparison
 from .formats.files import OutFile
 from .models.config import ModelConfig
+from .models.hf_dialects import Dialect
 from .reference import SideFiles
 from .report import Report
 from .sides import HfSide, McoreSide
@@ -51,8 +52,17 @@ def describe_hf(report: Report, side: HfSide) -> None:
     """What was recognised in a Hugging Face directory."""
     report.fact("source", f"{side.directory}: Hugging Face safetensors", source=str(side.directory), format="hf")
     _model(report, side.config)
+    describe_dialect(report, side.config, side.dialect)
     report.fact("embeddings", f"{'tied' if side.config.text.tied else 'not tied'}, by {side.tie.said}", tied=side.config.text.tied, tie_because=side.tie.said)
     _dtypes(report, side.reader, None)
+
+
+def describe_dialect(report: Report, config: ModelConfig, dialect: Dialect) -> None:
+    """How the Hugging Face side spells what can be spelled several ways."""
+    if config.text.experts:
+        report.fact("experts", dialect.experts, experts_form=dialect.experts)
+    if config.model_type == "qwen2_5_vl":
+        report.fact("HF names", dialect.hf_names, hf_names=dialect.hf_names)
 
 
 def _model(report: Report, config: ModelConfig) -> None:

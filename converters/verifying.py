@@ -83,7 +83,7 @@ def open_side(path: Path, options: VerifyOptions, number: int, beside: Path | No
         beside: a Hugging Face directory to fall back on as reference.
     """
     if hf.holds(path):
-        return open_hf_side(path)
+        return open_hf_side(path, options.experts_form)
     given = options.references[min(number, len(options.references) - 1)] if options.references else None
     return open_mcore_side(
         path,

@@ -50,13 +50,17 @@ def load(directory: Path, dtype: str = "float32") -> Any:
     return model.eval()
 
 
-def logits(directory: Path, seed: int = 0) -> Any:
-    """Logits in float32, [2, tokens, vocabulary], of a Hugging Face directory."""
+def forward(model: Any, config: dict[str, Any], seed: int = 0) -> Any:
+    """Logits in float32, [2, tokens, vocabulary]."""
     import torch
 
-    model = load(directory)
-    batch = inputs(json.loads((directory / "config.json").read_text()), seed)
+    batch = inputs(config, seed)
     if "mm_token_type_ids" not in inspect.signature(model.forward).parameters:  # transformers 4.57 finds the images by itself
         del batch["mm_token_type_ids"]
     with torch.inference_mode():
         return model(**batch).logits.float()
+
+
+def logits(directory: Path, seed: int = 0) -> Any:
+    """Logits in float32, [2, tokens, vocabulary], of a Hugging Face directory."""
+    return forward(load(directory), json.loads((directory / "config.json").read_text()), seed)

@@ -104,9 +104,6 @@ def test_out_of_reach_but_in_the_cache(tmp_path):
     put_config(repository / "snapshots/0123456789abcdef0123456789abcdef01234567")
     (repository / "refs").mkdir()
     (repository / "refs/main").write_text("0123456789abcdef0123456789abcdef01234567")
-    code = (
-        "from pathlib import Path; from vlconv.converters.reference import find_reference; print(find_reference('Qwen/Qwen3-VL-2B-Instruct', None, Path('.')))"
-    )
     env = {**os.environ, "HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "1"}
     run = subprocess.run([sys.executable, "-c", FIND], env=env, capture_output=True, text=True, check=True)
     assert "said='hub id Qwen/Qwen3-VL-2B-Instruct'" in run.stdout

@@ -4,31 +4,25 @@ from __future__ import annotations
 
 import pytest
 import torch
-from logits import inputs, load, logits
+from logits import forward, load
 from tiny import tiny_config, tiny_shapes, tiny_weights, write_tiny_hf
 
 
 @pytest.mark.parametrize("kind", ["qwen3_vl", "qwen3_vl_moe", "qwen2_5_vl"])
-@pytest.mark.parametrize("tied", [False, True])
-def test_every_parameter_moves_the_logits(tmp_path, kind, tied):
-    config = tiny_config(kind, tied=tied)
+def test_every_parameter_moves_the_logits(tmp_path, kind):
+    config = tiny_config(kind)
     write_tiny_hf(tmp_path, config)
     model = load(tmp_path)
-    expected = logits(tmp_path)
+    expected = forward(model, config)
     generator = torch.Generator().manual_seed(1)
-    batch = inputs(config)
-    if not hasattr(model.config.text_config, "rope_parameters"):
-        del batch["mm_token_type_ids"]
     still = {}
-    with torch.inference_mode():
-        for name, parameter in model.named_parameters():
-            before = parameter.clone()
-            parameter += 0.3 * parameter.std(correction=0) * torch.randn(parameter.shape, generator=generator)
-            moved = (model(**batch).logits - expected).abs().max().item()
-            parameter.copy_(before)
-            if moved < 1e-3:
-                still[name] = moved
-
+    for name, parameter in model.named_parameters():
+        before = parameter.detach().clone()
+        parameter.data += 0.3 * before.std(correction=0) * torch.randn(before.shape, generator=generator)
+        moved = (forward(model, config) - expected).abs().max().item()
+        parameter.data.copy_(before)
+        if moved < 1e-3:
+            still[name] = moved
     assert still == {}
 
 

@@ -105,7 +105,16 @@ def hostile(tmp_path):
         "subprocess": b"csubprocess\ncheck_output\n" + text(run) + b"\x85R.",
         "dotted": b"\x80\x04" + text("torch.serialization") + text("os.system") + b"\x93" + call,
         "loads": pickle.dumps(Reduced(pickle.loads, (pickle.dumps(Reduced(os.system, (run,))),))),
-        "getattr": b"\x80\x04" + text("builtins") + text("getattr") + b"\x93" + b"\x80\x04" + text("posix") + text("system") + b"\x93" + text("__call__") + b"\x86R.",
+        "getattr": b"\x80\x04"
+        + text("builtins")
+        + text("getattr")
+        + b"\x93"
+        + b"\x80\x04"
+        + text("posix")
+        + text("system")
+        + b"\x93"
+        + text("__call__")
+        + b"\x86R.",
     }
 
 
@@ -124,7 +133,9 @@ def test_the_refusal_names_the_culprit(tmp_path):
         load(hostile(tmp_path)["STACK_GLOBAL"])
 
 
-@pytest.mark.parametrize(("module", "name"), [("pty2", "spawn"), ("operator", "methodcaller"), ("torch.hub", "load"), ("a.b", "c.__globals__.d"), ("code", "interact")])
+@pytest.mark.parametrize(
+    ("module", "name"), [("pty2", "spawn"), ("operator", "methodcaller"), ("torch.hub", "load"), ("a.b", "c.__globals__.d"), ("code", "interact")]
+)
 def test_any_other_callable_is_a_record(module, name, tmp_path):
     found = load(b"\x80\x04" + text(module) + text(name) + b"\x93" + text(command(tmp_path)) + b"\x85R.")
     assert isinstance(found, Inert)

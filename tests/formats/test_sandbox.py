@@ -13,6 +13,8 @@ import subprocess
 import sys
 import time
 import types
+import warnings
+import zipfile
 
 import pytest
 import torch
@@ -25,6 +27,7 @@ from vlconv.converters.formats import sandbox
 from vlconv.converters.formats.dcp_metadata import check_files
 from vlconv.converters.formats.pickles import TensorRef
 from vlconv.converters.formats.sandbox import Record, plain_dict, read_dcp_metadata, read_torch_save
+from vlconv.converters.formats.zip_items import item_parts
 from vlconv.converters.formats.zips import find_tensor
 
 PROPERTIES = records.TensorProperties(torch.bfloat16)
@@ -67,7 +70,8 @@ def state():
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory, state):
     directory = tmp_path_factory.mktemp("dcp")
-    dcp.save(dict(state), checkpoint_id=directory, no_dist=True)
+    with warnings.catch_warnings(action="ignore"):  # that it saves without a process group
+        dcp.save(dict(state), checkpoint_id=directory, no_dist=True)
     return directory
 
 
@@ -143,7 +147,7 @@ def twice():
     same = records.MetadataIndex("x", torch.Size([0]))
     object.__setattr__(same, "offset", torch.Size([0, 0]))
     value.storage_data[same] = _StorageInfo("f", 0, 2)
-    return pickle.dumps(value, 4).replace(b"K\x00K\x00\x86", b"K\x00\x85")
+    return pickle.dumps(value, 3).replace(b"K\x00K\x00\x86", b"K\x00\x85")  # protocol 3 has no frames whose lengths would tell
 
 
 @pytest.mark.parametrize(
@@ -177,11 +181,8 @@ def test_tables_that_are_none(value, text, tmp_path):
 
 
 def test_names_are_escaped(tmp_path):
-    value = records.Metadata({"\x1b[2J\ud800": 5}, storage_data={})
-    data = pickle.dumps(records.Metadata({"\x1b[2J": 5}, storage_data={}))
-    assert value is not None
     with pytest.raises(CorruptError) as caught:
-        read_dcp_metadata(written(tmp_path, data))
+        read_dcp_metadata(written(tmp_path, records.Metadata({"\x1b[2J": 5}, storage_data={})))
     assert "\x1b" not in str(caught.value) and "\\x1b[2J" in str(caught.value)
 
 
@@ -192,33 +193,25 @@ BOMBS = {
     "deep hash": b"})" + b"\x85" * 400_000 + b"Ns.",
     "bytearray": b"\x96\xff\xff\xff\xff\x0f\x00\x00\x00.",
     "doubling": b"]" + b"(lp0\n0" + b"".join(b"(" + b"g%d\n" % i * 10 + b"lp%d\n0" % (i + 1) for i in range(12)) + b"g12\n.",
-    "many globals": b"".join(b"ca\nb%d\n0" % i for i in range(200_000)) + b"N.",
 }
 
 
 @pytest.mark.parametrize("kind", BOMBS)
-@pytest.mark.parametrize("place", ["metadata", "object"])
+@pytest.mark.parametrize("place", [".metadata", "common.pt"])
 def test_bombs_take_only_the_child(kind, place, tmp_path):
     begun, before = time.monotonic(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    with pytest.raises(CorruptError) if place == "metadata" or kind != "many globals" else pytest.MonkeyPatch.context() as caught:
-        if place == "metadata":
+    with pytest.raises(CorruptError) as caught:
+        if place == ".metadata":
             read_dcp_metadata(written(tmp_path, BOMBS[kind]))
         else:
             read_torch_save(archived(tmp_path, BOMBS[kind]))
+    assert str(caught.value).startswith(f"{tmp_path.name}/{place} ")
     assert time.monotonic() - begun < 15
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200 << 10
-    if kind != "many globals":
-        assert str(caught.value).startswith(shown_place(tmp_path, place))
-
-
-def shown_place(tmp_path, place):
-    return f"{tmp_path.name}/.metadata " if place == "metadata" else f"{tmp_path.name}/common.pt "
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100 << 10  # KiB
 
 
 def archived(directory, pickled):
     """A torch.save file with that data.pkl."""
-    import zipfile
-
     path = directory / "common.pt"
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("archive/data.pkl", pickled)
@@ -238,7 +231,16 @@ def test_endless_work_ends(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "output", ["", "vlconv01", "vlconv01" + "\0" * 8, "vlconv01" + "\x02" + "\0" * 7 + "{}", "x" * 100, "vlconv01\x0f" + "\0" * 7 + '{"columns":{"":1}}', "y" * (17 << 20)]
+    "output",
+    [
+        "",
+        "vlconv01",
+        "vlconv01" + "\0" * 8,
+        "vlconv01" + "\x02" + "\0" * 7 + "{}",
+        "x" * 100,
+        "vlconv01\x0f" + "\0" * 7 + '{"columns":{"":1}}',
+        "y" * (17 << 20),
+    ],
 )
 def test_an_answer_that_is_none(output, tmp_path, monkeypatch):
     (tmp_path / "out").write_text(output)
@@ -302,6 +304,18 @@ def test_common_pt(tmp_path):
     with (tmp_path / "common.pt").open("rb") as file:
         assert struct.unpack("<6q", os.pread(file.fileno(), found.nbytes, found.data_offset)) == (0, 1, 2, 3, 4, 5)
     assert (found.start, found.strides, found.nbytes) == (1, (3, 1), 48)
+
+
+def test_only_data_pkl_is_read(tmp_path):
+    parts = item_parts("bfloat16", (3, 1 << 30))
+    with (tmp_path / "model_optim_rng.pt").open("wb") as file:  # sparse: 6 GiB that take no room
+        file.write(parts.head(0))
+        file.seek(parts.data_nbytes, os.SEEK_CUR)
+        file.write(parts.tail(0))
+    begun = time.monotonic()
+    saved = read_torch_save(tmp_path / "model_optim_rng.pt")
+    assert saved.tensor(saved.tree).nbytes == 6 << 30
+    assert time.monotonic() - begun < 2
 
 
 @pytest.mark.parametrize(

@@ -138,7 +138,9 @@ def test_views_are_refused_in_items_and_placed_elsewhere(value, opened):
     fd, offset, length = opened(saved(value))
     with pytest.raises(UnsupportedError, match="part of a larger storage, or a tensor not stored row by row"):
         zips.find_tensor(fd, offset, length)
-    ref = zips.TensorRef("0", str(value.dtype)[6:], value.untyped_storage().nbytes() // value.itemsize, value.storage_offset(), tuple(value.shape), value.stride())
+    ref = zips.TensorRef(
+        "0", str(value.dtype)[6:], value.untyped_storage().nbytes() // value.itemsize, value.storage_offset(), tuple(value.shape), value.stride()
+    )
     found = zips.place(ref, zips.find_members(fd, offset, length))
     stored = os.pread(fd, found.nbytes, found.data_offset)
     assert zlib.crc32(stored) == found.crc
@@ -160,6 +162,7 @@ def test_a_sum_of_zero_is_none(opened):
 
 def view(offset, shape, stride, numel=6):
     """The pickle of a tensor with those figures."""
+
     def number(n):
         return b"\x8a\x08" + n.to_bytes(8, "little", signed=True)
 
@@ -167,7 +170,9 @@ def view(offset, shape, stride, numel=6):
         return b"(" + b"".join(map(number, values)) + b"t"
 
     storage = b"(X\x07\0\0\0storagectorch\nFloatStorage\nX\x01\0\0\x000X\x03\0\0\0cpu" + number(numel) + b"tQ"
-    return b"\x80\x02ctorch._utils\n_rebuild_tensor_v2\n(" + storage + number(offset) + numbers(shape) + numbers(stride) + b"\x89ccollections\nOrderedDict\n)RtR."
+    return (
+        b"\x80\x02ctorch._utils\n_rebuild_tensor_v2\n(" + storage + number(offset) + numbers(shape) + numbers(stride) + b"\x89ccollections\nOrderedDict\n)RtR."
+    )
 
 
 def test_the_pickle_made_here_is_fine(opened):
