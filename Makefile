@@ -37,11 +37,11 @@ demo: $(READY)
 	$(BIN)/python tests/demo.py
 
 test: $(READY)
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/pytest $(ARGS)
 
 test-all: $(READY) $(READY_OLD)
-	$(VENV_OLD)/bin/python -m pytest -m versions $(ARGS)
-	$(BIN)/python -m pytest -m "" $(ARGS)
+	$(VENV_OLD)/bin/pytest -m versions $(ARGS)
+	$(BIN)/pytest -m "" $(ARGS)
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import enum
 import io
 import os
@@ -274,7 +275,7 @@ def test_files_are_checked(tmp_path):
     with pytest.raises(CorruptError, match=r"f cannot be read \(No such file"):
         check_files(m, directory, [0])
     (directory / "f").write_bytes(bytes(29))
-    with pytest.raises(CorruptError, match="f is cut short: 29 bytes, where .metadata says at least 30"):
+    with pytest.raises(CorruptError, match=r"f is cut short: 29 bytes, where \.metadata says at least 30"):
         check_files(m, directory, [0])
     (directory / "real").write_bytes(bytes(30))
     (directory / "f").unlink()
@@ -294,7 +295,8 @@ def test_common_pt(tmp_path):
     saved = read_torch_save(tmp_path / "common.pt")
     assert isinstance(saved.tree["args"], Record) and saved.tree["args"].class_name == "argparse.Namespace"
     assert plain_dict(saved.tree["args"]) == {
-        "a": 1, "b": [1, [2, None]], "dtype": "bfloat16", "backend": 2, "raw": "bytes", "inf": float("inf"), "w": "tensor [2]", "f": "builtins.len", "itself": "(itself)",
+        "a": 1, "b": [1, [2, None]], "dtype": "bfloat16", "backend": 2, "raw": "bytes", "inf": float("inf"), "w": "tensor [2]", "f": "builtins.len",
+        "itself": "(itself)",
     }  # fmt: skip
     assert saved.tree["shared"] == [[1, (2, None)]] * 2
     assert saved.tree[5] == {("k", 1): True}
@@ -353,11 +355,10 @@ def test_nothing_is_run(tmp_path):
     for call in ((os.system, (f"touch {mark}",)), (subprocess.check_call, (["touch", str(mark)],)), (exec, (f"open({str(mark)!r}, 'w')",)), (mark.touch, ())):
         hostile = {"args": argparse.Namespace(a=Reduced(*call))}
         for data in (pickle.dumps(hostile, 2), pickle.dumps(hostile, 5)):
-            try:
+            with contextlib.suppress(CorruptError):
                 plain_dict(read_torch_save(archived(tmp_path, data)).tree)
+            with pytest.raises(CorruptError):
                 read_dcp_metadata(written(tmp_path, data))
-            except CorruptError as fault:
-                assert str(fault).startswith(tmp_path.name)
     assert not mark.exists()
 
 
