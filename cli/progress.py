@@ -41,8 +41,8 @@ class Bar:
                 self._progress.reset(self._task)
             self._last = done
             self._progress.start_task(self._task)
-            self._progress.start()
             self._progress.update(self._task, completed=done, total=total)
+            self._progress.start()
 
     def stop(self) -> None:
         """Take the bar away."""

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from .bits import largest_difference, widen
 from .formats.files import cut
 from .report import Difference, Observer
 from .tensors import ITEMSIZE, Box, Reader, TensorSpec, storage, whole
@@ -86,7 +87,7 @@ def _window(a: Reader, b: Reader, box: Box) -> Difference | None:
             return None
     else:
         wide = "float32" if "float64" not in types else "float64"
-        left, right = _widen(left, types[0], wide), _widen(right, types[1], wide)
+        left, right = widen(left, types[0], wide), widen(right, types[1], wide)
         types = (wide, wide)
         unequal = left.view(storage(wide)) != right.view(storage(wide))
         if not unequal.any():
@@ -98,12 +99,7 @@ def _describe(box: Box, left: Array, right: Array, unequal: Array, types: tuple[
     import numpy as np
 
     first = np.unravel_index(int(unequal.argmax()), unequal.shape)
-    largest = None
-    if types[0] in ("float64", "float32", "float16", "bfloat16"):
-        with np.errstate(invalid="ignore", over="ignore"):
-            gap = np.abs(_widen(left[unequal], types[0], "float64") - _widen(right[unequal], types[1], "float64"))
-        finite = gap[np.isfinite(gap)]
-        largest = float(finite.max()) if finite.size else None
+    largest = largest_difference(left[unequal], right[unequal], types[0])
     return Difference(box.name, "values", int(unequal.sum()), tuple(int(i) + o for i, o in zip(first, box.offsets, strict=True)), largest)
 
 
@@ -122,14 +118,3 @@ def _read(reader: Reader, box: Box) -> Array:
     out = np.empty(box.lengths, dtype=storage(reader.specs[box.name].dtype))
     reader.read_into(box, out)
     return out
-
-
-def _widen(bits: Array, dtype: str, wide: str) -> Array:
-    """Bits as numbers of a wider float type; exact, NaN payloads included."""
-    import numpy as np
-
-    if bits.dtype.kind == "f":
-        return bits.astype(wide)
-    if dtype == "bfloat16":
-        return (bits.astype(np.uint32) << 16).view(np.float32).astype(wide)
-    return bits.view(dtype).astype(wide)

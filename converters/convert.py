@@ -13,7 +13,7 @@ from .formats import hf
 from .formats.files import OutFile
 from .formats.torch_dist_write import plan_torch_dist
 from .hf_config import config_json, config_to_write
-from .layouts import DEFAULTS, Layout, named
+from .layouts import Layout, to_write
 from .locate import TRACKER
 from .models.hf_dialects import Dialect
 from .options import Hf2McoreOptions, Mcore2HfOptions
@@ -70,7 +70,7 @@ def hf2mcore(source: Path, target: Path, options: Hf2McoreOptions, observer: Obs
         VlconvError: see errors.py; nothing is written then.
     """
     side = open_hf_side(source, options.experts_form)
-    layout = named(options.layout or DEFAULTS[side.config.model_type])
+    layout = to_write(options.layout, side.config.model_type)
     rows = padded(side.config.text.vocab, options.make_vocab_size_divisible_by or 1)
     reader = from_hf(cast(side.reader, options.dtype), mapped_table(layout, side.config, rows))
     files, folder = mcore_files(reader, side, layout, options)

@@ -19,7 +19,6 @@ class Fact(NamedTuple):
 
 Facts = dict[str, Fact]
 
-
 GEOMETRY = {
     "layers": "num_hidden_layers",
     "hidden": "hidden_size",
@@ -40,12 +39,16 @@ VISION = {
     "ffn": "intermediate_size",
     "out_hidden": "out_hidden_size",
     "patch": "patch_size",
+    "channels": "in_channels",
     "temporal_patch": "temporal_patch_size",
     "merge": "spatial_merge_size",
     "positions": "num_position_embeddings",
     "deepstack": "deepstack_visual_indexes",
 }
 """VisionConfig's integers and their fields in a vision_config."""
+
+WINDOWS = {"fullatt_block_indexes": "fullatt_block_indexes", "window_size": "window_size"}
+"""Which of Qwen2.5-VL's vision blocks see the whole image, and how far the others see, in pixels."""
 
 
 def runtime_facts(hf_config: Json, config: ModelConfig) -> Facts:
@@ -72,7 +75,7 @@ def runtime_facts(hf_config: Json, config: ModelConfig) -> Facts:
     if config.model_type == "qwen2_5_vl":  # queries and keys are not normalised per head, so no tensor has the width of one
         facts["heads"] = Fact(config.text.heads, text.place("num_attention_heads"))
         vision = Fields(hf_config["vision_config"], "vision_config")
-        for name in ("fullatt_block_indexes", "window_size"):
+        for name in WINDOWS:
             facts[f"vision.{name}"] = Fact(_required(vision.section, name, "vision_config."), vision.place(name))
     return facts
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from .facts import GEOMETRY, VISION
 from .models import MODELS
 from .models.config import ModelConfig, TextConfig, VisionConfig
 from .models.releases import FAMILIES, TOKEN_IDS, Release
@@ -48,6 +49,14 @@ def release_runtime(release: Release) -> dict[str, Any]:
     return runtime | {f"vision.{name}": _listed(value) for name, value in family.vision if name in ("fullatt_block_indexes", "window_size")}
 
 
+def release_facts(release: Release) -> dict[str, Any]:
+    """All that is known of an official release, under the names of facts.py."""
+    text, vision = release.config.text, release.config.vision
+    facts: dict[str, Any] = {name: getattr(text, name) for name in (*GEOMETRY, "tied")} | {"dense_layers": sorted(text.dense_layers)}
+    facts |= {f"vision.{name}": _listed(getattr(vision, name)) for name in VISION}
+    return facts | release_runtime(release)
+
+
 def _text(c: TextConfig, runtime: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "attention_dropout": 0.0,
@@ -55,7 +64,7 @@ def _text(c: TextConfig, runtime: Mapping[str, Any]) -> dict[str, Any]:
         "hidden_act": "silu",
         "hidden_size": c.hidden,
         "initializer_range": 0.02,
-        "intermediate_size": c.ffn,
+        **({"intermediate_size": c.ffn} if c.ffn else {}),  # not known of a model that has experts in every layer
         "num_attention_heads": c.heads,
         "num_hidden_layers": c.layers,
         "num_key_value_heads": c.groups,

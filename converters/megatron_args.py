@@ -7,7 +7,7 @@ from math import isclose
 from typing import Any, NamedTuple
 
 from .errors import shown
-from .facts import VISION, Fact, Facts
+from .facts import VISION, WINDOWS, Fact, Facts
 
 NAMES = {
     "layers": ("num_layers",),
@@ -49,11 +49,7 @@ def stated(args: Mapping[str, Any]) -> Facts:
             value = _number(args.get(arg))
             if value is not None:
                 said.setdefault(name, Fact(value, arg))
-    for arg, tied in (
-        ("untie_embeddings_and_output_weights", False),
-        ("share_embeddings_and_output_weights", True),
-        ("tie_embeddings_and_output_weights", True),
-    ):
+    for arg, tied in TIES.items():
         if isinstance(args.get(arg), bool):
             said.setdefault("tied", Fact(args[arg] is tied, arg))
     # Megatron-LM fills these two in for models that do not use them.
@@ -64,11 +60,24 @@ def stated(args: Mapping[str, Any]) -> Facts:
             said.pop(name, None)
     elif (dense := _dense_layers(args.get("moe_layer_freq"), said.get("layers"))) is not None:
         said["dense_layers"] = Fact(dense, "moe_layer_freq")
-    vision = args.get("vision_config")
-    if isinstance(vision, Mapping):
-        values = {name: (_number(vision.get(field)), f"vision_config.{field}") for name, field in VISION.items()}
-        said |= {f"vision.{name}": Fact(*found) for name, found in values.items() if found[0] is not None}
+    if "mrope_section" not in said and (section := _number(_section(args, "rope_scaling").get("mrope_section"))) is not None:
+        said["mrope_section"] = Fact(section, "rope_scaling.mrope_section")
+    vision = _section(args, "vision_config")
+    for name, field in {**VISION, **WINDOWS}.items():
+        value = _number(vision.get(field))
+        if name in ("patch", "temporal_patch") and isinstance(value, list) and len(set(value)) == 1:  # transformers 5 may spell 16 as [16, 16]
+            value = value[0]
+        if value is not None:
+            said[f"vision.{name}"] = Fact(value, f"vision_config.{field}")
     return said
+
+
+def _section(args: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """A nested configuration; Megatron-Bridge writes those of transformers as {"_target_": ..., "config_dict": {...}}."""
+    section = args.get(name)
+    if isinstance(section, Mapping) and isinstance(section.get("config_dict"), Mapping):
+        section = section["config_dict"]
+    return section if isinstance(section, Mapping) else {}
 
 
 def _dense_layers(frequency: object, layers: Fact | None) -> list[int] | None:
@@ -102,10 +111,11 @@ def contradictions(facts: Facts, args: Mapping[str, Any]) -> list[Contradiction]
         args: Megatron's args by name, or the `model:` section of a run_config.
     """
     said = stated(args)
-    return [Contradiction(name, facts[name], said[name]) for name in facts if name in said and not _same(facts[name].value, said[name].value)]
+    return [Contradiction(name, facts[name], said[name]) for name in facts if name in said and not same(facts[name].value, said[name].value)]
 
 
-def _same(ours: object, theirs: object) -> bool:
+def same(ours: object, theirs: object) -> bool:
+    """Whether two sources say the same: numbers to a millionth, as 1e-06 goes through text."""
     if isinstance(ours, int | float) and isinstance(theirs, int | float):
         return isclose(ours, theirs, rel_tol=1e-6)
     return ours == theirs

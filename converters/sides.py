@@ -14,10 +14,11 @@ from .errors import MismatchError, shown
 from .formats import hf, open_mcore
 from .formats.opened import Opened
 from .formats.statements import Stated, statements
-from .facts import Facts, geometry_facts, runtime_facts
+from .facts import geometry_facts, runtime_facts
 from .hf_config import read_config
 from .layouts import Layout, detect, named
 from .layouts.refusals import refuse, stripped
+from .layouts.splits import split_of
 from .megatron_args import contradictions
 from .megatron_args import stated as facts_of
 from .models import MODELS, Model, ModelConfig, Tie, decide_tie, model_for
@@ -137,31 +138,59 @@ def open_mcore_side(
         VlconvError: of every kind that errors.py names for a source.
     """
     opened = open_mcore(source, iteration)
-    names = _strip(opened.reader.specs)
-    specs = {new: opened.reader.specs[old] for new, old in names.items()}
+    names = _strip(opened.specs)
+    specs = {new: opened.specs[old] for new, old in names.items()}
     refuse(specs)
     chosen = named(layout) if layout else detect(specs)
-    seen_by = f"--layout {chosen.name}" if layout else chosen.why
-    found = find_reference(reference, revision, near=opened.directory)
-    model = model_for(found.config)
-    if model.model_type not in chosen.models:
-        raise MismatchError(f"the checkpoint's layout {chosen.name} is one of {', '.join(chosen.models)}; the reference is a {model.model_type}", f"The reference is {found.directory}.")
-    tie = _tie(found.config, any(n.endswith(OUTPUT) for n in specs), chosen)
-    config = model.config(found.config, tie.tied)
     stated = statements(opened.directory, opened.args)
-    facts = runtime_facts(found.config, config)
-    overridden = _agree(facts | geometry_facts(found.config, config), stated, trust_reference)
-    said = {name for s in stated for name in facts_of(s.values)}
-    unproven = [fact.place for name, fact in facts.items() if name not in said and name != "tied"]
+    found = find_reference(reference, revision, near=opened.directory)
+    model = _model(found, chosen)
+    output = any(n.endswith(OUTPUT) for n in specs)
+    tie = _tie(found.config, None if output and opened.tied_copy else output, chosen)
+    config = model.config(found.config, tie.tied)
+    overridden, unproven = _agree(found.config, config, stated, trust_reference)
     rows, padding = _rows(specs, config, divisor, stated)
     mapping = mapped_table(chosen, config, rows)
-    reader = Renamed(opened.reader, _respell(names, chosen, config))
-    _complete(reader.specs, mapping.left(), str(opened.directory))
-    check_shapes(reader.specs, mapping.left(), config, lambda c: table(chosen.rules(c, max(rows, c.text.vocab))).left(), str(opened.directory))
-    opened.reader.check_tiling()
+    reader = _reader(opened, names, chosen, config, mapping)
     return McoreSide(
-        opened, chosen, seen_by, found, model, config, tie, stated, overridden, unproven, padding, mapping, reader
-    )  # fmt: skip
+        opened=opened,
+        layout=chosen,
+        seen_by=f"--layout {chosen.name}" if layout else chosen.why,
+        reference=found,
+        model=model,
+        config=config,
+        tie=tie,
+        stated=stated,
+        overridden=overridden,
+        unproven=unproven,
+        padding=padding,
+        table=mapping,
+        reader=reader,
+    )
+
+
+def _model(reference: Reference, layout: Layout) -> Model:
+    model = model_for(reference.config)
+    if model.model_type not in layout.models:
+        raise MismatchError(
+            f"the checkpoint's layout {layout.name} is one of {', '.join(layout.models)}; the reference is a {model.model_type}", f"The reference is {reference.directory}."
+        )
+    return model
+
+
+def _reader(opened: Opened, names: Mapping[str, str], layout: Layout, config: ModelConfig, mapping: Table) -> Reader:
+    """The checkpoint's tensors under the table's names, complete and of the right shapes, their chunks tiling them."""
+    where, want = str(opened.directory), mapping.left()
+    found = _respell(names, layout, config)
+    if config.text.tied and opened.tied_copy:
+        found = {name: old for name, old in found.items() if not name.endswith(OUTPUT)}
+    _complete({name: opened.specs[old] for name, old in found.items()}, want, where)
+    whole = opened.assemble({old: split_of(name, layout, config) for name, old in found.items()})
+    reader = Renamed(whole, found)
+    rows = next((shape[0] for name, shape in want.items() if name.endswith(EMBEDDING)), 0)
+    check_shapes(reader.specs, want, config, lambda c: table(layout.rules(c, max(rows, c.text.vocab))).left(), where)
+    whole.check_tiling()
+    return reader
 
 
 def mapped_table(layout: Layout, config: ModelConfig, rows: int) -> Table:
@@ -183,11 +212,11 @@ def from_hf(side: Reader, mapping: Table) -> Mapped:
     return Mapped(side, flipped(mapping.copies), mapping.pads)
 
 
-def _tie(hf_config: dict[str, Any], output_layer: bool, layout: Layout) -> Tie:
+def _tie(hf_config: dict[str, Any], output_layer: bool | None, layout: Layout) -> Tie:
     try:
         return decide_tie(hf_config, output_layer)
     except MismatchError as error:
-        raise MismatchError(error.what, layout.untied_hint if layout.untied_hint and not output_layer else error.hint) from error
+        raise MismatchError(error.what, layout.untied_hint if layout.untied_hint and output_layer is False else error.hint) from error
 
 
 def _strip(specs: Mapping[str, TensorSpec]) -> dict[str, str]:
@@ -222,13 +251,16 @@ def _rows(specs: Mapping[str, TensorSpec], config: ModelConfig, divisor: int | N
     return (count := rows.pop()), explain(count, config.text.vocab, divisor, merged)
 
 
-def _agree(facts: Facts, stated: list[Stated], trust_reference: bool) -> list[str]:
-    """What the checkpoint states otherwise than the reference."""
+def _agree(hf_config: dict[str, Any], config: ModelConfig, stated: list[Stated], trust_reference: bool) -> tuple[list[str], list[str]]:
+    """What the checkpoint states otherwise than the reference, and the fields that nothing in the checkpoint shows or states."""
+    runtime = runtime_facts(hf_config, config)
+    facts = runtime | geometry_facts(hf_config, config)
     found = [f"{line} ({s.where})" for s in stated for line in contradictions(facts, s.values)]
     if found and not trust_reference:
         listed = "\n".join(f"  {line}" for line in found[:10])
         raise MismatchError(f"the reference config contradicts the checkpoint:\n{listed}", "Give the right --reference; --trust-reference overrides, and is recorded.")
-    return found
+    said = {name for s in stated for name in facts_of(s.values)}
+    return found, [fact.place for name, fact in runtime.items() if name not in said and name != "tied"]
 
 
 def _complete(have: Mapping[str, TensorSpec], want: Mapping[str, Shape], where: str) -> None:

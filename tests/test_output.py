@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,8 +21,8 @@ def names(folder: Path) -> list[str]:
     return sorted(p.name for p in folder.iterdir())
 
 
-def write(target: Path, text: str = "new", **options: object) -> None:
-    with OutputDirectory(target, **options) as partial:  # type: ignore[arg-type]
+def write(target: Path, text: str = "new", **options: Any) -> None:
+    with OutputDirectory(target, **options) as partial:
         (partial / "deep").mkdir()
         (partial / "deep" / "file").write_text(text)
 
@@ -94,9 +95,9 @@ class TestHappy:
 
 
 class TestRefused:
-    def refuse(self, match: str, target: Path, **options: object) -> None:
+    def refuse(self, match: str, target: Path, **options: Any) -> None:
         before = sorted(target.parent.rglob("*")) if target.parent.exists() else None
-        for attempt in (OutputDirectory(target, **options).check, lambda: write(target, **options)):  # type: ignore[arg-type]
+        for attempt in (OutputDirectory(target, **options).check, lambda: write(target, **options)):
             with pytest.raises(TargetError, match=match) as caught:
                 attempt()
             assert caught.value.hint

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..locate import locate
-from . import torch_dist
+from . import legacy, torch_dist
 from .opened import Opened
 
 
@@ -18,7 +18,10 @@ class Format(NamedTuple):
     open: Callable[[Path], Opened]
 
 
-FORMATS: dict[str, Format] = {torch_dist.NAME: Format(torch_dist.holds, torch_dist.open_torch_dist)}
+FORMATS: dict[str, Format] = {
+    torch_dist.NAME: Format(torch_dist.holds, torch_dist.open_torch_dist),
+    legacy.NAME: Format(legacy.holds, legacy.open_legacy),
+}
 
 
 def is_mcore(directory: Path) -> bool:

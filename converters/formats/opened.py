@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ..sharding import Split
+from ..tensors import TensorSpec
 from .chunks import ChunkReader
+
+Assemble = Callable[[Mapping[str, Split]], ChunkReader]
 
 
 @dataclass(slots=True)
@@ -17,15 +21,22 @@ class Opened:
     Attributes:
         format: Megatron's name for it, as `--ckpt-format` takes it.
         directory: the folder that holds the files.
-        reader: the model's tensors under canonical names (see keys.py), whatever prefix the trainer put before them.
+        specs: the model's tensors under canonical names (see keys.py), whatever prefix the trainer put before them. Where a format keeps only ranks' own
+            tensors, a shape is a rank's, but for the rows of embedding and output layer.
+        assemble: given how each tensor is cut among ranks, reads whole tensors; a format that keeps global shapes needs it not.
         ignored: what else is in there: kind -> number of entries.
         form: how the layers are keyed, in words.
         args: reads what the checkpoint states of itself: names as in Megatron's args; {} when it states nothing.
+        tied_copy: an output layer is there that may be a copy of the embedding, for the last pipeline stage of a tied model.
+        warnings: filled while assembling.
     """
 
     format: str
     directory: Path
-    reader: ChunkReader
+    specs: Mapping[str, TensorSpec]
+    assemble: Assemble
     ignored: dict[str, int] = field(default_factory=dict)
     form: str = ""
     args: Callable[[], dict[str, Any]] = dict
+    tied_copy: bool = False
+    warnings: list[str] = field(default_factory=list)

@@ -43,7 +43,7 @@ def open_torch_dist(directory: Path) -> Opened:
     stored = [_stored(metadata, i) for i in wanted]
     specs, chunks = canonical(stored)
     reader = ChunkReader(specs, chunks, _Locate(metadata, directory, stored))
-    return Opened(NAME, directory, reader, dict(ignored), _form(metadata, wanted), lambda: _args(directory))
+    return Opened(NAME, directory, specs, lambda splits: reader, dict(ignored), _form(metadata, wanted), lambda: _args(directory))
 
 
 def _stored(metadata: DcpMetadata, index: int) -> Stored:

@@ -31,6 +31,22 @@ def named(name: str) -> Layout:
     return LAYOUTS[name]
 
 
+def to_write(name: str | None, model_type: str) -> Layout:
+    """The layout that hf2mcore writes a model in: the one asked for, else the model's default.
+
+    Raises:
+        MismatchError: there is none of that name, or it is another model's.
+        UnsupportedError: it is only read.
+    """
+    layout = named(name or DEFAULTS[model_type])
+    known = ", ".join(other.name for other in LAYOUTS.values() if model_type in other.models and other.writes)
+    if model_type not in layout.models:
+        raise MismatchError(f"layout {layout.name} is one of {', '.join(layout.models)}; the source is a {model_type}", f"For {model_type} there are: {known}.")
+    if not layout.writes:
+        raise UnsupportedError(f"layout {layout.name} ({layout.trainers}) is read, but not written", f"For {model_type} there are: {known}.")
+    return layout
+
+
 def detect(names: Iterable[str]) -> Layout:
     """The one layout whose marks the names carry.
 

@@ -41,6 +41,7 @@ def _layout(name: str, trainers: str, models: tuple[str, ...], tower: str, text:
         spellings=_spellings(text),
         extra_state=_extra_state(text),
         stacks=lambda config: ("layers",),
+        replicated=tower,
         untied_hint=untied_hint,
     )
 

@@ -25,6 +25,7 @@ class Layout:
         spellings: (other name, name in the table) pairs that mean the same tensor.
         extra_state: modules that carry an `_extra_state` byte entry.
         stacks: module lists that the trainer's torch_dist checkpoints stack on a leading axis, for a config.
+        replicated: prefix of a Hugging Face tower, which tensor parallelism never cuts.
         untied_hint: what to say when the output layer is missing though the config says untied.
         writes: whether hf2mcore writes it; False where nobody would load what it writes.
     """
@@ -38,6 +39,7 @@ class Layout:
     spellings: Callable[[ModelConfig], Spellings]
     extra_state: Callable[[ModelConfig], Iterator[str]]
     stacks: Callable[[ModelConfig], tuple[str, ...]]
+    replicated: str = ""
     untied_hint: str = ""
     writes: bool = True
 

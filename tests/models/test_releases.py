@@ -47,6 +47,7 @@ def test_counts_are_the_published_ones(release):
     assert (len(found), sum(map(prod, found.values()))) == PUBLISHED[release.name]
 
 
+@pytest.mark.versions
 @each_release
 def test_names_and_shapes_are_those_of_transformers(release):
     assert tensors(release) == meta_shapes(hf_config(release))

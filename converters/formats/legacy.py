@@ -1,0 +1,277 @@
+"""torch: Megatron's legacy checkpoint, read. One torch.save file per rank, each with the rank's own part of the model.
+
+Layers are numbered within a model chunk and experts within a rank; both are made global here. Tensors stay on disk: an item is a storage inside the zip.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ..errors import CorruptError, UnsupportedError, shown
+from ..sharding import Split, Topology, whole_shape
+from ..sharding import parts as cut_parts
+from ..tensors import FLOATS, Shape, TensorSpec
+from .chunks import Chunk, ChunkReader, Extent, row_major
+from .keys import LISTS, fold, ignorable
+from .legacy_ranks import Rank, explain, numbers_of, rank_files
+from .opened import Opened
+from .pickles import TensorRef
+from .replicas import difference
+from .sandbox import SavedObject, plain_dict, read_torch_save
+from .zips import ItemTensor, naming
+
+NAME = "torch"
+_VOCABULARY = ("word_embeddings.weight", "output_layer.weight")
+
+
+class Shard(NamedTuple):
+    """One rank's part of one tensor."""
+
+    rank: Rank
+    path: str
+    tensor: ItemTensor
+    expert: int | None  # global
+
+
+def holds(directory: Path) -> bool:
+    """Whether a directory itself is a legacy checkpoint."""
+    return any(child.name.startswith("mp_rank_") for child in directory.iterdir())
+
+
+def open_legacy(directory: Path) -> Opened:
+    """Open a legacy checkpoint: read every rank's data.pkl; no tensor is read.
+
+    Raises:
+        CorruptError: damaged, or a set of rank directories that no topology explains.
+    """
+    files = rank_files(directory)
+    saved = {numbers: _chunks(path) for numbers, path in files.items()}
+    args = next(iter(saved.values())).args
+    topology = explain(directory, files, args, _second_is_ep(saved))
+    ranks = {rank: saved[numbers_of(rank, topology)] for rank in _ranks(topology)}
+    shards, ignored = _globalise(ranks, topology)
+    opened = Opened(NAME, directory, _specs(shards, topology), lambda splits: ChunkReader({}, {}, _nowhere), dict(ignored), _words(topology, ranks), lambda: args)
+    opened.tied_copy = topology.pp > 1
+    opened.assemble = lambda splits: _assemble(shards, splits, topology, opened.warnings)
+    return opened
+
+
+def _nowhere(item: int) -> Extent:
+    raise CorruptError("nothing is open")
+
+
+class _Saved(NamedTuple):
+    """A rank's file: its model chunks, name -> tensor, and its args."""
+
+    path: str
+    chunks: list[dict[str, ItemTensor]]
+    args: dict[str, Any]
+
+
+def _chunks(path: Path) -> _Saved:
+    saved = read_torch_save(path)
+    tree = saved.tree
+    if not isinstance(tree, dict):
+        raise CorruptError(f"{path}: holds no dict of a Megatron checkpoint", "The file is damaged or of another program.")
+    names = ["model"] if "model" in tree else sorted((k for k in tree if isinstance(k, str) and k.startswith("model") and k[5:].isdigit()), key=lambda k: int(k[5:]))
+    if not names or [n for n in names if not isinstance(tree[n], dict)]:
+        raise CorruptError(f"{path}: holds no model", "Is this a legacy Megatron checkpoint? Expected a key 'model', or 'model0', 'model1', ….")
+    return _Saved(str(path), [_tensors(path, saved, tree[name]) for name in names], plain_dict(tree.get("args")))
+
+
+def _tensors(path: Path, saved: SavedObject, state: Mapping[Any, Any]) -> dict[str, ItemTensor]:
+    """The tensors of a state dict; nested dicts (older Megatron) are joined with dots."""
+    found: dict[str, ItemTensor] = {}
+    for name, value in state.items():
+        if isinstance(value, dict):
+            found |= {f"{name}.{inner}": tensor for inner, tensor in _tensors(path, saved, value).items()}
+        elif isinstance(value, TensorRef):
+            with naming(f"{shown(path)}: {shown(name)}"):
+                found[str(name)] = saved.tensor(value)
+        else:
+            found.setdefault(f"{name}", ItemTensor("none", (), 0, 0, None))  # None, or bytes, of an _extra_state
+    return found
+
+
+def _ranks(topology: Topology) -> Iterator[Rank]:
+    for pp in range(topology.pp):
+        for tp, ep in topology.ranks():
+            yield Rank(tp, pp, ep)
+
+
+def _second_is_ep(saved: Mapping[tuple[int, ...], _Saved]) -> bool:
+    """Whether directories with two numbers count expert ranks: then every one has an embedding."""
+    return all(any(n.endswith("word_embeddings.weight") for chunk in s.chunks for n in chunk) for s in saved.values())
+
+
+def _globalise(ranks: Mapping[Rank, _Saved], topology: Topology) -> tuple[dict[str, list[Shard]], Counter[str]]:
+    """Canonical, global names -> all ranks' parts; and what was ignored, by kind."""
+    starts = _starts(ranks, topology)
+    shards: dict[str, list[Shard]] = {}
+    ignored: Counter[str] = Counter()
+    experts = _experts(ranks)
+    for rank, saved in ranks.items():
+        for chunk, state in enumerate(saved.chunks):
+            for key, tensor in state.items():
+                if ignorable(key):
+                    ignored["_extra_state" if "_extra_state" in key else "other"] += 1
+                    continue
+                if tensor.dtype not in FLOATS:
+                    raise UnsupportedError(f"{saved.path}: {shown(key)} has dtype {shown(tensor.dtype)}", "Only plain, unquantised floating-point weights are converted.")
+                how = fold(key)
+                name = _renumber(how.name, starts, rank.pp, chunk)
+                expert = None if how.expert is None else rank.ep * experts + how.expert
+                shards.setdefault(name, []).append(Shard(rank, saved.path, tensor, expert))
+    return shards, ignored
+
+
+def _experts(ranks: Mapping[Rank, _Saved]) -> int:
+    """Experts of one rank."""
+    numbers = [how.expert for saved in ranks.values() for chunk in saved.chunks for key in chunk if not ignorable(key) and (how := fold(key)).expert is not None]
+    return max((n for n in numbers if n is not None), default=-1) + 1
+
+
+def _list_at(name: str) -> tuple[str, int, list[str]] | None:
+    """The module list in a name: (its path, the number in it, all parts)."""
+    parts = name.split(".")
+    for at, part in enumerate(parts[:-1]):
+        if part in LISTS and parts[at + 1].isdigit():
+            return ".".join(parts[: at + 1]), at + 1, parts
+    return None
+
+
+def _starts(ranks: Mapping[Rank, _Saved], topology: Topology) -> dict[tuple[str, int, int], int]:
+    """(list, stage, chunk) -> global number of its first layer: chunks are counted in the model's order, chunk by chunk over all stages."""
+    counts: dict[str, dict[tuple[int, int], int]] = {}
+    chunks = {len(saved.chunks) for saved in ranks.values()}
+    if len(chunks) > 1:
+        raise CorruptError("ranks have different numbers of model chunks", "Two checkpoints lie in one directory.")
+    for rank, saved in ranks.items():
+        for chunk, state in enumerate(saved.chunks):
+            for path, numbers in _numbered(state).items():
+                if numbers != set(range(len(numbers))):
+                    raise CorruptError(f"{saved.path}: {shown(path)} lacks layers: it has {sorted(numbers)[:20]}", "The checkpoint is damaged.")
+                known = counts.setdefault(path, {}).setdefault((chunk, rank.pp), len(numbers))
+                if known != len(numbers):
+                    raise CorruptError(f"{saved.path}: {shown(path)} has {len(numbers)} layers, other ranks of its stage {known}", "Two checkpoints lie in one directory.")
+    starts = {}
+    for path, by_chunk in counts.items():
+        at = 0
+        for chunk, stage in sorted(by_chunk):
+            starts[path, stage, chunk] = at
+            at += by_chunk[chunk, stage]
+    return starts
+
+
+def _numbered(state: Mapping[str, ItemTensor]) -> dict[str, set[int]]:
+    found: dict[str, set[int]] = {}
+    for key in state:
+        where = None if ignorable(key) else _list_at(key)
+        if where is not None:
+            found.setdefault(where[0], set()).add(int(where[2][where[1]]))
+    return found
+
+
+def _renumber(name: str, starts: Mapping[tuple[str, int, int], int], stage: int, chunk: int) -> str:
+    where = _list_at(name)
+    if where is None:
+        return name
+    path, at, parts = where
+    return ".".join([*parts[:at], str(int(parts[at]) + starts[path, stage, chunk]), *parts[at + 1 :]])
+
+
+def _specs(shards: Mapping[str, list[Shard]], topology: Topology) -> dict[str, TensorSpec]:
+    """Names with a rank's own shapes, but for vocabulary rows and experts."""
+    specs = {}
+    for name, listed in shards.items():
+        shape = listed[0].tensor.shape
+        if name.endswith(_VOCABULARY):
+            shape = whole_shape(shape, Split(axis=0), topology.tp)
+        experts = [s.expert for s in listed if s.expert is not None]
+        specs[name] = TensorSpec(name, (max(experts) + 1, *shape) if experts else shape, listed[0].tensor.dtype)
+    return specs
+
+
+def _words(topology: Topology, ranks: Mapping[Rank, _Saved]) -> str:
+    vpp = len(next(iter(ranks.values())).chunks)
+    sizes = (("TP", topology.tp), ("PP", topology.pp), ("VPP", vpp), ("EP", topology.ep))
+    return ", ".join(f"{name} {size}" for name, size in sizes) + (f", ETP {topology.etp}" if topology.ep > 1 else "")
+
+
+def _assemble(shards: Mapping[str, list[Shard]], splits: Mapping[str, Split], topology: Topology, warnings: list[str]) -> ChunkReader:
+    """Put ranks' parts together."""
+    _check_tied_copy(shards, splits, warnings)
+    items: list[Extent] = []
+    numbers: dict[tuple[str, int], int] = {}
+    specs: dict[str, TensorSpec] = {}
+    chunks: dict[str, list[Chunk]] = {}
+    for name, split in splits.items():
+        listed = _distinct(name, shards[name], split, topology, warnings)
+        shape = _whole(name, listed, split, topology)
+        specs[name] = TensorSpec(name, shape, listed[0][1].tensor.dtype)
+        for place, shard in listed:
+            extent = Extent(shard.path, shard.tensor.data_offset, shard.tensor.nbytes, shard.tensor.crc)
+            item = numbers.setdefault((shard.path, extent.offset), len(items))
+            if item == len(items):
+                items.append(extent)
+            chunks.setdefault(name, []).extend(_placed(shard, item, split, place, topology, shape))
+    return ChunkReader(specs, chunks, items.__getitem__)
+
+
+def _check_tied_copy(shards: Mapping[str, list[Shard]], splits: Mapping[str, Split], warnings: list[str]) -> None:
+    """An output layer that is not wanted is the last stage's copy of the embedding, and must equal it."""
+    copies = next((listed for name, listed in shards.items() if name.endswith("output_layer.weight") and name not in splits), [])
+    embedding = next((listed for name, listed in shards.items() if name.endswith("word_embeddings.weight")), [])
+    for copy in copies:
+        original = next(s for s in embedding if s.rank.tp == copy.rank.tp)
+        how = difference(original.path, original.tensor, copy.path, copy.tensor)
+        if how:
+            warnings.append(f"the output layer in {Path(copy.path).parent.name} is no copy of the embedding, though the model is tied: {how}; the embedding is taken")
+
+
+def _ways(split: Split, topology: Topology) -> int:
+    """Among how many ranks a tensor is cut."""
+    if split.axis is None:
+        return 1
+    return topology.etp if split.expert else topology.tp
+
+
+def _distinct(name: str, listed: list[Shard], split: Split, topology: Topology, warnings: list[str]) -> list[tuple[int, Shard]]:
+    """One shard of each (part, expert): (number of the part, shard); the others are replicas, which must be equal."""
+    chosen: dict[tuple[int, int | None], Shard] = {}
+    for shard in listed:
+        part = 0 if split.axis is None else shard.rank.tp
+        if split.expert:
+            part = topology.expert_tensor_rank(shard.rank.tp) if split.axis is not None else 0
+        first = chosen.setdefault((part, shard.expert), shard)
+        if first is not shard:
+            how = difference(first.path, first.tensor, shard.path, shard.tensor)
+            if how:
+                warnings.append(f"{shown(name)} differs between {Path(first.path).parent.name} (taken) and {Path(shard.path).parent.name}: {how}")
+    return [(part, shard) for (part, _), shard in sorted(chosen.items(), key=lambda kv: (kv[0][0], kv[0][1] or 0))]
+
+
+def _whole(name: str, listed: list[tuple[int, Shard]], split: Split, topology: Topology) -> Shape:
+    """Shape of the whole tensor."""
+    shapes = {shard.tensor.shape for _, shard in listed}
+    dtypes = {shard.tensor.dtype for _, shard in listed}
+    if len(shapes) > 1 or len(dtypes) > 1:
+        raise CorruptError(f"{shown(name)}: ranks hold different shapes or dtypes: {', '.join(map(str, map(list, shapes)))}", "Two checkpoints lie in one directory.")
+    shape = whole_shape(shapes.pop(), split, _ways(split, topology))
+    experts = [shard.expert for _, shard in listed if shard.expert is not None]
+    return (max(experts) + 1, *shape) if experts else shape
+
+
+def _placed(shard: Shard, item: int, split: Split, place: int, topology: Topology, shape: Shape) -> Iterator[Chunk]:
+    """The chunks that a shard is, in the whole tensor."""
+    strides = shard.tensor.strides or row_major(shard.tensor.shape)
+    one = shape[1:] if shard.expert is not None else shape
+    for part in cut_parts(one, split, place, _ways(split, topology)):
+        start = shard.tensor.start + (part.local * strides[split.axis] if split.axis is not None else 0)
+        if shard.expert is None:
+            yield Chunk(part.offsets, part.lengths, item, start, strides)
+        else:
+            yield Chunk((shard.expert, *part.offsets), (1, *part.lengths), item, start, (0, *strides))

@@ -1,0 +1,50 @@
+"""How Megatron cuts each tensor of a layout among ranks: by the module's name, as megatron-core's own parallel linear layers do."""
+
+from __future__ import annotations
+
+from ..models.config import ModelConfig
+from ..sharding import REPLICATED, Split
+from .layout import Layout
+
+_ROWS = Split(axis=0)
+_COLUMNS = Split(axis=1)
+
+_BY_NAME = {
+    "word_embeddings.weight": _ROWS,
+    "output_layer.weight": _ROWS,
+    "linear_qkv.weight": _ROWS,
+    "linear_qkv.bias": _ROWS,
+    "q_proj.weight": _ROWS,
+    "q_proj.bias": _ROWS,
+    "k_proj.weight": _ROWS,
+    "k_proj.bias": _ROWS,
+    "v_proj.weight": _ROWS,
+    "v_proj.bias": _ROWS,
+    "gate_proj.weight": _ROWS,
+    "gate_proj.bias": _ROWS,
+    "up_proj.weight": _ROWS,
+    "up_proj.bias": _ROWS,
+    "linear_fc1.weight": _ROWS,
+    "linear_fc1.bias": _ROWS,
+    "linear_proj.weight": _COLUMNS,
+    "linear_fc2.weight": _COLUMNS,
+}
+"""Column-parallel layers cut their output rows, row-parallel ones their input columns; a row-parallel bias is whole on every rank."""
+
+
+def split_of(name: str, layout: Layout, config: ModelConfig) -> Split:
+    """How the tensor of that name in the layout's table is cut."""
+    if layout.replicated and name.startswith(layout.replicated):
+        return REPLICATED
+    if ".experts.experts." in name:
+        return Split(axis=0, gated=True, expert=True) if ".linear_fc1." in name else Split(axis=1, expert=True)
+    found = _BY_NAME.get(".".join(name.split(".")[-2:]), REPLICATED)
+    return found._replace(gated=True) if ".linear_fc1." in name and found.axis == 0 and _gated(name, config) else found
+
+
+def _gated(name: str, config: ModelConfig) -> bool:
+    """Whether a linear_fc1 holds [gate; up]: in the decoder always, in a vision block only in Qwen2.5-VL's, in a merger never."""
+    if ".layers." not in name or "deepstack" in name:
+        return False
+    vision = name.startswith(("vision_model.", "image_encoder."))
+    return not vision or config.model_type == "qwen2_5_vl"

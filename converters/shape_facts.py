@@ -1,0 +1,112 @@
+"""What the names and shapes of a Megatron checkpoint show of its model, whatever the layout."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from math import isqrt
+from typing import Any
+
+from .tensors import Shape
+
+EMBEDDING = "embedding.word_embeddings.weight"
+_TOWERS = ("vision_model.", "visual.", "image_encoder.")
+_BLOCK = re.compile(r"(?:^|\.)(?:blocks\.layers|blocks|decoder\.layers)\.(\d+)\.(?:attn\.qkv|self_attention\.linear_qkv)\.weight$")
+_FC2 = re.compile(r"(?:^|\.)(?:blocks\.layers|blocks|decoder\.layers)\.\d+\.mlp\.(?:linear_fc2|down_proj)\.weight$")
+_MERGER = re.compile(r"(?:^|\.)(?:merger\.linear_fc2|merger\.mlp\.2|(?:projection|projector)\.encoder\.linear_fc2)\.weight$")
+_DEEPSTACK = re.compile(r"deepstack_merger_list\.(\d+)\.")
+_DEEPSTACK_BLOCK = re.compile(r"blocks\.layers\.(\d+)\.deepstack_layer\.")
+
+Values = dict[str, Any]
+
+
+def shape_facts(shapes: Mapping[str, Shape]) -> Values:
+    """Every fact that shapes show, under the names of facts.py.
+
+    Besides those: `rows` of the embedding, padding included, `q_width` and `kv_width`, the rows of all query heads and of all key heads, and
+    `vision.mergers`, how many deepstack mergers there are.
+
+    Args:
+        shapes: names without wrappers' prefixes, one tensor per layer, experts on a leading axis.
+    """
+    towers = {name: shape for name, shape in shapes.items() if name.startswith(_TOWERS)}
+    text = {name: shape for name, shape in shapes.items() if name not in towers}
+    return _text_facts(text) | {f"vision.{name}": value for name, value in _vision_facts(towers).items()}
+
+
+def model_type(shapes: Mapping[str, Shape]) -> str:
+    """The model that tensors of such names belong to, among those that are converted."""
+    if any(".mlp.router." in name for name in shapes):
+        return "qwen3_vl_moe"
+    return "qwen3_vl" if any(name.endswith(".self_attention.q_layernorm.weight") for name in shapes) else "qwen2_5_vl"
+
+
+def _text_facts(shapes: Mapping[str, Shape]) -> Values:
+    embedding = next((name for name in shapes if name.endswith(EMBEDDING)), "")
+    prefix = embedding.removesuffix(EMBEDDING)
+    rows, hidden = _axes(shapes.get(embedding, ()), 2)
+    layers = list(_layers(shapes, f"{prefix}decoder.layers."))
+    facts: Values = {"rows": rows, "hidden": hidden, "layers": len(layers) or None, "tied": f"{prefix}output_layer.weight" not in shapes}
+    if not layers:
+        return _known(facts)
+    first = layers[0]
+    facts["q_width"] = _axes(first.get("self_attention.linear_proj.weight", ()), 2)[1]
+    facts["kv_width"] = _kv_width(first, facts["q_width"])
+    facts["head_dim"] = _axes(first.get("self_attention.q_layernorm.weight", ()), 1)[0]
+    facts["ffn"] = next((_axes(layer["mlp.linear_fc2.weight"], 2)[1] for layer in layers if "mlp.linear_fc2.weight" in layer), None)
+    sparse = [i for i, layer in enumerate(layers) if "mlp.router.weight" in layer]
+    if sparse:
+        facts["experts"] = _axes(layers[sparse[0]]["mlp.router.weight"], 2)[0]
+        facts["moe_ffn"] = _axes(layers[sparse[0]].get("mlp.experts.experts.linear_fc2.weight", ()), 3)[2]
+        facts["dense_layers"] = sorted(set(range(len(layers))) - set(sparse))
+    return _known(facts)
+
+
+def _layers(shapes: Mapping[str, Shape], prefix: str) -> Iterator[dict[str, Shape]]:
+    """The tensors of each layer in order, without what is before them."""
+    found: dict[int, dict[str, Shape]] = {}
+    for name, shape in shapes.items():
+        number, _, rest = name.removeprefix(prefix).partition(".")
+        if name.startswith(prefix) and number.isdigit() and len(number) < 6:
+            found.setdefault(int(number), {})[rest] = shape
+    if sorted(found) == list(range(len(found))):
+        yield from (found[i] for i in range(len(found)))
+
+
+def _kv_width(layer: Mapping[str, Shape], q_width: int | None) -> int | None:
+    """Rows of the keys alone: linear_qkv holds those of queries, keys and values."""
+    together = _axes(layer.get("self_attention.linear_qkv.weight", ()), 2)[0]
+    if together is not None and q_width is not None:
+        return (together - q_width) // 2
+    return _axes(layer.get("self_attention.k_proj.weight", ()), 2)[0]
+
+
+def _vision_facts(shapes: Mapping[str, Shape]) -> Values:
+    patch = next((shape for name, shape in shapes.items() if name.endswith("patch_embed.proj.weight")), ())
+    hidden, channels, temporal, size, _ = _axes(patch, 5)
+    out, merged = _axes(next((shape for name, shape in shapes.items() if _MERGER.search(name) and "deepstack" not in name), ()), 2)
+    blocks = {int(found[1]) for name in shapes if (found := _BLOCK.search(name))}
+    named = {int(found[1]) for name in shapes if (found := _DEEPSTACK_BLOCK.search(name))}
+    facts: Values = {
+        "depth": len(blocks) or None,
+        "hidden": hidden,
+        "ffn": _axes(next((shape for name, shape in shapes.items() if _FC2.search(name)), ()), 2)[1],
+        "out_hidden": out,
+        "patch": size,
+        "temporal_patch": temporal,
+        "channels": channels,
+        "merge": isqrt(merged // hidden) if merged and hidden else None,
+        "positions": _axes(next((shape for name, shape in shapes.items() if name.endswith("pos_embed.weight")), ()), 2)[0],
+        "mergers": len({found[1] for name in shapes if (found := _DEEPSTACK.search(name))} or named),
+        "deepstack": sorted(named) or None,  # only MindSpeed-MM's names show which blocks they look at
+    }
+    return _known(facts)
+
+
+def _axes(shape: Shape, axes: int) -> tuple[int | None, ...]:
+    """A shape of so many axes, or that many Nones: another shape shows nothing, and the shape check names it."""
+    return shape if len(shape) == axes else (None,) * axes
+
+
+def _known(facts: Values) -> Values:
+    return {name: value for name, value in facts.items() if value is not None}

@@ -1,0 +1,27 @@
+"""Megatron-Bridge before 0.4, ms-swift and ROLL: the Hugging Face vision tower within a Megatron model."""
+
+from __future__ import annotations
+
+from .decoder import Tensors, language
+from .sizes import Sizes
+from .vision import tower
+
+
+def megatron_bridge_0_3(s: Sizes, hf: Tensors) -> Tensors:
+    """Qwen3-VL: `vision_model.`."""
+    return tower(s, hf, "vision_model.") | language(s, hf)
+
+
+def megatron_bridge_qwen2_5(s: Sizes, hf: Tensors) -> Tensors:
+    """Qwen2.5-VL: `visual.`."""
+    return tower(s, hf, "visual.") | language(s, hf)
+
+
+def ms_swift(s: Sizes, hf: Tensors) -> Tensors:
+    """A module named visual that holds the model's visual."""
+    return tower(s, hf, "visual.visual.") | language(s, hf)
+
+
+def roll(s: Sizes, hf: Tensors) -> Tensors:
+    """The language model at the top, with no prefix."""
+    return tower(s, hf, "vision_model.") | language(s, hf, "")
