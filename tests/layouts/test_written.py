@@ -1,0 +1,75 @@
+"""What hf2mcore writes in every trainer's names: the keys, shapes and numbers that the trainer's own save has, read back by torch's distributed checkpoint."""
+
+from __future__ import annotations
+
+import warnings
+
+import pytest
+import torch
+import torch.distributed.checkpoint as dcp
+from references import differing
+from tiny import tiny_config, write_tiny_hf
+from torch.distributed.checkpoint.metadata import TensorStorageMetadata
+from trainers.places import TRAINERS, saved_names
+
+from vlconv.converters import Hf2McoreOptions, hf2mcore
+from vlconv.converters.errors import MismatchError, UnsupportedError, VlconvError
+from vlconv.converters.layouts import DEFAULTS, LAYOUTS
+
+CASES = [(name, kind) for name, layout in LAYOUTS.items() if layout.writes for kind in layout.models]
+
+
+def loaded(directory):
+    """Every tensor of a distributed checkpoint, and the names of its byte entries."""
+    entries = dcp.FileSystemReader(directory).read_metadata().state_dict_metadata
+    tensors = {name: torch.empty(e.size, dtype=e.properties.dtype) for name, e in entries.items() if isinstance(e, TensorStorageMetadata)}
+    with warnings.catch_warnings(action="ignore"):  # that it loads without a process group
+        dcp.load(tensors, checkpoint_id=directory, no_dist=True)
+    return tensors, set(entries) - set(tensors)
+
+
+@pytest.mark.parametrize(("name", "kind"), CASES)
+def test_each_layout_and_model(tmp_path, name, kind):
+    config = tiny_config(kind)
+    hf = write_tiny_hf(tmp_path / "hf", config)
+    report = hf2mcore(tmp_path / "hf", tmp_path / "mcore", Hf2McoreOptions(layout=name))
+    tensors, others = loaded(tmp_path / "mcore" / "release")
+    assert differing(tensors, saved_names(name, config, hf)) == []
+    assert report.data["layout"] == name
+    marked = {entry.split("._extra_state/")[0] for entry in others if not entry.startswith("vision")}
+    decoder = [n for n in tensors if n.removeprefix("language_model.").startswith("decoder.")]
+    assert marked == {n.rpartition(".")[0] for n in decoder if ".router." not in n}
+    if "projection" not in "".join(tensors) and "patch_norm" not in "".join(tensors):  # a Hugging Face tower has none
+        assert not [entry for entry in others if entry.startswith("vis")]
+
+
+def test_padding_reads_as_zeros(tmp_path):
+    hf = write_tiny_hf(tmp_path / "hf", tiny_config("qwen2_5_vl"))
+    hf2mcore(tmp_path / "hf", tmp_path / "mcore", Hf2McoreOptions(layout="roll", make_vocab_size_divisible_by=64))
+    tensors, _ = loaded(tmp_path / "mcore" / "release")
+    for name, theirs in (("embedding.word_embeddings.weight", "model.embed_tokens.weight"), ("output_layer.weight", "lm_head.weight")):
+        assert tensors[name].shape == (320, 64) and torch.equal(tensors[name][:300], hf[theirs]) and not tensors[name][300:].any()
+
+
+def test_the_default_is_the_common_one(tmp_path):
+    for kind, name in DEFAULTS.items():
+        write_tiny_hf(tmp_path / kind, tiny_config(kind))
+        report = hf2mcore(tmp_path / kind, tmp_path / "mcore", Hf2McoreOptions(dry_run=True))
+        assert report.data["layout"] == name and LAYOUTS[name].writes and kind in LAYOUTS[name].models
+    assert set(DEFAULTS) == {kind for trainer in TRAINERS.values() for kind in trainer.kinds}
+
+
+@pytest.mark.parametrize(
+    ("name", "fault", "says"),
+    [
+        ("mbridge-qwen2_5", MismatchError, "layout mbridge-qwen2_5 is one of qwen2_5_vl; the source is a qwen3_vl"),
+        ("mindspeed-mm", UnsupportedError, "layout mindspeed-mm (MindSpeed-MM) is read, but not written"),
+        ("nobody's", MismatchError, "no layout is called \"nobody's\""),
+    ],
+)
+def test_refused(tmp_path, name, fault, says):
+    write_tiny_hf(tmp_path / "hf")
+    with pytest.raises(VlconvError) as caught:
+        hf2mcore(tmp_path / "hf", tmp_path / "mcore", Hf2McoreOptions(layout=name))
+    assert type(caught.value) is fault and says in caught.value.what and "mbridge" in caught.value.hint
+    assert [p.name for p in tmp_path.iterdir()] == ["hf"]
