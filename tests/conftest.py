@@ -8,8 +8,8 @@ import pytest
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Let megatron-core be imported in the background, where a collected module has its ranks to run."""
-    ranks = sys.modules.get("mcore.ranks")
+    """Let megatron-core be imported in the background where a selected test's module uses the fixture."""
     modules = {item.module for item in session.items if isinstance(item, pytest.Function)}
-    if ranks and not session.config.option.collectonly and any(getattr(value, "__module__", "").startswith("mcore.") for m in modules for value in vars(m).values()):
-        ranks.prepare()
+    used = {getattr(value, "__module__", None) or "" for module in modules for value in vars(module).values()}
+    if any(name.startswith("mcore.") for name in used) and not session.config.option.collectonly:
+        sys.modules["mcore.ranks"].prepare()

@@ -5,6 +5,7 @@ Everything but the checksum is known before the data: sizes, offsets, headers. S
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from functools import cache
 from math import prod
 from typing import NamedTuple
@@ -86,11 +87,7 @@ def bytes_item() -> bytes:
 
 
 def _parts(pickled: bytes, nbytes: int) -> ItemParts:
-    shared, entries = b"", []
-    for name, content in ((b"data.pkl", pickled), (b"byteorder", b"little"), (b"version", b"3\n")):
-        entry = _Entry(b"archive/" + name, len(content), len(shared), crc32(content))
-        entries.append(entry)
-        shared += _local(entry, len(shared), align=1) + content
+    shared, entries = _leading(pickled)
     data = _Entry(b"archive/data/0", nbytes, len(shared), 0)
     head = len(shared) + len(_local(data, len(shared)))
     directory = sum(len(_central(entry)) for entry in (*entries, data))
@@ -107,17 +104,66 @@ def _local(entry: _Entry, at: int, align: int = ALIGNMENT) -> bytes:
 
 
 def _central(entry: _Entry) -> bytes:
-    # Header offsets are always small: the data come last.
-    size, extra = (BIG, b"\x01\x00\x10\x00" + 2 * entry.nbytes.to_bytes(8, "little")) if entry.nbytes >= BIG else (entry.nbytes, b"")
-    version = 45 if size == BIG else 20
-    fixed = (b"PK\x01\x02", version, version, UTF8, 0, 0, DATE, entry.crc, size, size, len(entry.name), len(extra), 0, 0, 0, 0, entry.header)
+    """A central directory entry. Numbers that do not fit in 32 bits stand in the extra field: size, packed size, header offset, only those and in that order."""
+    big = [n.to_bytes(8, "little") for n in (entry.nbytes, entry.nbytes, entry.header) if n >= BIG]
+    extra = b"\x01\x00" + (8 * len(big)).to_bytes(2, "little") + b"".join(big) if big else b""
+    size, version = min(entry.nbytes, BIG), 45 if big else 20
+    fixed = (b"PK\x01\x02", version, version, UTF8, 0, 0, DATE, entry.crc, size, size, len(entry.name), len(extra), 0, 0, 0, 0, min(entry.header, BIG))
     return CENTRAL.pack(*fixed) + entry.name + extra
 
 
 def _end(entries: int, size: int, start: int) -> bytes:
     """The end records of a central directory of `size` bytes at `start`."""
-    short = END.pack(b"PK\x05\x06", 0, 0, entries, entries, size, min(start, BIG), 0)
-    if start < BIG:
+    few = min(entries, 0xFFFF)
+    short = END.pack(b"PK\x05\x06", 0, 0, few, few, size, min(start, BIG), 0)
+    if start < BIG and entries < 0xFFFF:
         return short
     large = END64.pack(b"PK\x06\x06", 44, 45, 45, 0, 0, entries, entries, size, start)
     return large + LOCATOR.pack(b"PK\x06\x07", 0, start + size, 1) + short
+
+
+class SavedParts(NamedTuple):
+    """A torch.save file of many storages without their data: everything around them has a known length."""
+
+    entries: tuple[_Entry, ...]  # data.pkl, byteorder, version
+    shared: bytes  # their members
+    storages: tuple[_Entry, ...]
+    offsets: tuple[int, ...]  # of each storage's bytes in the file
+    nbytes: int  # of the whole file
+
+    def literals(self, sums: Sequence[int]) -> Iterator[tuple[int, bytes]]:
+        """(offset, bytes) of everything but the storages.
+
+        Args:
+            sums: CRC-32 of each storage.
+        """
+        yield 0, self.shared
+        summed = [entry._replace(crc=crc) for entry, crc in zip(self.storages, sums, strict=True)]
+        for entry in summed:
+            yield entry.header, _local(entry, entry.header)
+        directory = b"".join(map(_central, (*self.entries, *summed)))
+        start = self.offsets[-1] + self.storages[-1].nbytes if self.storages else len(self.shared)
+        yield start, directory + _end(len(self.entries) + len(summed), len(directory), start)
+
+
+def saved_parts(pickled: bytes, sizes: Sequence[int]) -> SavedParts:
+    """A torch.save file whose data.pkl refers to storages "0", "1", … of these sizes, in bytes."""
+    shared, entries = _leading(pickled)
+    storages, offsets, at = [], [], len(shared)
+    for number, nbytes in enumerate(sizes):
+        entry = _Entry(f"archive/data/{number}".encode(), nbytes, at, 0)
+        storages.append(entry)
+        offsets.append(at + len(_local(entry, at)))
+        at = offsets[-1] + nbytes
+    directory = sum(len(_central(entry)) for entry in (*entries, *storages))
+    return SavedParts(tuple(entries), shared, tuple(storages), tuple(offsets), at + directory + len(_end(len(entries) + len(storages), directory, at)))
+
+
+def _leading(pickled: bytes) -> tuple[bytes, list[_Entry]]:
+    """The members before any storage."""
+    shared, entries = b"", []
+    for name, content in ((b"data.pkl", pickled), (b"byteorder", b"little"), (b"version", b"3\n")):
+        entry = _Entry(b"archive/" + name, len(content), len(shared), crc32(content))
+        entries.append(entry)
+        shared += _local(entry, len(shared), align=1) + content
+    return shared, entries

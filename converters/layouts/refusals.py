@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
 from ..errors import UnsupportedError, shown
@@ -59,9 +59,20 @@ def refuse(specs: Mapping[str, TensorSpec]) -> None:
     Raises:
         UnsupportedError: naming the tensor, saying what it is and what to do.
     """
+    if not specs:
+        raise UnsupportedError("the checkpoint holds no weights, only a trainer's state", "verl may have saved the model in Hugging Face's form beside it.")
     for refusal in _REFUSALS:
         name = next((n for n, spec in specs.items() if refusal.meets(n, spec)), None)
         if name is not None:
             raise UnsupportedError(f"{shown(name)} {list(specs[name].shape)} {refusal.what}", refusal.hint)
     if not any("vision" in n or "visual" in n or "image_encoder" in n for n in specs):
         raise UnsupportedError("the checkpoint holds no vision tower", "This is a text-only model, or the text part of one; vlconv converts whole Qwen-VL models.")
+    if _is_pai_qwen2(specs):
+        raise UnsupportedError("the checkpoint is Pai-Megatron-Patch's Qwen2-VL: a projection, norms with bias and no deepstack", "Qwen2-VL is not converted.")
+
+
+def _is_pai_qwen2(names: Iterable[str]) -> bool:
+    """Qwen2.5-VL's norms have no bias, and Qwen3-VL has deepstack."""
+    tower = [name for name in names if name.startswith("vision_model.")]
+    projects = any(name.startswith("vision_model.projection.encoder.") for name in tower)
+    return projects and any("linear_qkv.layer_norm_bias" in name for name in tower) and not any("deepstack" in name for name in tower)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import cache
 
 import pytest
 import torch
@@ -61,23 +62,33 @@ def test_every_model_and_every_layout_is_computed():
     assert {name for name, _ in FORWARD} == set(LAYOUTS) and {kind for _, kind in FORWARD} == {"qwen3_vl", "qwen3_vl_moe", "qwen2_5_vl"}
 
 
+@pytest.fixture(scope="module")
+def converted(tmp_path_factory, originals):
+    """(layout, model) -> the report of a conversion and its output; made when first asked for."""
+
+    @cache
+    def convert(name, kind):
+        work = tmp_path_factory.mktemp(f"{name}-{kind}")
+        return mcore2hf(saved(work / "saved", name, originals[kind]), work / "hf"), work / "hf"
+
+    return convert
+
+
 @pytest.mark.parametrize(("name", "kind"), CASES)
-def test_each_trainer_and_model(tmp_path, originals, name, kind):
-    original, trainer = originals[kind], TRAINERS[name]
-    report = mcore2hf(saved(tmp_path / "saved", name, original), tmp_path / "hf")
-    assert differing(read_hf(tmp_path / "hf"), original.tensors) == []
+def test_each_trainer_and_model(originals, converted, name, kind):
+    report, made = converted(name, kind)
+    assert differing(read_hf(made), originals[kind].tensors) == []
     assert report.data["layout"] == name
     assert report.data["layout_because"] == LAYOUTS[name].why
     assert f"{name} ({LAYOUTS[name].trainers}), because names begin with" in dict(report.facts)["layout"]
     assert report.data["ignored"] == {"optimizer": 1, "_extra_state": 1, "rng_state": 1}
-    stacks = trainer.stacks_moe if kind == "qwen3_vl_moe" else trainer.stacks
+    stacks = TRAINERS[name].stacks_moe if kind == "qwen3_vl_moe" else TRAINERS[name].stacks
     assert report.data["form"].startswith("layers stacked" if stacks else "one key per layer")
 
 
 @pytest.mark.parametrize(("name", "kind"), FORWARD)
-def test_the_same_logits(tmp_path, originals, original_logits, name, kind):
-    mcore2hf(saved(tmp_path / "saved", name, originals[kind]), tmp_path / "hf")
-    assert torch.equal(logits(tmp_path / "hf"), original_logits[kind])
+def test_the_same_logits(converted, original_logits, name, kind):
+    assert torch.equal(logits(converted(name, kind)[1]), original_logits[kind])
 
 
 @pytest.mark.parametrize("name", TRAINERS)
@@ -126,9 +137,8 @@ def test_the_norms_of_a_local_spec_are_read_too(tmp_path, originals, name):
     assert differing(read_hf(tmp_path / "hf"), original.tensors) == []
 
 
-def test_config_and_files_come_from_the_reference(tmp_path, originals):
-    original = originals["qwen2_5_vl"]
-    mcore2hf(saved(tmp_path / "saved", "mbridge-qwen2_5", original), tmp_path / "hf")
-    made, given = (json.loads((d / "config.json").read_text()) for d in (tmp_path / "hf", original.directory))
-    assert made == {**{k: v for k, v in given.items() if k != "torch_dtype"}, "dtype": "bfloat16"}
-    assert {p.name for p in (tmp_path / "hf").iterdir()} == {p.name for p in original.directory.iterdir()}
+def test_config_and_files_come_from_the_reference(originals, converted):
+    given, (_, made) = originals["qwen2_5_vl"].directory, converted("mbridge-qwen2_5", "qwen2_5_vl")
+    config = json.loads((given / "config.json").read_text())
+    assert json.loads((made / "config.json").read_text()) == {**{k: v for k, v in config.items() if k != "torch_dtype"}, "dtype": "bfloat16"}
+    assert {p.name for p in made.iterdir()} == {p.name for p in given.iterdir()}
