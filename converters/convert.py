@@ -9,16 +9,16 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from .cast import Cast
+from .config.hf_config import config_json, config_to_write
+from .config.reference import side_files
 from .formats import hf
 from .formats.files import OutFile
 from .formats.torch_dist_write import plan_torch_dist
-from .hf_config import config_json, config_to_write
 from .layouts import Layout, to_write
 from .locate import TRACKER
 from .models.hf_dialects import Dialect
 from .options import Hf2McoreOptions, Mcore2HfOptions
 from .output import OutputDirectory
-from .reference import side_files
 from .report import Observer, Report
 from .sides import HfSide, from_hf, in_dialect, mapped_table, open_hf_side, open_mcore_side
 from .tell import describe_dialect, describe_hf, describe_mcore, describe_output, describe_side_files

@@ -52,30 +52,72 @@ class Mcore2HfOptions:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Hf2McoreOptions:
-    """Options of hf2mcore.
+class McoreOutput:
+    """What kind of Megatron checkpoint is written, and how: the options that hf2mcore and mcore2mcore share.
 
     Attributes:
+        format: Megatron's `--ckpt-format`: torch_dist for any topology, torch (the legacy one) for the topology given.
+        per_layer: torch_dist with one key per layer, for a trainer whose layers are not homogeneous; else layers stacked, as most load them.
+        tensor_model_parallel_size, pipeline_model_parallel_size, virtual_pipeline_model_parallel_size, expert_model_parallel_size: of format torch.
+            The virtual one counts model chunks per stage.
+        expert_tensor_parallel_size: likewise; None: as tensor_model_parallel_size.
+        decoder_first_pipeline_num_layers, decoder_last_pipeline_num_layers: layers of the first and last stage, where they differ.
         layout: the trainer's naming to write; None: the model's default.
-        make_vocab_size_divisible_by: the vocabulary is padded to a multiple of it; None: not padded.
+        make_vocab_size_divisible_by: the vocabulary is padded to a multiple of it times the tensor parallel size; None: not padded.
         dtype: cast all weights to it; None: kept as they are.
         iteration: write `iter_…` with this number; None: `release`.
-        experts_form: settles how the source lays out its experts where their shape cannot; None: recognised.
         overwrite: an existing target is exchanged for the new one at the end.
         dry_run: recognise, check and plan; write nothing.
         strict: NaN and Inf are refused instead of counted.
         threads: None: chosen by the number of cores.
     """
 
+    format: Literal["torch_dist", "torch"] = "torch_dist"
+    per_layer: bool = False
+    tensor_model_parallel_size: int = 1
+    pipeline_model_parallel_size: int = 1
+    virtual_pipeline_model_parallel_size: int = 1
+    expert_model_parallel_size: int = 1
+    expert_tensor_parallel_size: int | None = None
+    decoder_first_pipeline_num_layers: int | None = None
+    decoder_last_pipeline_num_layers: int | None = None
     layout: str | None = None
     make_vocab_size_divisible_by: int | None = None
     dtype: str | None = None
     iteration: int | None = None
-    experts_form: ExpertsForm | None = None
     overwrite: bool = False
     dry_run: bool = False
     strict: bool = False
     threads: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hf2McoreOptions(McoreOutput):
+    """Options of hf2mcore: those of McoreOutput, and
+
+    Attributes:
+        experts_form: settles how the source lays out its experts where their shape cannot; None: recognised.
+    """
+
+    experts_form: ExpertsForm | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mcore2McoreOptions(McoreOutput):
+    """Options of mcore2mcore: those of McoreOutput, and how the source is read.
+
+    Attributes:
+        reference, revision: a Hugging Face directory or hub id for the source; None: looked for beside it.
+        from_iteration: which of several iterations in the source.
+        from_layout: the source's naming; None: recognised.
+        trust_reference: the reference wins where the checkpoint's own arguments contradict it.
+    """
+
+    reference: str | None = None
+    revision: str | None = None
+    from_iteration: int | None = None
+    from_layout: str | None = None
+    trust_reference: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,21 +10,21 @@ from pathlib import Path
 from typing import Any
 
 from .blame import check_shapes
+from .config.facts import geometry_facts, runtime_facts
+from .config.hf_config import read_config
+from .config.megatron_args import contradictions
+from .config.megatron_args import stated as facts_of
+from .config.reference import Reference, find_reference
 from .errors import MismatchError, shown
 from .formats import hf, open_mcore
 from .formats.opened import Opened
 from .formats.statements import Stated, statements
-from .facts import geometry_facts, runtime_facts
-from .hf_config import read_config
 from .layouts import Layout, detect, named
 from .layouts.refusals import refuse, stripped
 from .layouts.splits import split_of
-from .megatron_args import contradictions
-from .megatron_args import stated as facts_of
 from .models import MODELS, Model, ModelConfig, Tie, decide_tie, model_for
 from .models.hf_dialects import Dialect, dialect_copies, read_dialect
 from .plan import Mapped, Renamed, check_names, prove
-from .reference import Reference, find_reference
 from .rules import Table, flipped, hulls, table
 from .tensors import Reader, Shape, TensorSpec
 from .vocabulary import explain

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from .compare import Comparison
+from .config.reference import SideFiles
 from .formats.files import OutFile
 from .models.config import ModelConfig
 from .models.hf_dialects import Dialect
-from .reference import SideFiles
 from .report import Report
 from .sides import HfSide, McoreSide
 from .tensors import Reader

@@ -96,9 +96,9 @@ class TestImports:
     @pytest.mark.parametrize(
         ("room", "never"),
         [
-            ("converters/formats/", ["models", "layouts", "convert", "verifying", "plan", "rules", "write", "compare", "output", "reference", "sides"]),
-            ("converters/models/", ["formats", "layouts", "convert", "verifying", "plan", "write", "compare", "output", "reference", "sides"]),
-            ("converters/layouts/", ["formats", "convert", "verifying", "plan", "write", "compare", "output", "reference", "sides"]),
+            ("converters/formats/", ["models", "layouts", "convert", "verifying", "plan", "rules", "write", "compare", "output", "config", "sides"]),
+            ("converters/models/", ["formats", "layouts", "convert", "verifying", "plan", "write", "compare", "output", "config", "sides"]),
+            ("converters/layouts/", ["formats", "convert", "verifying", "plan", "write", "compare", "output", "config", "sides"]),
             ("converters/output.py", ["formats", "models", "layouts"]),
             ("converters/swap.py", ["formats", "models", "layouts"]),
             ("converters/rules.py", ["formats", "models", "layouts"]),
@@ -164,7 +164,7 @@ class TestPackaging:
     def test_packages_are_the_folders(self) -> None:
         listed = self.project["tool"]["setuptools"]["packages"]
         assert sorted(listed) == sorted({package(path) for path in SOURCES})
-        assert all((ROOT / "converters" / p).is_dir() for p in ("formats", "layouts", "models"))
+        assert all((ROOT / "converters" / p).is_dir() for p in ("config", "formats", "layouts", "models"))
 
     def test_types_are_shipped(self) -> None:
         assert (ROOT / "cli/py.typed").is_file()

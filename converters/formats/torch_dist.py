@@ -19,6 +19,7 @@ from .sandbox import plain_dict, read_dcp_metadata, read_torch_save
 from .zips import find_tensor, naming
 
 NAME = "torch_dist"
+FSDP = "fsdp_dtensor"
 
 
 def holds(directory: Path) -> bool:
@@ -27,23 +28,37 @@ def holds(directory: Path) -> bool:
 
 
 def open_torch_dist(directory: Path) -> Opened:
-    """Open a checkpoint: read its metadata, check that its files are there; no tensor is read.
+    """Open a distributed checkpoint: read its metadata, check that its files are there; no tensor is read.
+
+    Without metadata.json it is Megatron-FSDP's `fsdp_dtensor` or another trainer's plain DCP save, whose names stand behind `model.`; or a torch_dist save that was
+    never finished, whose names do not.
 
     Raises:
         NotACheckpoint: the save was never finished.
         CorruptError: metadata or files are damaged or hostile.
     """
-    for needed in (".metadata", "metadata.json"):
-        if not (directory / needed).is_file():
-            raise NotACheckpoint(f"{directory}: {needed} is missing", "The save was interrupted before it was complete: use another checkpoint.")
+    if not (directory / ".metadata").is_file():
+        raise NotACheckpoint(f"{directory}: .metadata is missing", "The save was interrupted before it was complete: use another checkpoint.")
     metadata = read_dcp_metadata(directory)
     wanted = [i for i, tensor in enumerate(metadata.tensors) if not ignorable(tensor.name)]
+    plain = not (directory / "metadata.json").is_file()
+    if plain and not any(metadata.tensors[i].name.startswith("model.") for i in wanted):
+        raise NotACheckpoint(f"{directory}: metadata.json is missing", "The save was interrupted before it was complete: use another checkpoint.")
     ignored = Counter(_kind(t.name) for t in metadata.tensors if ignorable(t.name)) + Counter(_kind(entry.name) for entry in metadata.byte_entries)
     check_files(metadata, directory, wanted)
     stored = [_stored(metadata, i) for i in wanted]
     specs, chunks = canonical(stored)
     reader = ChunkReader(specs, chunks, _Locate(metadata, directory, stored))
-    return Opened(NAME, directory, specs, lambda splits: reader, dict(ignored), _form(metadata, wanted), lambda: _args(directory))
+    return Opened(
+        format=FSDP if plain else NAME,
+        directory=directory,
+        specs=specs,
+        assemble=lambda splits: reader,
+        ignored=dict(ignored),
+        form=_form(metadata, wanted),
+        args=lambda: _args(directory, metadata),
+        tied_copy=plain,
+    )
 
 
 def _stored(metadata: DcpMetadata, index: int) -> Stored:
@@ -92,10 +107,16 @@ def _form(metadata: DcpMetadata, wanted: list[int]) -> str:
     return ("layers stacked" if stacked else "one key per layer") + (", singleton shards" if singles else "")
 
 
-def _args(directory: Path) -> dict[str, Any]:
-    """`args` of common.pt as a dict; {} where there are none."""
-    path = directory / "common.pt"
-    if not path.is_file():
-        return {}
-    saved = read_torch_save(path).tree
-    return plain_dict(saved.get("args")) if isinstance(saved, dict) else {}
+def _args(directory: Path, metadata: DcpMetadata) -> dict[str, Any]:
+    """`args` of common.pt or, where that is gone, of the object among the items; {} where there are none."""
+    common = directory / "common.pt"
+    if common.is_file():
+        tree = read_torch_save(common).tree
+        return plain_dict(tree.get("args")) if isinstance(tree, dict) else {}
+    for entry in metadata.byte_entries:
+        if entry.name.split("/")[0] in ("common_state", "args"):
+            tree = read_torch_save(directory / metadata.files[entry.file], entry.offset, entry.length).tree
+            found = plain_dict(tree.get("args")) if isinstance(tree, dict) else plain_dict(tree)
+            if found:
+                return found
+    return {}

@@ -6,13 +6,14 @@ from collections.abc import Iterable
 
 from ..errors import MismatchError, UnsupportedError, shown
 from .hf_towers import MEGATRON_BRIDGE_0_3, MEGATRON_BRIDGE_QWEN2_5, MS_SWIFT, ROLL
+from .hf_names import HF, HF_OLD
 from .layout import Layout
 from .mbridge import MBRIDGE
 from .mbridge_qwen2_5 import MBRIDGE_QWEN2_5
 from .mindspeed_mm import MINDSPEED_MM, MINDSPEED_MM_CANONICAL
 from .pai import PAI
 
-_ALL = (MBRIDGE, MBRIDGE_QWEN2_5, MEGATRON_BRIDGE_0_3, MEGATRON_BRIDGE_QWEN2_5, MS_SWIFT, PAI, ROLL, MINDSPEED_MM, MINDSPEED_MM_CANONICAL)
+_ALL = (MBRIDGE, MBRIDGE_QWEN2_5, MEGATRON_BRIDGE_0_3, MEGATRON_BRIDGE_QWEN2_5, MS_SWIFT, PAI, ROLL, MINDSPEED_MM, MINDSPEED_MM_CANONICAL, HF, HF_OLD)
 
 LAYOUTS: dict[str, Layout] = {layout.name: layout for layout in _ALL}
 

@@ -42,6 +42,7 @@ def _layout(name: str, trainers: str, models: tuple[str, ...], tower: str, text:
         extra_state=_extra_state(text),
         stacks=lambda config: ("layers",),
         replicated=tower,
+        text=text,
         untied_hint=untied_hint,
     )
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from ..models.config import ModelConfig
 from ..rules import Rule
+from ..tensors import Shape
 
 Spellings = Iterator[tuple[str, str]]
 
@@ -27,7 +28,10 @@ class Layout:
         stacks: module lists that the trainer's torch_dist checkpoints stack on a leading axis, for a config.
         replicated: prefix of a Hugging Face tower, which tensor parallelism never cuts.
         untied_hint: what to say when the output layer is missing though the config says untied.
-        writes: whether hf2mcore writes it; False where nobody would load what it writes.
+        settle: given the tensors' shapes, the layout with what only they show.
+        text: prefix of the language model.
+        sequential: rank files hold each expert as a module of its own.
+        writes: the formats that its trainers read; () where nobody would load what is written.
     """
 
     name: str
@@ -41,7 +45,10 @@ class Layout:
     stacks: Callable[[ModelConfig], tuple[str, ...]]
     replicated: str = ""
     untied_hint: str = ""
-    writes: bool = True
+    settle: Callable[[Layout, Mapping[str, Shape], ModelConfig], Layout] | None = None
+    text: str = "language_model."
+    sequential: bool = False
+    writes: tuple[str, ...] = ("torch_dist",)
 
     def fits(self, names: Iterable[str]) -> bool:
         """Whether the names carry this layout's marks."""

@@ -64,4 +64,5 @@ MBRIDGE = Layout(
     spellings=spellings,
     extra_state=extra_state,
     stacks=lambda config: ("layers", "deepstack_merger_list"),
+    writes=("torch_dist", "torch"),
 )

@@ -55,4 +55,5 @@ MBRIDGE_QWEN2_5 = Layout(
     spellings=spellings,
     extra_state=extra_state,
     stacks=lambda config: ("layers",),
+    writes=("torch_dist", "torch"),
 )

@@ -66,7 +66,9 @@ MINDSPEED_MM = Layout(
     spellings=lambda config: iter(()),
     extra_state=lambda config: iter(()),
     stacks=lambda config: (),
-    writes=False,
+    text="text_decoder.",
+    sequential=True,
+    writes=("torch",),
 )
 
 
@@ -116,4 +118,5 @@ MINDSPEED_MM_CANONICAL = replace(
     has=("image_encoder.", "text_decoder.decoder.layers.0.self_attention.q_proj."),
     lacks=(),
     rules=canonical_rules,
+    writes=(),
 )

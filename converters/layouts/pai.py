@@ -59,4 +59,5 @@ PAI = Layout(
     spellings=mbridge.spellings,
     extra_state=extra_state,
     stacks=lambda config: () if config.text.experts else ("layers",),  # its MoE script gives moe_layer_freq as a list
+    writes=("torch_dist", "torch"),
 )

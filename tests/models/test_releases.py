@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from metamodel import meta_shapes
 
-from vlconv.converters.made_config import made_config, release_runtime
+from vlconv.converters.config.made_config import made_config, release_runtime
 from vlconv.converters.models import MODELS, Shapes
 from vlconv.converters.models.releases import RELEASES, Release
 

@@ -7,9 +7,9 @@ from types import SimpleNamespace
 import pytest
 from tiny import tiny_config
 
+from vlconv.converters.config.facts import geometry_facts, runtime_facts
+from vlconv.converters.config.megatron_args import contradictions, stated
 from vlconv.converters.errors import CorruptError
-from vlconv.converters.facts import geometry_facts, runtime_facts
-from vlconv.converters.megatron_args import contradictions, stated
 from vlconv.converters.models import model_for
 
 ARGS = {

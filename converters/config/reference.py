@@ -7,9 +7,9 @@ import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from .errors import CorruptError, ReferenceFault, shown
+from ..errors import CorruptError, ReferenceFault, shown
+from ..jsonfile import read_json
 from .hf_config import read_config
-from .jsonfile import read_json
 
 PLACES = ("huggingface", "../huggingface", "../../huggingface")
 """Where trainers, and hf2mcore, put the Hugging Face files of a checkpoint, seen from the checkpoint."""

@@ -8,10 +8,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from .errors import CorruptError, shown
-from .jsonfile import read_json
-from .models.fields import Json
-from .models.model import Model
+from ..errors import CorruptError, shown
+from ..jsonfile import read_json
+from ..models.fields import Json
+from ..models.model import Model
 
 
 def read_config(directory: Path) -> dict[str, Any]:

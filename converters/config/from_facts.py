@@ -8,16 +8,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
-from .errors import MismatchError, ReferenceFault, shown
+from ..errors import MismatchError, ReferenceFault, shown
+from ..jsonfile import parse_json
+from ..models.config import ModelConfig, TextConfig, VisionConfig
+from ..models.releases import RELEASES, TOKEN_IDS, Release
+from ..tensors import Shape
+from ..vocabulary import explain
 from .facts import GEOMETRY, VISION, Facts
-from .jsonfile import parse_json
 from .made_config import TEXT_IDS, made_config, release_facts
 from .megatron_args import same, stated
-from .models.config import ModelConfig, TextConfig, VisionConfig
-from .models.releases import RELEASES, TOKEN_IDS, Release
 from .shape_facts import Values, model_type, shape_facts
-from .tensors import Shape
-from .vocabulary import explain
 
 SHAPES = "the tensors' shapes"
 

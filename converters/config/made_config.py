@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ..models import MODELS
+from ..models.config import ModelConfig, TextConfig, VisionConfig
+from ..models.releases import FAMILIES, TOKEN_IDS, Release
 from .facts import GEOMETRY, VISION
-from .models import MODELS
-from .models.config import ModelConfig, TextConfig, VisionConfig
-from .models.releases import FAMILIES, TOKEN_IDS, Release
 
 TEXT_IDS = {"bos_token_id": 151643, "eos_token_id": 151645}
 

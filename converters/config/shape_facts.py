@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from math import isqrt
 from typing import Any
 
-from .tensors import Shape
+from ..tensors import Shape
 
 EMBEDDING = "embedding.word_embeddings.weight"
 _TOWERS = ("vision_model.", "visual.", "image_encoder.")

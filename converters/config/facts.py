@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from .errors import CorruptError
+from ..errors import CorruptError
+from ..models.config import ModelConfig
+from ..models.fields import Fields, Json
 from .hf_config import rope_scaling, rope_theta, text_section
-from .models.config import ModelConfig
-from .models.fields import Fields, Json
 
 
 class Fact(NamedTuple):

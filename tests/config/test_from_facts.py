@@ -11,14 +11,14 @@ from logits import logits
 from metamodel import meta_shapes
 from tiny import IDS, tiny_config, write_tiny_hf
 
-from vlconv.converters.config_from_facts import config_from_facts
+from vlconv.converters.config.from_facts import config_from_facts
+from vlconv.converters.config.hf_config import config_json
+from vlconv.converters.config.shape_facts import model_type, shape_facts
 from vlconv.converters.errors import CorruptError, MismatchError, ReferenceFault
-from vlconv.converters.hf_config import config_json
 from vlconv.converters.layouts import LAYOUTS
 from vlconv.converters.models import MODELS, model_for
 from vlconv.converters.models.releases import RELEASES
 from vlconv.converters.rules import table
-from vlconv.converters.shape_facts import model_type, shape_facts
 
 BY_NAME = {release.name: release for release in RELEASES}
 PAIRS = [(r, layout) for r in RELEASES for layout in LAYOUTS.values() if r.config.model_type in layout.models]

@@ -11,12 +11,12 @@ from types import SimpleNamespace
 import pytest
 from tiny import tiny_config, write_side_files, write_tiny_hf
 
+from vlconv.converters.config.reference import find_reference, side_files
 from vlconv.converters.errors import CorruptError, ReferenceFault
-from vlconv.converters.reference import find_reference, side_files
 
 FIND = """
 from pathlib import Path
-from vlconv.converters.reference import find_reference
+from vlconv.converters.config.reference import find_reference
 print(find_reference("Qwen/Qwen3-VL-2B-Instruct", None, Path(".")))
 """
 

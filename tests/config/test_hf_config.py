@@ -10,8 +10,8 @@ import torch
 from logits import logits
 from tiny import tiny_config, write_tiny_hf
 
+from vlconv.converters.config.hf_config import config_json, config_to_write, read_config, rope_scaling, rope_theta
 from vlconv.converters.errors import CorruptError
-from vlconv.converters.hf_config import config_json, config_to_write, read_config, rope_scaling, rope_theta
 from vlconv.converters.models import decide_tie, model_for
 
 KINDS = ["qwen3_vl", "qwen3_vl_moe", "qwen2_5_vl"]
