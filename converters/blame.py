@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields, replace
+from typing import Any
 
 from .errors import MismatchError, VlconvError, shown
 from .models.config import ModelConfig, TextConfig, VisionConfig, hf_path
@@ -59,5 +60,6 @@ def _variants(config: ModelConfig) -> Iterator[tuple[str, int, ModelConfig]]:
         for field in fields(section):
             value = getattr(section, field.name)
             if type(value) is int and value:
-                doubled = replace(section, **{field.name: 2 * value})
-                yield hf_path(kind, field.name), value, replace(config, **{part: doubled})
+                doubled: dict[str, Any] = {field.name: 2 * value}
+                changed: dict[str, Any] = {part: replace(section, **doubled)}
+                yield hf_path(kind, field.name), value, replace(config, **changed)

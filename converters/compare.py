@@ -40,7 +40,8 @@ def compare(a: Reader, b: Reader, threads: int, observer: Observer, boxes: Itera
     if boxes is None:
         differences = [Difference(n, "only in A") for n in a.specs if n not in b.specs] + [Difference(n, "only in B") for n in b.specs if n not in a.specs]
         boxes = [whole(a.specs[n]) for n in a.specs if n in b.specs]
-    listed, found = [], {}
+    listed: list[Box] = []
+    found: dict[str, Difference] = {}
     for box in boxes:
         left, right = a.specs[box.name], b.specs[box.name]
         if left.shape != right.shape and box == whole(left):

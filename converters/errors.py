@@ -74,3 +74,13 @@ def shown(name: object, cap: int = 200) -> str:
     """
     text = str(name).encode("unicode_escape").decode("ascii")
     return text if len(text) <= cap else text[: cap - 1] + "…"
+
+
+def sized(nbytes: int) -> str:
+    """A number of bytes for people, in decimal units: "812 B", "4.31 MB", "16.1 GB"."""
+    number, units = float(nbytes), ["kB", "MB", "GB", "TB"]
+    if number < 1000:
+        return f"{nbytes} B"
+    while number >= 1000 and units:
+        number, unit = number / 1000, units.pop(0)
+    return f"{number:.{max(0, 3 - len(str(int(number))))}f} {unit}"

@@ -1,6 +1,7 @@
 """The vocabulary: TensorSpec, Box, Reader, and when boxes tile a tensor.
 
-Shapes are tuples of ints in elements. A dtype is torch's name without the prefix ("bfloat16"). Elements move as unsigned integers of the same width, so no value is ever interpreted.
+Shapes are tuples of ints in elements. A dtype is torch's name without the prefix ("bfloat16"). Elements move as unsigned integers of the same width,
+so no value is ever interpreted.
 """
 
 from __future__ import annotations
@@ -98,7 +99,7 @@ def storage(dtype: str) -> str:
 class Overlap(NamedTuple):
     """Which indexed box meets the asked one, and where: offsets are those of the tensor."""
 
-    index: int
+    at: int
     offsets: Shape
     lengths: Shape
 
@@ -146,7 +147,7 @@ def tiling_fault(shape: Shape, boxes: Iterable[tuple[Shape, Shape]]) -> str | No
         if any(o < 0 or n < 1 or o + n > s for o, n, s in zip(offsets, lengths, shape, strict=True)):
             return f"reach outside at {list(offsets)} + {list(lengths)}"
     clash = _first_overlap(listed, 0, len(shape))
-    if clash:
+    if clash is not None:
         return f"overlap at {list(clash)}"
     have, need = sum(prod(lengths) for _, lengths in listed), prod(shape)
     return None if have == need else f"leave a gap: {have} of {need} elements are there"

@@ -8,13 +8,15 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 from .formats.files import OutFile, Piece, cut
 from .formats.sums import crc32, join
 from .report import Observer
+from .specials import Specials
 from .tensors import ITEMSIZE, Box, Reader, storage
 
 WINDOW = 16 << 20
@@ -49,8 +51,11 @@ def windows(pieces: Sequence[Piece], itemsizes: Sequence[int], limit: int = WIND
         yield held
 
 
-def write_files(reader: Reader, files: Sequence[OutFile], root: Path, threads: int, observer: Observer) -> None:
+def write_files(reader: Reader, files: Sequence[OutFile], root: Path, threads: int, observer: Observer) -> Specials:
     """Fill every output file from a reader, below `root`, and bring it to disk.
+
+    Returns:
+        how many numbers of which tensor are NaN or infinite.
 
     Raises:
         CorruptError: the source is damaged; nothing that was written is to be kept.
@@ -61,6 +66,7 @@ def write_files(reader: Reader, files: Sequence[OutFile], root: Path, threads: i
         for file in files:
             run.write(file, root / file.name, pool, threads)
     reader.finish()
+    return run.specials
 
 
 class _Run:
@@ -68,6 +74,7 @@ class _Run:
 
     def __init__(self, reader: Reader, total: int, observer: Observer) -> None:
         self._reader, self._total, self._observer = reader, total, observer
+        self.specials = Specials()
         self._done = 0
         self._lock = threading.Lock()
         self._stop = False
@@ -83,7 +90,7 @@ class _Run:
             # One writer at a time: the kernel's lock on a file makes a second one spin, and its reading overlaps anyway.
             turn = threading.Lock()
             itemsizes = [ITEMSIZE[self._reader.specs[p.box.name].dtype] for p in file.pieces]
-            self._all(pool, threads, (lambda w=w: self._window(fd, w, sums, turn) for w in windows(file.pieces, itemsizes)))
+            self._all(pool, threads, (partial(self._window, fd, w, sums, turn) for w in windows(file.pieces, itemsizes)))
             literals = list(file.literals)
             if file.seal and sums is not None:
                 literals += file.seal([_total(runs) for runs in sums])
@@ -108,7 +115,7 @@ class _Run:
             raise
 
     def _settle(self, flying: set[Future[None]]) -> set[Future[None]]:
-        done, rest = wait(flying, timeout=0.2, return_when=FIRST_EXCEPTION if len(flying) < 2 else "FIRST_COMPLETED")
+        done, rest = wait(flying, timeout=0.2, return_when=FIRST_COMPLETED)
         for future in done:
             future.result()
         self._observer.progress(self._done, self._total)
@@ -122,6 +129,7 @@ class _Run:
         for part in parts:
             data = buffer[at : at + part.nbytes]
             fill(self._reader, part.box, data)
+            self.specials.look(part.box.name, self._reader.specs[part.box.name].dtype, data)
             if sums is not None:
                 sums[part.piece][part.offset] = (part.nbytes, _crc(data))
             if runs and runs[-1][0] + len(runs[-1][1]) == part.offset:
@@ -177,5 +185,3 @@ def _pwrite(fd: int, data: memoryview, offset: int) -> None:
     # Starts write-back now, so that the final sync finds little left to do.
     if len(data) >= WRITE and hasattr(os, "posix_fadvise"):
         os.posix_fadvise(fd, start, len(data), os.POSIX_FADV_DONTNEED)
-
-

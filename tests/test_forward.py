@@ -1,6 +1,6 @@
-"""What a round trip cannot show: that the layout is right. megatron-core computes on the Megatron side of a conversion, transformers on the Hugging Face side.
+"""What a round trip cannot show: that the layout is right. megatron-core computes on the Megatron side of a conversion, transformers on the other.
 
-No formula and no table of ours stands between the two computations but the one under test: the Megatron side is read by torch's own reader, the other by safetensors.
+No formula and no table stands between the two computations but the one under test: torch's own reader reads the Megatron side, safetensors the other.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def patches(config: ModelConfig) -> torch.Tensor:
 def gap(a: torch.Tensor, b: torch.Tensor) -> float:
     assert a.shape == b.shape
     assert b.std() > 0.05  # something was computed
-    d=(a - b).abs().max().item(); print("GAP",d,b.std()); return d
+    return (a - b).abs().max().item()
 
 
 def mcore_side(tmp_path: Path, config: ModelConfig, hf: Tensors) -> Tensors:

@@ -17,6 +17,7 @@ from ..vocabulary import explain
 from .facts import GEOMETRY, VISION, Facts
 from .made_config import TEXT_IDS, made_config, release_facts
 from .megatron_args import same, stated
+from .reference import PLACES
 from .shape_facts import Values, model_type, shape_facts
 
 SHAPES = "the tensors' shapes"
@@ -44,6 +45,7 @@ class MadeConfig(NamedTuple):
 
     hf_config: dict[str, Any]
     sources: dict[str, list[str]]  # source -> fields of config.json
+    release: str = ""  # the source that is an official release, where one was needed
 
 
 class _Known:
@@ -66,7 +68,12 @@ class _Known:
 
 
 def config_from_facts(
-    shapes: Mapping[str, Shape], statements: Iterable[tuple[str, Mapping[str, Any]]], *, dtype: str = "bfloat16", divisor: int | None = None
+    shapes: Mapping[str, Shape],
+    statements: Iterable[tuple[str, Mapping[str, Any]]],
+    *,
+    dtype: str = "bfloat16",
+    divisor: int | None = None,
+    tie_shown: bool = True,
 ) -> MadeConfig:
     """A complete config.json, or an error that lists what is not known.
 
@@ -75,6 +82,7 @@ def config_from_facts(
         statements: (where, values) of what the checkpoint states of itself: args, run_config, args.json, mca_config.json.
         dtype: of the weights.
         divisor: --make-vocab-size-divisible-by, to explain padding.
+        tie_shown: whether an output layer means that it is not tied; else it may be a copy of the embedding.
 
     Raises:
         ReferenceFault: facts are missing; they are listed.
@@ -86,7 +94,8 @@ def config_from_facts(
         return whole
     kind = model_type(shapes)
     known = _Known()
-    known.add(shape_facts(shapes), lambda _: SHAPES)
+    seen = shape_facts(shapes)
+    known.add(seen if tie_shown or seen.get("tied") else {name: value for name, value in seen.items() if name != "tied"}, lambda _: SHAPES)
     ids: dict[str, int] = {}
     for where, values in statements:
         said = _relevant(stated(values), kind)
@@ -94,11 +103,14 @@ def config_from_facts(
         ids |= {name: values[name] for name in (*TOKEN_IDS, *TEXT_IDS) if type(values.get(name)) is int}
     _derive(known)
     release = _fitting(kind, known.values, divisor)
-    if release is not None:
-        known.add(release_facts(release), lambda _: f"{release.name}, the one release that fits")
+    fits = f"{release.name}, the one release that fits" if release else ""
+    if release:
+        known.add(release_facts(release), lambda _: fits)
     _derive(known)
     _complete(kind, known)
-    return MadeConfig(_with_ids(made_config(_config(kind, known.values), known.values, dtype), ids), _by_source(known, kind))
+    sources = _by_source(known, kind)
+    hf_config = made_config(_config(kind, known.values), known.values, dtype)
+    return MadeConfig(_with_ids(hf_config, ids), sources, fits if fits in sources else "")
 
 
 def _embedded(statements: Iterable[tuple[str, Mapping[str, Any]]]) -> MadeConfig | None:
@@ -170,7 +182,7 @@ def _complete(kind: str, known: _Known) -> None:
 def _refuse(missing: list[str]) -> None:
     if missing:
         raise ReferenceFault(
-            f"there is no Hugging Face reference, and the checkpoint itself does not say: {', '.join(missing)}",
+            f"there is no Hugging Face reference beside the checkpoint ({', '.join(PLACES)}), and it does not say itself: {', '.join(missing)}",
             "Pass --reference with the directory or the hub id of the Hugging Face model that was trained: it gives them.",
         )
 

@@ -7,7 +7,11 @@ from math import isclose
 from typing import Any, NamedTuple
 
 from ..errors import shown
-from .facts import VISION, WINDOWS, Fact, Facts
+from ..models.config import ModelConfig
+from ..models.fields import Json
+from ..sharding import Topology
+from .facts import VISION, WINDOWS, Fact, Facts, runtime_facts
+from .hf_config import text_section
 
 NAMES = {
     "layers": ("num_layers",),

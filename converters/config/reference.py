@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,11 +26,21 @@ _HUB_ID = re.compile(r"[\w.-]{1,96}(/[\w.-]{1,96})?", re.ASCII)
 
 
 class Reference(NamedTuple):
-    """A Hugging Face directory, how it was found, and its config.json."""
+    """Where the config comes from: a Hugging Face directory or, without one, the checkpoint itself.
 
-    directory: Path
+    Attributes:
+        directory: None for the checkpoint itself.
+        said: how it was found.
+        config: its config.json, or the one that was made.
+        sources: without a directory: source -> the fields of config.json that come from it.
+        release: without a directory: the source in `sources` that is an official release, not the checkpoint; "" when none was needed.
+    """
+
+    directory: Path | None
     said: str
     config: dict[str, Any]
+    sources: Mapping[str, list[str]] = {}  # noqa: RUF012  # nobody changes it
+    release: str = ""
 
 
 class SideFiles(NamedTuple):
@@ -40,8 +51,8 @@ class SideFiles(NamedTuple):
     missing: list[str]  # what a user will miss
 
 
-def find_reference(option: str | None, revision: str | None, near: Path) -> Reference:
-    """The reference directory: as given, from the Hub, or found beside the checkpoint.
+def find_reference(option: str | None, revision: str | None, near: Path) -> Reference | None:
+    """The reference directory: as given, from the Hub, or found beside the checkpoint; None where nothing is given or found.
 
     Args:
         option: an existing directory, else a hub id as "Qwen/Qwen3-VL-2B-Instruct"; None: looked for.
@@ -49,7 +60,7 @@ def find_reference(option: str | None, revision: str | None, near: Path) -> Refe
         near: the checkpoint's directory.
 
     Raises:
-        ReferenceFault: there is none, it has no config.json, or the Hub does not give it.
+        ReferenceFault: there is none of that name, it has no config.json, or the Hub does not give it.
         CorruptError: its config.json is no JSON.
     """
     if option is None:
@@ -72,15 +83,12 @@ def _reference(directory: Path, said: str) -> Reference:
     return Reference(directory, said, read_config(directory))
 
 
-def _beside(near: Path) -> Reference:
+def _beside(near: Path) -> Reference | None:
     for place in PLACES:
         directory = near / place
         if (directory / "config.json").is_file():
             return _reference(directory.resolve(), f"{place} beside the checkpoint")
-    raise ReferenceFault(
-        f"{near}: no Hugging Face reference beside the checkpoint (looked at {', '.join(PLACES)})",
-        "Pass --reference with the directory or the hub id of the Hugging Face model that was trained; its config and tokenizer are used, its weights are not.",
-    )
+    return None
 
 
 def _download(hub_id: str, revision: str | None) -> Path:
@@ -115,10 +123,15 @@ def _first_line(error: Exception) -> str:
     return shown(lines[0] if lines else type(error).__name__)
 
 
-def side_files(directory: Path) -> SideFiles:
-    """The files that go beside converted weights: regular ones at the top level, without weights, code and what is written anew."""
-    files, skipped = [], []
-    for path in sorted(directory.iterdir()):
+def side_files(directory: Path | None) -> SideFiles:
+    """The files that go beside converted weights: regular ones at the top level, without weights, code and what is written anew.
+
+    Args:
+        directory: the reference; None: there is none, so all is missing.
+    """
+    files: list[Path] = []
+    skipped: list[tuple[str, str]] = []
+    for path in sorted(directory.iterdir()) if directory else ():
         if path.is_dir() or path.name.startswith("."):
             continue
         if not path.is_file():
@@ -129,7 +142,7 @@ def side_files(directory: Path) -> SideFiles:
             files.append(path)
         elif refusal:
             skipped.append((path.name, refusal))
-    return SideFiles(files, skipped, _missing(directory, {path.name for path in files}))
+    return SideFiles(files, skipped, _missing({path.name: path for path in files}))
 
 
 def _refusal(name: str, size: int) -> str | None:
@@ -142,19 +155,19 @@ def _refusal(name: str, size: int) -> str | None:
     return f"larger than {LARGEST // 10**6} MB" if size > LARGEST else None
 
 
-def _missing(directory: Path, there: set[str]) -> list[str]:
+def _missing(there: Mapping[str, Path]) -> list[str]:
     missing = []
-    if "tokenizer.json" not in there and not {"vocab.json", "merges.txt"} <= there:
+    if "tokenizer.json" not in there and not {"vocab.json", "merges.txt"} <= there.keys():
         missing.append("tokenizer")
-    if not there & {"preprocessor_config.json", "processor_config.json"}:
+    if not there.keys() & {"preprocessor_config.json", "processor_config.json"}:
         missing.append("preprocessor_config.json")
-    if not there & {"chat_template.jinja", "chat_template.json"} and not _template_inside(directory / "tokenizer_config.json"):
+    if not there.keys() & {"chat_template.jinja", "chat_template.json"} and not _template_inside(there.get("tokenizer_config.json")):
         missing.append("chat template")
     return missing
 
 
-def _template_inside(tokenizer_config: Path) -> bool:
+def _template_inside(tokenizer_config: Path | None) -> bool:
     try:
-        return "chat_template" in read_json(tokenizer_config)
+        return tokenizer_config is not None and "chat_template" in read_json(tokenizer_config)
     except CorruptError:
         return False

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from math import isqrt
 from typing import Any
 
@@ -16,6 +16,18 @@ _FC2 = re.compile(r"(?:^|\.)(?:blocks\.layers|blocks|decoder\.layers)\.\d+\.mlp\
 _MERGER = re.compile(r"(?:^|\.)(?:merger\.linear_fc2|merger\.mlp\.2|(?:projection|projector)\.encoder\.linear_fc2)\.weight$")
 _DEEPSTACK = re.compile(r"deepstack_merger_list\.(\d+)\.")
 _DEEPSTACK_BLOCK = re.compile(r"blocks\.layers\.(\d+)\.deepstack_layer\.")
+
+_HUGGING_FACE = {
+    "embed_tokens.weight": EMBEDDING,
+    "self_attn.o_proj.weight": "self_attention.linear_proj.weight",
+    "self_attn.q_norm.weight": "self_attention.q_layernorm.weight",
+    "self_attn.k_proj.weight": "self_attention.k_proj.weight",
+    "mlp.down_proj.weight": "mlp.linear_fc2.weight",
+    "mlp.gate.weight": "mlp.router.weight",
+    "mlp.experts.down_proj": "mlp.experts.experts.linear_fc2.weight",
+    "lm_head.weight": "output_layer.weight",
+}
+"""The names of a checkpoint that keeps Hugging Face's, and what Megatron calls the same."""
 
 Values = dict[str, Any]
 
@@ -30,15 +42,24 @@ def shape_facts(shapes: Mapping[str, Shape]) -> Values:
         shapes: names without wrappers' prefixes, one tensor per layer, experts on a leading axis.
     """
     towers = {name: shape for name, shape in shapes.items() if name.startswith(_TOWERS)}
-    text = {name: shape for name, shape in shapes.items() if name not in towers}
+    text = {_megatron(name): shape for name, shape in shapes.items() if name not in towers}
     return _text_facts(text) | {f"vision.{name}": value for name, value in _vision_facts(towers).items()}
 
 
-def model_type(shapes: Mapping[str, Shape]) -> str:
+def model_type(names: Collection[str]) -> str:
     """The model that tensors of such names belong to, among those that are converted."""
-    if any(".mlp.router." in name for name in shapes):
+    if any(name.endswith((".mlp.router.weight", ".mlp.gate.weight")) for name in names):
         return "qwen3_vl_moe"
-    return "qwen3_vl" if any(name.endswith(".self_attention.q_layernorm.weight") for name in shapes) else "qwen2_5_vl"
+    normed = (".self_attention.q_layernorm.weight", ".self_attn.q_norm.weight")
+    return "qwen3_vl" if any(name.endswith(normed) for name in names) else "qwen2_5_vl"
+
+
+def _megatron(name: str) -> str:
+    """A name in Megatron's words: "language_model.layers.3.mlp.gate.weight" -> "language_model.decoder.layers.3.mlp.router.weight"."""
+    theirs = next((end for end in _HUGGING_FACE if name.endswith(end)), None)
+    if theirs is None:
+        return name
+    return name.removesuffix(theirs).replace("decoder.layers.", "layers.").replace("layers.", "decoder.layers.") + _HUGGING_FACE[theirs]
 
 
 def _text_facts(shapes: Mapping[str, Shape]) -> Values:
@@ -46,7 +67,7 @@ def _text_facts(shapes: Mapping[str, Shape]) -> Values:
     prefix = embedding.removesuffix(EMBEDDING)
     rows, hidden = _axes(shapes.get(embedding, ()), 2)
     layers = list(_layers(shapes, f"{prefix}decoder.layers."))
-    facts: Values = {"rows": rows, "hidden": hidden, "layers": len(layers) or None, "tied": f"{prefix}output_layer.weight" not in shapes}
+    facts: Values = {"rows": rows, "hidden": hidden, "layers": len(layers) or None, "tied": not any(name.endswith("output_layer.weight") for name in shapes)}
     if not layers:
         return _known(facts)
     first = layers[0]
@@ -57,7 +78,9 @@ def _text_facts(shapes: Mapping[str, Shape]) -> Values:
     sparse = [i for i, layer in enumerate(layers) if "mlp.router.weight" in layer]
     if sparse:
         facts["experts"] = _axes(layers[sparse[0]]["mlp.router.weight"], 2)[0]
-        facts["moe_ffn"] = _axes(layers[sparse[0]].get("mlp.experts.experts.linear_fc2.weight", ()), 3)[2]
+        # [experts, hidden, width], or with the last two exchanged
+        _, *sizes = _axes(layers[sparse[0]].get("mlp.experts.experts.linear_fc2.weight", ()), 3)
+        facts["moe_ffn"] = next((size for size in sizes if size != hidden), hidden)
         facts["dense_layers"] = sorted(set(range(len(layers))) - set(sparse))
     return _known(facts)
 

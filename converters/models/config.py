@@ -2,31 +2,28 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass
+from typing import Annotated, get_type_hints
 
 from ..tensors import Shape
 
-
-def _hf(path: str, default: object = ...) -> int:
-    """A field with the place of its value in config.json, for error messages."""
-    extra = {} if default is ... else {"default": default}
-    return field(metadata={"hf": path}, **extra)  # type: ignore[call-overload, no-any-return]
+# The text beside a type is the place of the value in config.json, for error messages: see hf_path.
 
 
 @dataclass(frozen=True, slots=True)
 class TextConfig:
     """The language model."""
 
-    layers: int = _hf("text_config.num_hidden_layers")
-    hidden: int = _hf("text_config.hidden_size")
-    heads: int = _hf("text_config.num_attention_heads")
-    groups: int = _hf("text_config.num_key_value_heads")
-    head_dim: int = _hf("text_config.head_dim")
-    ffn: int = _hf("text_config.intermediate_size")
-    vocab: int = _hf("text_config.vocab_size")
-    tied: bool = field(metadata={"hf": "tie_word_embeddings"})
-    experts: int = _hf("text_config.num_experts", 0)
-    moe_ffn: int = _hf("text_config.moe_intermediate_size", 0)
+    layers: Annotated[int, "text_config.num_hidden_layers"]
+    hidden: Annotated[int, "text_config.hidden_size"]
+    heads: Annotated[int, "text_config.num_attention_heads"]
+    groups: Annotated[int, "text_config.num_key_value_heads"]
+    head_dim: Annotated[int, "text_config.head_dim"]
+    ffn: Annotated[int, "text_config.intermediate_size"]
+    vocab: Annotated[int, "text_config.vocab_size"]
+    tied: Annotated[bool, "tie_word_embeddings"]
+    experts: Annotated[int, "text_config.num_experts"] = 0
+    moe_ffn: Annotated[int, "text_config.moe_intermediate_size"] = 0
     dense_layers: frozenset[int] = frozenset()  # of a MoE model: the layers that stay dense
 
     def is_moe(self, layer: int) -> bool:
@@ -38,17 +35,17 @@ class TextConfig:
 class VisionConfig:
     """The vision tower and its mergers."""
 
-    depth: int = _hf("vision_config.depth")
-    hidden: int = _hf("vision_config.hidden_size")
-    heads: int = _hf("vision_config.num_heads")
-    ffn: int = _hf("vision_config.intermediate_size")
-    out_hidden: int = _hf("vision_config.out_hidden_size")
-    patch: int = _hf("vision_config.patch_size")
-    temporal_patch: int = _hf("vision_config.temporal_patch_size")
-    channels: int = _hf("vision_config.in_channels")
-    merge: int = _hf("vision_config.spatial_merge_size")
-    positions: int = _hf("vision_config.num_position_embeddings", 0)
-    deepstack: tuple[int, ...] = field(default=(), metadata={"hf": "vision_config.deepstack_visual_indexes"})
+    depth: Annotated[int, "vision_config.depth"]
+    hidden: Annotated[int, "vision_config.hidden_size"]
+    heads: Annotated[int, "vision_config.num_heads"]
+    ffn: Annotated[int, "vision_config.intermediate_size"]
+    out_hidden: Annotated[int, "vision_config.out_hidden_size"]
+    patch: Annotated[int, "vision_config.patch_size"]
+    temporal_patch: Annotated[int, "vision_config.temporal_patch_size"]
+    channels: Annotated[int, "vision_config.in_channels"]
+    merge: Annotated[int, "vision_config.spatial_merge_size"]
+    positions: Annotated[int, "vision_config.num_position_embeddings"] = 0
+    deepstack: Annotated[tuple[int, ...], "vision_config.deepstack_visual_indexes"] = ()
 
     @property
     def patch_shape(self) -> Shape:
@@ -72,4 +69,5 @@ class ModelConfig:
 
 def hf_path(part: type[TextConfig] | type[VisionConfig], name: str) -> str:
     """Where config.json holds a field: ("TextConfig", "ffn") -> "text_config.intermediate_size"."""
-    return str(next(f for f in fields(part) if f.name == name).metadata.get("hf", name))
+    hint = get_type_hints(part, include_extras=True)[name]
+    return str(hint.__metadata__[0]) if hasattr(hint, "__metadata__") else name

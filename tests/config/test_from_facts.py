@@ -68,7 +68,7 @@ def test_transformers_agrees_with_a_made_config():
 
 
 def test_the_disputed_epsilon_is_asked_for():
-    with pytest.raises(ReferenceFault, match=r"does not say: text_config.rms_norm_eps\n"):
+    with pytest.raises(ReferenceFault, match=r"does not say itself: text_config.rms_norm_eps\n"):
         config_from_facts(shapes_of(BY_NAME["Qwen2.5-VL-72B"].config, "mbridge-qwen2_5"), [])
 
 
@@ -145,14 +145,14 @@ def test_what_is_missing_is_listed_exactly():
     with pytest.raises(ReferenceFault) as error:
         config_from_facts(shapes_of(geometry(hf_config)), [("run_config.yaml", said)])
     missing = ["text_config.vocab_size", "text_config.rope_theta", "vision_config.num_heads", "vision_config.deepstack_visual_indexes"]
-    assert error.value.what.endswith(f"does not say: {', '.join(missing)}")
+    assert error.value.what.endswith(f"does not say itself: {', '.join(missing)}")
     assert "--reference" in error.value.hint
 
 
 def test_token_ids_beyond_the_vocabulary_are_missing():
     hf_config = tiny_config("qwen3_vl")
     said = {name: value for name, value in statement(hf_config).items() if name not in ("image_token_id", "eos_token_id")}
-    with pytest.raises(ReferenceFault, match=r"does not say: image_token_id, eos_token_id\n"):
+    with pytest.raises(ReferenceFault, match=r"does not say itself: image_token_id, eos_token_id\n"):
         config_from_facts(shapes_of(geometry(hf_config)), [("run_config.yaml", said)])
 
 

@@ -50,10 +50,9 @@ def test_the_nearest_with_a_config_wins(checkpoint):
     assert find_reference(None, None, checkpoint).said.startswith("../huggingface")
 
 
-def test_none_found_says_what_to_pass(checkpoint):
-    with pytest.raises(ReferenceFault, match="no Hugging Face reference beside the checkpoint") as error:
-        find_reference(None, None, checkpoint)
-    assert "--reference" in error.value.hint
+def test_none_found(checkpoint):
+    assert find_reference(None, None, checkpoint) is None
+    assert side_files(None) == ([], [], ["tokenizer", "preprocessor_config.json", "chat template"])
 
 
 def test_an_existing_path_wins_over_a_hub_id(checkpoint, tmp_path, monkeypatch):

@@ -1,0 +1,71 @@
+"""Manners for a foreign library that reads our files: it says nothing by itself, and what goes wrong in it is one line of ours."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError
+from importlib.metadata import version as installed
+
+from ..errors import NotComparable, VlconvError, shown
+
+
+def version(library: str) -> str:
+    """The installed version of a distribution.
+
+    Raises:
+        NotComparable: it is not installed.
+    """
+    try:
+        return installed(library)
+    except PackageNotFoundError:
+        raise NotComparable(f"{library} is not installed, so it cannot witness", f"pip install {library}") from None
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """No warnings, no log lines: both libraries write some for every file that they read, and a report of ours may be JSON."""
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
+
+
+@contextmanager
+def speaking_for(library: str) -> Iterator[None]:
+    """Within it only that library works: whatever it raises becomes NotComparable with the first line of its message.
+
+    Raises:
+        NotComparable: the library failed, or cannot be imported.
+    """
+    try:
+        yield
+    except (VlconvError, KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:  # torch's CheckpointException is no Exception
+        cause = _cause(error)
+        if isinstance(cause, KeyboardInterrupt | SystemExit):
+            raise cause from error
+        what = "cannot be imported" if isinstance(error, ImportError) else "does not read this"
+        raise NotComparable(f"{library} {version(library)} {what}: {_line(cause)}", "That is the library's word; without --witness vlconv reads by itself.") from error
+
+
+def _cause(error: BaseException) -> BaseException:
+    """What a rank raised, out of the exception that torch gathers from all ranks: rank -> (error, its frames)."""
+    failures = getattr(error, "failures", None)
+    if isinstance(failures, dict) and failures:
+        first = next(iter(failures.values()))[0]
+        return first if isinstance(first, BaseException) else error
+    return error
+
+
+def _line(error: BaseException) -> str:
+    """The first line of an error's message, behind its type."""
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {shown(lines[0], 300)}" if lines else type(error).__name__
