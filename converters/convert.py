@@ -11,17 +11,29 @@ from pathlib import Path
 from .cast import Cast
 from .config.hf_config import config_json, config_to_write
 from .config.reference import side_files
+from .errors import CorruptError, MismatchError
 from .formats import hf
+from .formats.chunks import ChunkReader
 from .formats.files import OutFile
 from .formats.torch_dist_write import plan_torch_dist
-from .layouts import Layout, to_write
+from .layouts import to_write
+from .layouts.layout import Layout
 from .locate import TRACKER
 from .models.hf_dialects import Dialect
-from .options import Hf2McoreOptions, Mcore2HfOptions
+from .options import Hf2McoreOptions, Mcore2HfOptions, McoreOutput
 from .output import OutputDirectory
 from .report import Observer, Report
-from .sides import HfSide, from_hf, in_dialect, mapped_table, open_hf_side, open_mcore_side
-from .tell import describe_dialect, describe_hf, describe_mcore, describe_output, describe_side_files
+from .sides import HfSide, McoreSide, from_hf, in_dialect, mapped_table, open_hf_side, open_mcore_side
+from .tell import (
+    describe_checksums,
+    describe_dialect,
+    describe_hf,
+    describe_mcore,
+    describe_output,
+    describe_side_files,
+    describe_specials,
+    describe_written,
+)
 from .tensors import Reader
 from .vocabulary import padded
 from .write import write_files
@@ -46,6 +58,8 @@ def mcore2hf(source: Path, target: Path, options: Mcore2HfOptions, observer: Obs
         divisor=options.make_vocab_size_divisible_by,
         trust_reference=options.trust_reference,
     )
+    if options.strict:
+        refuse_warned(side)
     dialect = Dialect(options.experts, options.hf_names)
     reader = cast(in_dialect(side.as_hf, side.config, dialect), options.dtype)
     config = config_json(config_to_write(side.reference.config, side.model, tied=side.config.text.tied, dtype=main_dtype(reader)))
@@ -56,7 +70,8 @@ def mcore2hf(source: Path, target: Path, options: Mcore2HfOptions, observer: Obs
     describe_dialect(report, side.config, dialect)
     describe_output(report, target, reader, files, threads_of(options.threads), side.as_hf)
     describe_side_files(report, beside)
-    return run(report, reader, files, target, [source, side.reference.directory], observer, options, {"": beside.copy})
+    sources = [source, *([side.reference.directory] if side.reference.directory else [])]
+    return run(report, reader, files, target, sources, observer, options, {"": beside.copy}, side.chunks)
 
 
 def hf2mcore(source: Path, target: Path, options: Hf2McoreOptions, observer: Observer) -> Report:
@@ -101,36 +116,54 @@ def run(
     target: Path,
     sources: Sequence[Path],
     observer: Observer,
-    options: Mcore2HfOptions | Hf2McoreOptions,
+    options: Mcore2HfOptions | McoreOutput,
     beside: dict[str, list[Path]],
+    chunks: ChunkReader | None = None,
 ) -> Report:
-    """Write what was planned, unless it is a dry run.
+    """Write what was planned, unless it is a dry run. A target that cannot be written is refused before the plan is shown.
 
     Args:
         report: of the plan; completed and returned.
         reader: the tensors under the names of `files`.
         sources: directories that the target must not touch.
         beside: folder below the target -> files to copy there byte for byte.
+        chunks: the reader of the source, where its format keeps checksums.
     """
-    threads = threads_of(options.threads)
-    need = sum(f.size for f in files) + sum(p.stat().st_size for paths in beside.values() for p in paths)
-    output = OutputDirectory(target, sources, overwrite=options.overwrite, need=need)
-    observer.planned(report)
+    copied = [path for paths in beside.values() for path in paths]
+    output = OutputDirectory(target, sources, overwrite=options.overwrite, need=sum(f.size for f in files) + sum(p.stat().st_size for p in copied))
     if options.dry_run:
         output.check()
+        observer.planned(report)
         return report
-    begin = time.monotonic()
     with output as partial:
-        write_files(reader, files, partial, threads, observer)
+        observer.planned(report)
+        begin = time.monotonic()
+        specials = write_files(reader, files, partial, threads_of(options.threads), observer)
+        describe_specials(report, specials)
+        if options.strict and specials.found:
+            raise CorruptError(f"not all weights are numbers: {specials}", "Nothing was written. Without --strict they are converted as they are, and counted.")
         for folder, paths in beside.items():
             (partial / folder).mkdir(exist_ok=True)
             for path in paths:
                 shutil.copyfile(path, partial / folder / path.name)
-    seconds = time.monotonic() - begin
-    nbytes = sum(f.size for f in files)
+    if output.leftover:
+        report.warnings.append(f"what was in {target} before could not be removed: it is in {output.leftover}")
+    if chunks:
+        describe_checksums(report, chunks)
+    describe_written(report, files, len(copied), time.monotonic() - begin)
     report.status = "done"
-    report.fact("written", f"{nbytes / 1e9:.2f} GB in {seconds:.1f} s ({nbytes / 1e9 / max(seconds, 1e-9):.2f} GB/s)", bytes=nbytes, seconds=round(seconds, 3))
     return report
+
+
+def refuse_warned(side: McoreSide) -> None:
+    """--strict takes no checkpoint whose ranks disagree.
+
+    Raises:
+        MismatchError: tensors that ranks hold whole differ among them.
+    """
+    if side.opened.warnings:
+        listed = "\n".join(f"  {line}" for line in side.opened.warnings[:10])
+        raise MismatchError(f"{side.directory}: ranks disagree:\n{listed}", "Without --strict the first one is taken, with a warning.")
 
 
 def cast(reader: Reader, dtype: str | None) -> Reader:
@@ -149,4 +182,3 @@ def main_dtype(reader: Reader) -> str:
 def threads_of(asked: int | None) -> int:
     """How many windows at a time: enough that reads and writes overlap, few enough that memory stays small."""
     return asked or max(2, min(4, os.cpu_count() or 2))
-

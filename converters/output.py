@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 
-from .errors import TargetError
+from .errors import TargetError, sized
 from .swap import Claim, install, recover, remove
 
 NO_ROOM = {
@@ -138,7 +138,7 @@ def _check_room(parent: Path, need: int) -> None:
     free = disk.f_bavail * disk.f_frsize
     if need > free:
         raise TargetError(
-            f"the output needs {need / 1e9:.2f} GB and {parent} has {free / 1e9:.2f} GB free",
+            f"the output needs {sized(need)} and {parent} has {sized(free)} free",
             "Free some room (a target that is overwritten keeps its own until the end), or name a target on another disk.",
         )
 

@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from .agree import EMBEDDING, OUTPUT, agreed_facts, agreed_model, agreed_rows, agreed_tie, check_complete
 from .blame import check_shapes
-from .config.facts import geometry_facts, runtime_facts
+from .config.from_facts import config_from_facts
 from .config.hf_config import read_config
-from .config.megatron_args import contradictions
-from .config.megatron_args import stated as facts_of
 from .config.reference import Reference, find_reference
+from .config.shape_facts import model_type
 from .errors import MismatchError, shown
 from .formats import hf, open_mcore
+from .formats.chunks import ChunkReader
 from .formats.opened import Opened
 from .formats.statements import Stated, statements
-from .layouts import Layout, detect, named
+from .layouts import detect, named
+from .layouts.layout import Layout
 from .layouts.refusals import refuse, stripped
 from .layouts.splits import split_of
 from .models import MODELS, Model, ModelConfig, Tie, decide_tie, model_for
@@ -27,10 +28,6 @@ from .models.hf_dialects import Dialect, dialect_copies, read_dialect
 from .plan import Mapped, Renamed, check_names, prove
 from .rules import Table, flipped, hulls, table
 from .tensors import Reader, Shape, TensorSpec
-from .vocabulary import explain
-
-EMBEDDING = "embedding.word_embeddings.weight"
-OUTPUT = "output_layer.weight"
 
 
 @dataclass(frozen=True)
@@ -63,6 +60,7 @@ class McoreSide:
     padding: str  # why there are more rows than the vocabulary has; "" without
     table: Table
     reader: Reader  # the names of the table's left side
+    chunks: ChunkReader  # below it
 
     @property
     def directory(self) -> Path:
@@ -143,18 +141,19 @@ def open_mcore_side(
     refuse(specs)
     chosen = named(layout) if layout else detect(specs)
     stated = statements(opened.directory, opened.args)
-    found = find_reference(reference, revision, near=opened.directory)
-    model = _model(found, chosen)
+    found = find_reference(reference, revision, near=opened.directory) or _own_config(opened, names, chosen, stated, divisor)
+    model = agreed_model(found, chosen)
     output = any(n.endswith(OUTPUT) for n in specs)
-    tie = _tie(found.config, None if output and opened.tied_copy else output, chosen)
+    tie = agreed_tie(found.config, None if output and opened.tied_copy else output, chosen)
     config = model.config(found.config, tie.tied)
-    overridden, unproven = _agree(found.config, config, stated, trust_reference)
-    rows, padding = _rows(specs, config, divisor, stated)
-    mapping = mapped_table(chosen, config, rows)
-    reader = _reader(opened, names, chosen, config, mapping)
+    overridden, unproven = agreed_facts(found, config, stated, trust_reference)
+    rows, padding = agreed_rows(specs, config, divisor, stated)
+    settled = chosen.settle(chosen, {name: spec.shape for name, spec in specs.items()}, config) if chosen.settle else chosen
+    mapping = mapped_table(settled, config, rows)
+    reader, chunks = _reader(opened, names, settled, config, mapping)
     return McoreSide(
         opened=opened,
-        layout=chosen,
+        layout=settled,
         seen_by=f"--layout {chosen.name}" if layout else chosen.why,
         reference=found,
         model=model,
@@ -166,31 +165,37 @@ def open_mcore_side(
         padding=padding,
         table=mapping,
         reader=reader,
+        chunks=chunks,
     )
 
 
-def _model(reference: Reference, layout: Layout) -> Model:
-    model = model_for(reference.config)
-    if model.model_type not in layout.models:
-        raise MismatchError(
-            f"the checkpoint's layout {layout.name} is one of {', '.join(layout.models)}; the reference is a {model.model_type}", f"The reference is {reference.directory}."
-        )
-    return model
+def _own_config(opened: Opened, names: Mapping[str, str], layout: Layout, stated: list[Stated], divisor: int | None) -> Reference:
+    """The config that the checkpoint itself gives: by what it states, by its shapes, or by the one release that they fit.
+
+    Raises:
+        ReferenceFault: it does not suffice; lists what is missing.
+    """
+    kind = model_type(names)
+    shapes = opened.shapes({old: split_of(new, layout, kind) for new, old in names.items()})
+    made = config_from_facts(
+        {new: shapes[old] for new, old in names.items()}, [(s.where, s.values) for s in stated], divisor=divisor, tie_shown=not opened.tied_copy
+    )
+    return Reference(None, "the checkpoint itself", made.hf_config, made.sources, made.release)
 
 
-def _reader(opened: Opened, names: Mapping[str, str], layout: Layout, config: ModelConfig, mapping: Table) -> Reader:
+def _reader(opened: Opened, names: Mapping[str, str], layout: Layout, config: ModelConfig, mapping: Table) -> tuple[Reader, ChunkReader]:
     """The checkpoint's tensors under the table's names, complete and of the right shapes, their chunks tiling them."""
     where, want = str(opened.directory), mapping.left()
     found = _respell(names, layout, config)
     if config.text.tied and opened.tied_copy:
         found = {name: old for name, old in found.items() if not name.endswith(OUTPUT)}
-    _complete({name: opened.specs[old] for name, old in found.items()}, want, where)
-    whole = opened.assemble({old: split_of(name, layout, config) for name, old in found.items()})
+    check_complete({name: opened.specs[old] for name, old in found.items()}, want, where)
+    whole = opened.assemble({old: split_of(name, layout, config.model_type) for name, old in found.items()})
     reader = Renamed(whole, found)
     rows = next((shape[0] for name, shape in want.items() if name.endswith(EMBEDDING)), 0)
     check_shapes(reader.specs, want, config, lambda c: table(layout.rules(c, max(rows, c.text.vocab))).left(), where)
     whole.check_tiling()
-    return reader
+    return reader, whole
 
 
 def mapped_table(layout: Layout, config: ModelConfig, rows: int) -> Table:
@@ -212,13 +217,6 @@ def from_hf(side: Reader, mapping: Table) -> Mapped:
     return Mapped(side, flipped(mapping.copies), mapping.pads)
 
 
-def _tie(hf_config: dict[str, Any], output_layer: bool | None, layout: Layout) -> Tie:
-    try:
-        return decide_tie(hf_config, output_layer)
-    except MismatchError as error:
-        raise MismatchError(error.what, layout.untied_hint if layout.untied_hint and output_layer is False else error.hint) from error
-
-
 def _strip(specs: Mapping[str, TensorSpec]) -> dict[str, str]:
     """Name without wrappers -> name in the file."""
     names: dict[str, str] = {}
@@ -237,42 +235,3 @@ def _respell(names: Mapping[str, str], layout: Layout, config: ModelConfig) -> d
         if other in found and ours not in found:
             found[ours] = found.pop(other)
     return found
-
-
-def _rows(specs: Mapping[str, TensorSpec], config: ModelConfig, divisor: int | None, stated: list[Stated]) -> tuple[int, str]:
-    """Rows of the embedding and why there are so many."""
-    shapes: list[Shape] = [spec.shape for name, spec in specs.items() if name.endswith((EMBEDDING, OUTPUT)) and spec.shape]
-    rows = {shape[0] for shape in shapes}
-    if len(rows) > 1:
-        raise MismatchError(f"embedding and output layer have different numbers of rows: {' and '.join(map(str, sorted(rows)))}", "The checkpoint is damaged.")
-    if not rows:
-        return config.text.vocab, ""
-    merged = {k: v for s in stated for k, v in s.values.items() if k in ("vocab_size", "padded_vocab_size")}
-    return (count := rows.pop()), explain(count, config.text.vocab, divisor, merged)
-
-
-def _agree(hf_config: dict[str, Any], config: ModelConfig, stated: list[Stated], trust_reference: bool) -> tuple[list[str], list[str]]:
-    """What the checkpoint states otherwise than the reference, and the fields that nothing in the checkpoint shows or states."""
-    runtime = runtime_facts(hf_config, config)
-    facts = runtime | geometry_facts(hf_config, config)
-    found = [f"{line} ({s.where})" for s in stated for line in contradictions(facts, s.values)]
-    if found and not trust_reference:
-        listed = "\n".join(f"  {line}" for line in found[:10])
-        raise MismatchError(f"the reference config contradicts the checkpoint:\n{listed}", "Give the right --reference; --trust-reference overrides, and is recorded.")
-    said = {name for s in stated for name in facts_of(s.values)}
-    return found, [fact.place for name, fact in runtime.items() if name not in said and name != "tied"]
-
-
-def _complete(have: Mapping[str, TensorSpec], want: Mapping[str, Shape], where: str) -> None:
-    """check_names, but a wrong number of layers is said as such."""
-    for tower, what, field in ((False, "decoder layers", "text_config.num_hidden_layers"), (True, "vision blocks", "vision_config.depth")):
-        found, expected = _layers(have, tower), _layers(want, tower)
-        if found and found != expected:
-            raise MismatchError(f"{where}: has {found} {what} where the reference's {field} is {expected}", "The reference config belongs to another model or size.")
-    check_names(have, want, where)
-
-
-def _layers(names: Iterable[str], tower: bool) -> int:
-    """How many layers the names number, in the vision tower or outside it."""
-    parts = (name.split(".") for name in names if ("vis" in name or "image_encoder" in name) == tower)
-    return len({part for name in parts for before, part in pairwise(name) if before in ("layers", "blocks") and part.isdigit()})

@@ -10,7 +10,8 @@ from .formats.files import OutFile
 from .formats.keys import LISTS
 from .formats.legacy_write import LegacyModel, plan_legacy
 from .formats.torch_dist_write import plan_torch_dist
-from .layouts import LAYOUTS, Layout
+from .layouts import LAYOUTS
+from .layouts.layout import Layout
 from .layouts.splits import split_of
 from .locate import TRACKER
 from .config.megatron_args import args_to_write
@@ -101,7 +102,7 @@ def _legacy(specs: Mapping[str, TensorSpec], config: ModelConfig, hf_config: Map
     dtype = max((s.dtype for s in specs.values()), key=lambda d: sum(s.nbytes for s in specs.values() if s.dtype == d))
     return LegacyModel(
         specs=specs,
-        splits={name: split_of(name, layout, config) for name in specs},
+        splits={name: split_of(name, layout, config.model_type) for name in specs},
         text=layout.text,
         extra_state=list(layout.extra_state(config)),
         sequential=layout.sequential,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from .compare import Comparison, compare
@@ -23,6 +23,8 @@ from .tensors import Box, Reader
 from .witness import MegatronCore, Transformers, open_witness
 
 Side = HfSide | McoreSide
+Work = Callable[[int, Observer, bool], Comparison]
+"""A comparison that is ready to run: threads, who watches, and whether equal values are enough."""
 
 
 def verify(a: Path, b: Path | None, options: VerifyOptions, observer: Observer) -> Report:
@@ -51,7 +53,7 @@ def _verify(a: Path, b: Path | None, options: VerifyOptions, observer: Observer)
     if b is None:
         side = open_side(a, options, 0)
         _describe(report, side)
-        work = _witness(report, side, options) if options.witness else _round_trip(report, side, options)
+        work: Work = _witness(report, side, options) if options.witness else _round_trip(report, side, options)
     else:
         if options.witness or options.on_disk:
             raise NotComparable("a witness and --on-disk go with one checkpoint", "Leave B out.")
@@ -67,7 +69,7 @@ def _verify(a: Path, b: Path | None, options: VerifyOptions, observer: Observer)
 
 
 class _Work:
-    """A comparison that is ready to run: the two readers, and which boxes count."""
+    """Two readers, and which boxes count."""
 
     def __init__(self, a: Reader, b: Reader, boxes: list[Box] | None = None) -> None:
         self.a, self.b, self.boxes = a, b, boxes
@@ -110,7 +112,7 @@ def _describe(report: Report, side: Side) -> None:
         describe_hf(report, side)
 
 
-def _pair(report: Report, a: Side, b: Side) -> _Pair:
+def _pair(report: Report, a: Side, b: Side) -> Work:
     for name, side in (("A", a), ("B", b)):
         part = Report("verify", "")
         _describe(part, side)
@@ -130,7 +132,7 @@ class _Pair:
 
     def __call__(self, threads: int, observer: Observer, values: bool) -> Comparison:
         found = compare(_as_hf(self.a), _as_hf(self.b), threads, observer, values=values)
-        if isinstance(self.a, McoreSide) and isinstance(self.b, McoreSide) and self.a.layout is self.b.layout:
+        if isinstance(self.a, McoreSide) and isinstance(self.b, McoreSide) and self.a.layout.name == self.b.layout.name:
             boxes = list(_common(self.a.table.pads, self.b.table.pads))
             padding = compare(self.a.reader, self.b.reader, threads, Silent(), boxes, values=values)
             return Comparison([*found.differences, *padding.differences], found.tensors, found.elements + padding.elements)
@@ -149,7 +151,7 @@ def _as_hf(side: Side) -> Reader:
     return side.as_hf if isinstance(side, McoreSide) else side.reader
 
 
-def _round_trip(report: Report, side: Side, options: VerifyOptions) -> _Work | _OnDisk:
+def _round_trip(report: Report, side: Side, options: VerifyOptions) -> Work:
     where = "on disk" if options.on_disk else "in memory"
     report.fact("round trip", f"through the other side and back, {where}", round_trip=where)
     report.fact(
@@ -199,11 +201,11 @@ class _OnDisk:
 
 def _same_source(side: McoreSide, divisor: int | None) -> Mcore2HfOptions:
     """Options that open the same side again."""
-    where = str(side.reference.directory)
+    where = str(side.reference.directory) if side.reference.directory else None
     return Mcore2HfOptions(reference=where, layout=side.layout.name, trust_reference=True, make_vocab_size_divisible_by=divisor)
 
 
-def _witness(report: Report, side: Side, options: VerifyOptions) -> MegatronCore | Transformers:
+def _witness(report: Report, side: Side, options: VerifyOptions) -> Work:
     if options.on_disk:
         raise NotComparable("a witness and --on-disk are two checks", "Give one of them at a time.")
     assert options.witness
@@ -213,5 +215,6 @@ def _witness(report: Report, side: Side, options: VerifyOptions) -> MegatronCore
 def _describe_names(report: Report, found: Comparison, seconds: float) -> None:
     """The result where no element was compared: nothing is said about them."""
     report.differences = found.differences
-    verdict = "the same names and shapes" if not found.differences else f"{len(found.differences)} tensors differ"
-    report.fact("compared", f"{found.tensors} tensors by name and shape, no element, in {seconds:.1f} s: {verdict}", tensors=found.tensors, elements=0, seconds=round(seconds, 3))
+    verdict = f"{len(found.differences)} of them differ" if found.differences else "the same"
+    text = f"{found.tensors} tensors by name and shape, no element, in {seconds:.1f} s: {verdict}"
+    report.fact("compared", text, tensors=found.tensors, elements=0, seconds=round(seconds, 3))

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from .compare import Comparison, compare
-from .errors import MismatchError, NotComparable
+from .errors import NotComparable
 from .formats import foreign, torch_dist, witness_megatron, witness_transformers
-from .models.hf_dialects import Dialect, dialect_copies, read_dialect
+from .models.hf_dialects import dialect_copies, read_dialect
 from .plan import Mapped
 from .report import Difference, Observer, Report
 from .sides import HfSide, McoreSide, dialect_shapes
@@ -35,7 +35,10 @@ class MegatronCore:
             witness_elements=True,
         )
         report.fact("proves", "that keys, shapes, chunks and bytes are read as megatron-core reads them, padding rows included")
-        report.fact("not proven", "that the layout is right: which rows are which Hugging Face weights does not show in the files. The forward passes in vlconv's tests show that")
+        report.fact(
+            "not proven",
+            "that the layout is right: which rows are which Hugging Face weights does not show in the files. The forward passes in vlconv's tests show that",
+        )
 
     def __call__(self, threads: int, observer: Observer, values: bool) -> Comparison:
         """Read both ways, compare."""
@@ -66,7 +69,9 @@ class Transformers:
         what = f"every element of what from_pretrained loads as {self.dtype}" + (", which holds all the files' dtypes exactly" if self.widened else "")
         if not self.loads:
             what = "nothing more: names and shapes only"
-            report.warnings.append(f"names and shapes only: loading the weights may take {need / 1e9:.1f} GB of memory, {free / 1e9:.1f} GB are free; no element is compared")
+            report.warnings.append(
+                f"names and shapes only: loading the weights may take {need / 1e9:.1f} GB of memory, {free / 1e9:.1f} GB are free; no element is compared"
+            )
         name = witness_transformers.LIBRARY
         report.fact(
             "witness",
@@ -84,7 +89,7 @@ class Transformers:
     def __call__(self, threads: int, observer: Observer, values: bool) -> Comparison:
         """Names and shapes; then elements, if nothing is wrong with those."""
         shapes = witness_transformers.expected(self.side.directory)
-        dialect = self._dialect(shapes)
+        dialect = read_dialect(shapes, self.side.config)  # of the model in memory, whatever that of the files is
         ours = dialect_shapes(self.side.config, dialect)
         found = Comparison(differing_shapes(ours, shapes), len(ours), 0)
         if found.differences or not self.loads:
@@ -94,13 +99,6 @@ class Transformers:
             return Comparison(faults, len(ours), 0)
         mapped = Mapped(theirs, dialect_copies(self.side.config, dialect))
         return compare(self.side.reader, mapped, threads, observer, values=values or self.widened)
-
-    def _dialect(self, shapes: dict[str, Shape]) -> Dialect:
-        """How transformers spells the model in memory, whatever the files do."""
-        try:
-            return read_dialect(shapes, self.side.config)
-        except MismatchError:  # square experts
-            return read_dialect(shapes, self.side.config, "hub" if self.version.startswith("4.") else "transformers-5")
 
 
 def differing_shapes(a: dict[str, Shape], b: dict[str, Shape]) -> list[Difference]:

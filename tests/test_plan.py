@@ -88,10 +88,6 @@ class TestMapped:
         right = memory(b=(5, 3))
         holds(Mapped(right, flipped(mapping.copies), mapping.pads), {"a": np.concatenate([all_bits(right)["b"], np.zeros((3, 3), np.uint32)])})
 
-    def test_scalars(self):
-        left = memory(a=())
-        holds(Mapped(left, list(rename("a", "b", ()))), {"b": all_bits(left)["a"]})
-
     def test_into_any_strides(self):
         left = memory(a=(4, 6))
         mapped, bits = Mapped(left, list(transposed("a", "b", (4, 6)))), all_bits(left)["a"]

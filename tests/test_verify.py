@@ -361,7 +361,7 @@ class TestCommand:
             POSITIONS: ("dtype", 0, []),
         }
         code, document = self.ask(mcore, tmp_path / "nothing")
-        assert (code, document["status"]) == (3, "not comparable")
+        assert (code, document["status"]) == (3, "not comparable"), document
         code, document = self.ask(mcore, b, "--dry-run")
         assert (code, document["status"]) == (0, "planned")
 

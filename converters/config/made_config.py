@@ -25,12 +25,12 @@ def made_config(config: ModelConfig, runtime: Mapping[str, Any], dtype: str = "b
     text = _text(config.text, runtime) | {"max_position_embeddings": FAMILIES[config.model_type].max_position}
     top = {"architectures": [model.architecture], "model_type": config.model_type, "dtype": dtype, "tie_word_embeddings": tied, **TOKEN_IDS}
     vision = {"model_type": config.model_type, **_vision(config.vision), **dict(FAMILIES[config.model_type].vision)}
+    section = list(runtime["mrope_section"])
     if config.model_type == "qwen2_5_vl":  # flat, as on the Hub
         vision |= {name: _listed(runtime[f"vision.{name}"]) for name in ("fullatt_block_indexes", "window_size")}
-        rope = {"type": "mrope", "mrope_section": list(runtime["mrope_section"])}
-        return {**top, **text, "rope_scaling": rope, "use_sliding_window": False, "vision_config": vision}
+        return {**top, **text, "rope_scaling": {"type": "mrope", "mrope_section": section}, "use_sliding_window": False, "vision_config": vision}
     vision |= {"deepstack_visual_indexes": list(config.vision.deepstack), "num_position_embeddings": config.vision.positions}
-    rope = {"mrope_interleaved": True, "mrope_section": list(runtime["mrope_section"]), "rope_type": "default"}
+    rope = {"mrope_interleaved": True, "mrope_section": section, "rope_type": "default"}
     text |= {"model_type": f"{config.model_type}_text", "attention_bias": False, "dtype": dtype, "head_dim": config.text.head_dim}
     text |= {"rope_scaling": rope, "tie_word_embeddings": tied}
     if config.text.experts:

@@ -38,7 +38,7 @@ class Extent(NamedTuple):
     path: str
     offset: int
     nbytes: int
-    crc: int | None = None  # CRC-32 of the bytes; None: the format keeps none
+    crc: int | None = None  # CRC-32 of the bytes; None: the format keeps none; 0: torch was told not to compute it
 
 
 class ChunkReader:
@@ -89,6 +89,16 @@ class ChunkReader:
         for item in self.sums.items():
             self.sums.check(item, self._extent(item), self._pread)
 
+    @property
+    def checked(self) -> int:
+        """Items whose checksum was found right; known after `finish`."""
+        return self.sums.checked
+
+    @property
+    def unsummed(self) -> int:
+        """Items that were read and whose file states no checksum."""
+        return sum(not extent.crc for extent in self._extents.values())
+
     def _extent(self, item: int) -> Extent:
         extent = self._extents.get(item)
         if extent is None:
@@ -133,7 +143,7 @@ class ChunkReader:
         for first in range(0, len(out), BLOCK):
             piece = out[first : first + BLOCK]
             self._pread(extent, at + first, piece)
-            if extent.crc is not None:
+            if extent.crc:
                 self.sums.add(item, at + first, piece)
 
     def _pread(self, extent: Extent, at: int, out: memoryview) -> None:

@@ -53,7 +53,8 @@ def speaking_for(library: str) -> Iterator[None]:
         if isinstance(cause, KeyboardInterrupt | SystemExit):
             raise cause from error
         what = "cannot be imported" if isinstance(error, ImportError) else "does not read this"
-        raise NotComparable(f"{library} {version(library)} {what}: {_line(cause)}", "That is the library's word; without --witness vlconv reads by itself.") from error
+        hint = "That is the library's word; without --witness vlconv reads by itself."
+        raise NotComparable(f"{library} {version(library)} {what}: {_line(cause)}", hint) from error
 
 
 def _cause(error: BaseException) -> BaseException:
@@ -66,6 +67,7 @@ def _cause(error: BaseException) -> BaseException:
 
 
 def _line(error: BaseException) -> str:
-    """The first line of an error's message, behind its type."""
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {shown(lines[0], 300)}" if lines else type(error).__name__
+    """The first line of an error's message, behind its type; the second too where the first only announces it."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    message = " ".join(lines[: 2 if lines and lines[0].endswith(":") else 1])
+    return f"{type(error).__name__}: {shown(message, 300)}" if message else type(error).__name__

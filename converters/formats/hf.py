@@ -35,6 +35,9 @@ DTYPES = {
     "F8_E4M3": "float8_e4m3fn",
     "F8_E5M2": "float8_e5m2",
 }
+MOST_AXES = 64
+"""torch's own limit. Sizes are multiplied, so their number is bounded before."""
+
 _CODES = {name: code for code, name in DTYPES.items()}
 
 
@@ -112,7 +115,7 @@ def read_header(path: Path) -> list[tuple[TensorSpec, Extent]]:
 def _entry(name: str, entry: Any, path: Path, begin: int) -> tuple[TensorSpec, Extent]:
     try:
         dtype, shape, (start, stop) = entry["dtype"], tuple(entry["shape"]), entry["data_offsets"]
-        sane = all(type(n) is int and n >= 0 for n in (*shape, start, stop))
+        sane = type(dtype) is str and len(shape) <= MOST_AXES and all(type(n) is int and 0 <= n < 2**63 for n in (*shape, start, stop))
     except (TypeError, KeyError, ValueError):
         sane, dtype, shape, start, stop = False, "", (), 0, 0
     if not sane:

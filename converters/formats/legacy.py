@@ -53,14 +53,19 @@ def open_legacy(directory: Path) -> Opened:
     topology = explain(directory, files, args, _second_is_ep(saved))
     ranks = {rank: saved[numbers_of(rank, topology)] for rank in _ranks(topology)}
     shards, ignored = _globalise(ranks, topology)
-    opened = Opened(NAME, directory, _specs(shards, topology), lambda splits: ChunkReader({}, {}, _nowhere), dict(ignored), _words(topology, ranks), lambda: args)
-    opened.tied_copy = topology.pp > 1
-    opened.assemble = lambda splits: _assemble(shards, splits, topology, opened.warnings)
-    return opened
-
-
-def _nowhere(item: int) -> Extent:
-    raise CorruptError("nothing is open")
+    warnings: list[str] = []
+    return Opened(
+        format=NAME,
+        directory=directory,
+        specs=_specs(shards, topology),
+        assemble=lambda splits: _assemble(shards, splits, topology, warnings),
+        whole=lambda splits: {name: _whole(name, shards[name], split, topology) for name, split in splits.items()},
+        ignored=dict(ignored),
+        form=_words(topology, ranks),
+        args=lambda: args,
+        tied_copy=topology.pp > 1,
+        warnings=warnings,
+    )
 
 
 class _Saved(NamedTuple):
@@ -210,7 +215,7 @@ def _assemble(shards: Mapping[str, list[Shard]], splits: Mapping[str, Split], to
     chunks: dict[str, list[Chunk]] = {}
     for name, split in splits.items():
         listed = _distinct(name, shards[name], split, topology, warnings)
-        shape = _whole(name, listed, split, topology)
+        shape = _whole(name, [shard for _, shard in listed], split, topology)
         specs[name] = TensorSpec(name, shape, listed[0][1].tensor.dtype)
         for place, shard in listed:
             extent = Extent(shard.path, shard.tensor.data_offset, shard.tensor.nbytes, shard.tensor.crc)
@@ -254,14 +259,14 @@ def _distinct(name: str, listed: list[Shard], split: Split, topology: Topology, 
     return [(part, shard) for (part, _), shard in sorted(chosen.items(), key=lambda kv: (kv[0][0], kv[0][1] or 0))]
 
 
-def _whole(name: str, listed: list[tuple[int, Shard]], split: Split, topology: Topology) -> Shape:
+def _whole(name: str, listed: list[Shard], split: Split, topology: Topology) -> Shape:
     """Shape of the whole tensor."""
-    shapes = {shard.tensor.shape for _, shard in listed}
-    dtypes = {shard.tensor.dtype for _, shard in listed}
+    shapes = {shard.tensor.shape for shard in listed}
+    dtypes = {shard.tensor.dtype for shard in listed}
     if len(shapes) > 1 or len(dtypes) > 1:
         raise CorruptError(f"{shown(name)}: ranks hold different shapes or dtypes: {', '.join(map(str, map(list, shapes)))}", "Two checkpoints lie in one directory.")
     shape = whole_shape(shapes.pop(), split, _ways(split, topology))
-    experts = [shard.expert for _, shard in listed if shard.expert is not None]
+    experts = [shard.expert for shard in listed if shard.expert is not None]
     return (max(experts) + 1, *shape) if experts else shape
 
 

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from ..sharding import Split
-from ..tensors import TensorSpec
+from ..tensors import Shape, TensorSpec
 from .chunks import ChunkReader
 
 Assemble = Callable[[Mapping[str, Split]], ChunkReader]
+Whole = Callable[[Mapping[str, Split]], dict[str, Shape]]
 
 
 @dataclass(slots=True)
@@ -24,6 +25,7 @@ class Opened:
         specs: the model's tensors under canonical names (see keys.py), whatever prefix the trainer put before them. Where a format keeps only ranks' own
             tensors, a shape is a rank's, but for the rows of embedding and output layer.
         assemble: given how each tensor is cut among ranks, reads whole tensors; a format that keeps global shapes needs it not.
+        whole: given the same, the shapes of whole tensors, without reading any; None where `specs` has them.
         ignored: what else is in there: kind -> number of entries.
         form: how the layers are keyed, in words.
         args: reads what the checkpoint states of itself: names as in Megatron's args; {} when it states nothing.
@@ -35,8 +37,13 @@ class Opened:
     directory: Path
     specs: Mapping[str, TensorSpec]
     assemble: Assemble
+    whole: Whole | None = None
     ignored: dict[str, int] = field(default_factory=dict)
     form: str = ""
     args: Callable[[], dict[str, Any]] = dict
     tied_copy: bool = False
     warnings: list[str] = field(default_factory=list)
+
+    def shapes(self, splits: Mapping[str, Split]) -> dict[str, Shape]:
+        """Shapes of whole tensors."""
+        return self.whole(splits) if self.whole else {name: self.specs[name].shape for name in splits}

@@ -57,7 +57,6 @@ class Sums:
         self._runs: dict[int, _Runs] = {}
         self._lock = threading.Lock()
         self.checked = 0
-        self.unsummed = 0
 
     def items(self) -> list[int]:
         """Every item of which something was read, in order."""
@@ -76,15 +75,14 @@ class Sums:
             CorruptError: the sum is not the one the file states.
         """
         runs = self._runs.pop(item).by_start
-        if not extent.crc:  # torch can be told to store 0 for "not computed"
-            self.unsummed += 1
-            return
         total, at = 0, 0
         for start in sorted(runs):
             end, crc = runs[start]
             if end <= at:
                 continue
-            if start != at:  # a gap, or a run that begins inside the one before: read up to the end of this one
+            if start > at:  # a gap
+                total, at = join(total, self._reread(extent, at, start, pread), start - at), start
+            if start < at:  # a run that begins inside the one before: the rest of it once more
                 crc, start = self._reread(extent, at, end, pread), at
             total, at = join(total, crc, end - start), end
         if at < extent.nbytes:

@@ -1,7 +1,7 @@
 """A second reader of a torch_dist checkpoint: megatron-core's own loader.
 
-It unpickles `.metadata`, so it is for checkpoints that one trusts and only on request. Which key holds which canonical tensor is keys.py's word for both readers;
-which keys there are, their shapes and dtypes, and every byte, are megatron-core's.
+It unpickles `.metadata`, so it is for checkpoints that one trusts and only on request. Which key holds which canonical tensor is keys.py's word
+for both readers; which keys there are, their shapes and dtypes, and every byte, are megatron-core's.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def _alone() -> Iterator[None]:
     import torch.distributed as dist
 
     if dist.is_initialized():
-        raise NotComparable("a torch.distributed process group is there already", "The witness makes one of its own: call it in a single process, outside torchrun.")
+        raise NotComparable("a torch.distributed process group is there already", "The witness makes one of its own: call it in a process without.")
     dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
     try:
         yield
@@ -75,7 +75,7 @@ def _metadata_once() -> Iterator[None]:
 
 
 class _NoCommon:
-    """megatron-core's strategy for common.pt, which holds no weights: skipped. `args` of another Megatron, or none at all, are no reason not to read the rest."""
+    """Its strategy for common.pt, which holds no weights: skip it. `args` of another Megatron, or none at all, are no reason not to read the rest."""
 
     def check_backend_compatibility(self, _: object) -> None:
         """Any will do."""

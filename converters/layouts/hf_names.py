@@ -27,8 +27,8 @@ def settle(layout: Layout, shapes: Mapping[str, Shape], config: ModelConfig) -> 
     Raises:
         MismatchError: square experts, whose orientation nothing shows.
     """
-    names = "new" if any(name.startswith("language_model.") for name in shapes) else "old"
-    dialect = Dialect(read_dialect(shapes, config).experts, names)
+    new = any(name.startswith("language_model.") for name in shapes)
+    dialect = Dialect(read_dialect(shapes, config).experts, "new" if new else "old")
     return replace(layout, rules=lambda c, rows: _rules(c, dialect))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from ..models.config import ModelConfig
 from ..sharding import REPLICATED, Split
 from .layout import Layout
 
@@ -32,19 +31,19 @@ _BY_NAME = {
 """Column-parallel layers cut their output rows, row-parallel ones their input columns; a row-parallel bias is whole on every rank."""
 
 
-def split_of(name: str, layout: Layout, config: ModelConfig) -> Split:
+def split_of(name: str, layout: Layout, model_type: str) -> Split:
     """How the tensor of that name in the layout's table is cut."""
     if layout.replicated and name.startswith(layout.replicated):
         return REPLICATED
     if ".experts.experts." in name:
         return Split(axis=0, gated=True, expert=True) if ".linear_fc1." in name else Split(axis=1, expert=True)
     found = _BY_NAME.get(".".join(name.split(".")[-2:]), REPLICATED)
-    return found._replace(gated=True) if ".linear_fc1." in name and found.axis == 0 and _gated(name, config) else found
+    return found._replace(gated=True) if ".linear_fc1." in name and found.axis == 0 and _gated(name, model_type) else found
 
 
-def _gated(name: str, config: ModelConfig) -> bool:
+def _gated(name: str, model_type: str) -> bool:
     """Whether a linear_fc1 holds [gate; up]: in the decoder always, in a vision block only in Qwen2.5-VL's, in a merger never."""
     if ".layers." not in name or "deepstack" in name:
         return False
     vision = name.startswith(("vision_model.", "image_encoder."))
-    return not vision or config.model_type == "qwen2_5_vl"
+    return not vision or model_type == "qwen2_5_vl"

@@ -1,0 +1,219 @@
+"""Megatron's key forms: each is read into one tensor per layer, experts on an axis, gate and up together."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from vlconv.converters.errors import CorruptError
+from vlconv.converters.formats.chunks import Chunk
+from vlconv.converters.formats.keys import Fold, Stored, canonical, fold, ignorable
+from vlconv.converters.tensors import TensorSpec, tiling_fault
+
+LM, VM = "language_model.decoder.layers", "vision_model.decoder.layers"
+EXPERTS = f"{LM}.3.mlp.experts.experts"
+
+FORMS = [
+    # stacked
+    (f"{LM}.self_attention.linear_qkv.weight", Fold(f"{LM}.{{}}.self_attention.linear_qkv.weight", stacked=True)),
+    (f"{LM}.mlp.linear_fc1.layer_norm_weight", Fold(f"{LM}.{{}}.mlp.linear_fc1.layer_norm_weight", stacked=True)),
+    ("decoder.layers.mlp.router.weight", Fold("decoder.layers.{}.mlp.router.weight", stacked=True)),
+    (f"{LM}.mlp.experts.experts.linear_fc1.weight", Fold(f"{LM}.{{}}.mlp.experts.experts.linear_fc1.weight", stacked=True)),
+    ("vision_model.decoder.deepstack_merger_list.patch_norm.bias", Fold("vision_model.decoder.deepstack_merger_list.{}.patch_norm.bias", stacked=True)),
+    ("vision_model.decoder.deepstack_norm_list.weight", Fold("vision_model.decoder.deepstack_norm_list.{}.weight", stacked=True)),
+    (f"module.{VM}.mlp.linear_fc1.bias", Fold(f"module.{VM}.{{}}.mlp.linear_fc1.bias", stacked=True)),
+    # one key per layer, and what is never stacked
+    (f"{LM}.17.mlp.linear_fc2.weight", Fold(f"{LM}.17.mlp.linear_fc2.weight")),
+    (f"{EXPERTS}.linear_fc2.weight", Fold(f"{EXPERTS}.linear_fc2.weight")),
+    ("vision_model.decoder.deepstack_merger_list.0.encoder.linear_fc1.weight", Fold("vision_model.decoder.deepstack_merger_list.0.encoder.linear_fc1.weight")),
+    ("vision_model.blocks.3.attn.qkv.weight", Fold("vision_model.blocks.3.attn.qkv.weight")),
+    ("vision_model.decoder.final_layernorm.weight", Fold("vision_model.decoder.final_layernorm.weight")),
+    ("image_encoder.encoder.blocks.layers.8.deepstack_layer.layernorm.bias", Fold("image_encoder.encoder.blocks.layers.8.deepstack_layer.layernorm.bias")),
+    ("language_model.output_layer.weight", Fold("language_model.output_layer.weight")),
+    # halves of a gated layer: singleton shards, Megatron-FSDP
+    (f"{LM}.0.mlp.linear_fc1.weight_w", Fold(f"{LM}.0.mlp.linear_fc1.weight", half="w")),
+    (f"{LM}.0.mlp.linear_fc1.weight_v", Fold(f"{LM}.0.mlp.linear_fc1.weight", half="v")),
+    (f"{VM}.mlp.linear_fc1.bias_w", Fold(f"{VM}.{{}}.mlp.linear_fc1.bias", stacked=True, half="w")),
+    (f"{VM}.mlp.linear_fc1.bias_v", Fold(f"{VM}.{{}}.mlp.linear_fc1.bias", stacked=True, half="v")),
+    # experts one by one
+    (f"{EXPERTS}.5.linear_fc1.weight", Fold(f"{EXPERTS}.linear_fc1.weight", expert=5)),
+    (f"{EXPERTS}.5.linear_fc1.weight_w", Fold(f"{EXPERTS}.linear_fc1.weight", expert=5, half="w")),
+    (f"{EXPERTS}.15.linear_fc1.weight_v", Fold(f"{EXPERTS}.linear_fc1.weight", expert=15, half="v")),
+    (f"{LM}.3.mlp.experts.linear_fc1.weight3", Fold(f"{EXPERTS}.linear_fc1.weight", expert=3)),
+    (f"{LM}.3.mlp.experts.linear_fc2.weight127", Fold(f"{EXPERTS}.linear_fc2.weight", expert=127)),
+    (f"{LM}.3.mlp.experts.linear_fc1.weight3_w", Fold(f"{EXPERTS}.linear_fc1.weight", expert=3, half="w")),
+    (f"{LM}.3.mlp.experts.linear_fc1.weight3_v", Fold(f"{EXPERTS}.linear_fc1.weight", expert=3, half="v")),
+    (f"{LM}.3.mlp.experts.local_experts.12.linear_fc2.weight", Fold(f"{EXPERTS}.linear_fc2.weight", expert=12)),
+    (f"{LM}.mlp.experts.experts.2.linear_fc1.weight", Fold(f"{LM}.{{}}.mlp.experts.experts.linear_fc1.weight", stacked=True, expert=2)),
+    # Hugging Face's own experts stay what they are
+    ("language_model.layers.3.mlp.experts.gate_up_proj", Fold("language_model.layers.3.mlp.experts.gate_up_proj")),
+]
+
+
+@pytest.mark.parametrize(("key", "how"), FORMS, ids=[key for key, _ in FORMS])
+def test_fold(key, how):
+    assert fold(key) == how
+
+
+IGNORED = [
+    "optimizer.state.exp_avg.language_model.output_layer.weight",
+    "optimizer.distributed.dp_group_idx_0.gbuf_idx_0",
+    "chained_1.optimizer.state.fp32_param.a",
+    "rng_state/shard_0_1",
+    "rerun_state_machine_state/shard_0_1",
+    f"{LM}.mlp.linear_fc1._extra_state/shard_3_8",
+    f"{LM}.0.self_attention.rotary_emb.inv_freq",
+    f"{LM}.0.mlp.linear_fc1.input_quantizer._amax",
+    f"{LM}.0.mlp.linear_fc1.weight_quantizer._scale",
+    "args",
+    "iteration",
+    "common_state",
+]
+
+
+@pytest.mark.parametrize("name", IGNORED)
+def test_what_is_no_weight(name):
+    assert ignorable(name)
+
+
+@pytest.mark.parametrize("name", [key for key, _ in FORMS] + ["surplus", "vision_model.optimizer_head.weight"])
+def test_what_may_be_one(name):
+    assert not ignorable(name)
+
+
+class File:
+    """Stored tensors whose items are rows of one array, each a number of its own; reads canonical tensors back."""
+
+    def __init__(self):
+        self.stored, self.items = [], []
+
+    def add(self, name, array, boxes=None, dtype="float32"):
+        """A tensor in these chunks, (offsets, lengths) each; None: in one."""
+        spec, chunks = TensorSpec(name, array.shape, dtype), []
+        for offsets, lengths in boxes or [((0,) * array.ndim, array.shape)]:
+            chunks.append(Chunk(offsets, lengths, len(self.items)))
+            self.items.append(array[tuple(slice(o, o + n) for o, n in zip(offsets, lengths, strict=True))].flatten())
+        self.stored.append(Stored(spec, chunks))
+        return self
+
+    def canonical(self):
+        """Every canonical tensor, put together from its chunks, which must tile it."""
+        specs, chunks = canonical(self.stored)
+        assert specs.keys() == chunks.keys() and all(specs[n].name == n for n in specs)
+        return {name: self._whole(spec, chunks[name]) for name, spec in specs.items()}
+
+    def _whole(self, spec, chunks):
+        assert tiling_fault(spec.shape, [(c.offsets, c.lengths) for c in chunks]) is None
+        made = np.full(spec.shape, -1)
+        for c in chunks:
+            strides = c.strides or [int(np.prod(c.lengths[axis + 1 :], dtype=int)) for axis in range(len(c.lengths))]
+            view = np.lib.stride_tricks.as_strided(self.items[c.item][c.start :], c.lengths, [s * 8 for s in strides])
+            made[tuple(slice(o, o + n) for o, n in zip(c.offsets, c.lengths, strict=True))] = view
+        return made
+
+
+def numbers(*shape, start=0):
+    return np.arange(start, start + np.prod(shape, dtype=int)).reshape(shape)
+
+
+def same(found, wanted):
+    assert found.keys() == wanted.keys()
+    for name in wanted:
+        assert np.array_equal(found[name], wanted[name]), name
+
+
+class TestCanonical:
+    def test_stacked_layers_in_chunks_of_one_and_of_several(self):
+        a, b = numbers(4, 6, 2), numbers(4, 3, start=1000)
+        boxes = [((0, 0, 0), (1, 6, 2)), ((1, 0, 0), (2, 4, 2)), ((1, 4, 0), (2, 2, 2)), ((3, 0, 0), (1, 6, 1)), ((3, 0, 1), (1, 6, 1))]
+        file = File().add(f"{LM}.mlp.linear_fc2.weight", a, boxes).add(f"{LM}.norm.weight", b)
+        wanted = {f"{LM}.{i}.mlp.linear_fc2.weight": a[i] for i in range(4)} | {f"{LM}.{i}.norm.weight": b[i] for i in range(4)}
+        same(file.canonical(), wanted)
+
+    def test_halves(self):
+        gate, up = numbers(3, 2), numbers(3, 2, start=100)
+        file = File().add("a.weight_v", up).add("a.weight_w", gate, [((0, 0), (2, 2)), ((2, 0), (1, 2))])
+        file.add("a.bias_w", gate[:, 0]).add("a.bias_v", up[:, 0])
+        same(file.canonical(), {"a.weight": np.concatenate([gate, up]), "a.bias": np.concatenate([gate[:, 0], up[:, 0]])})
+
+    def test_halves_of_stacked_layers(self):
+        gate, up = numbers(2, 3, 2), numbers(2, 3, 2, start=100)
+        file = File().add(f"{VM}.mlp.linear_fc1.weight_w", gate).add(f"{VM}.mlp.linear_fc1.weight_v", up)
+        same(file.canonical(), {f"{VM}.{i}.mlp.linear_fc1.weight": np.concatenate([gate[i], up[i]]) for i in range(2)})
+
+    @pytest.mark.parametrize("spelled", ["experts.experts.{}.linear_fc2.weight", "experts.linear_fc2.weight{}", "experts.local_experts.{}.linear_fc2.weight"])
+    def test_experts_one_by_one_in_any_order(self, spelled):
+        every = numbers(12, 3, 2)
+        file = File()
+        for e in (11, 0, 5, *range(1, 5), *range(6, 11)):
+            file.add(f"{LM}.3.mlp.{spelled.format(e)}", every[e], [((0, 0), (3, 1)), ((0, 1), (3, 1))])
+        same(file.canonical(), {f"{EXPERTS}.linear_fc2.weight": every})
+
+    def test_experts_on_an_axis_stacked_and_not(self):
+        every = numbers(2, 4, 3, 2)
+        boxes = [((i, e, 0, 0), (1, 1, 3, 2)) for i in range(2) for e in range(4)]
+        same(File().add(f"{LM}.mlp.experts.experts.linear_fc1.weight", every, boxes).canonical(), {f"{LM}.{i}.mlp.experts.experts.linear_fc1.weight": every[i] for i in range(2)})
+        same(File().add(f"{EXPERTS}.linear_fc1.weight", every[0]).canonical(), {f"{EXPERTS}.linear_fc1.weight": every[0]})
+
+    @pytest.mark.parametrize("spelled", ["experts.experts.{}.linear_fc1.weight_{}", "experts.linear_fc1.weight{}_{}"])
+    def test_halves_of_experts(self, spelled):
+        gate, up = numbers(3, 4, 2), numbers(3, 4, 2, start=100)
+        file = File()
+        for e in range(3):
+            file.add(f"{LM}.3.mlp.{spelled.format(e, 'v')}", up[e]).add(f"{LM}.3.mlp.{spelled.format(e, 'w')}", gate[e])
+        same(file.canonical(), {f"{EXPERTS}.linear_fc1.weight": np.concatenate([gate, up], axis=1)})
+
+    def test_a_chunk_keeps_start_and_strides(self):
+        """As in a file of one rank, whose expert tensors lie transposed in a larger storage."""
+        array = numbers(3, 4)
+        spec = TensorSpec(f"{LM}.3.mlp.experts.local_experts.0.linear_fc1.weight", (4, 3), "float32")
+        file = File()
+        file.items.append(np.concatenate([np.full(7, -5), array.reshape(-1)]))
+        file.stored.append(Stored(spec, [Chunk((0, 0), (4, 3), 0, 7, (1, 4))]))
+        same(file.canonical(), {f"{EXPERTS}.linear_fc1.weight": array.T[None]})
+
+    def test_strides_of_a_stacked_tensor(self):
+        array = numbers(2, 3, 4)
+        file = File()
+        file.items.append(array.transpose(2, 0, 1).flatten())
+        file.stored.append(Stored(TensorSpec("a.layers.b", (2, 3, 4), "float32"), [Chunk((0, 0, 0), (2, 3, 4), 0, 0, (3, 1, 6))]))
+        same(file.canonical(), {f"a.layers.{i}.b": array[i] for i in range(2)})
+
+    @pytest.mark.parametrize(
+        ("name", "shape", "dtype"),
+        [
+            (f"{EXPERTS}.1.linear_fc2.weight", (3, 3), "float32"),
+            (f"{EXPERTS}.1.linear_fc2.weight", (3, 2, 1), "float32"),
+            (f"{EXPERTS}.1.linear_fc2.weight", (3, 2), "bfloat16"),
+            (f"{EXPERTS}.linear_fc2.weight", (2, 4, 2), "float32"),
+        ],
+    )
+    def test_forms_that_contradict_each_other(self, name, shape, dtype):
+        file = File().add(f"{EXPERTS}.0.linear_fc2.weight", numbers(3, 2)).add(name, numbers(*shape), dtype=dtype)
+        with pytest.raises(CorruptError) as caught:
+            canonical(file.stored)
+        assert caught.value.what.startswith(name) and "does not fit" in caught.value.what and f"the rest of {EXPERTS}.linear_fc2.weight" in caught.value.what
+
+    def test_two_forms_of_one_tensor_overlap(self):
+        file = File().add(f"{LM}.0.a.weight", numbers(3, 2)).add(f"{LM}.a.weight", numbers(1, 3, 2))
+        specs, chunks = canonical(file.stored)
+        assert tiling_fault(specs[f"{LM}.0.a.weight"].shape, [(c.offsets, c.lengths) for c in chunks[f"{LM}.0.a.weight"]]).startswith("overlap")
+
+    def test_a_gate_without_up_leaves_a_gap(self):
+        specs, chunks = canonical(File().add("a.weight_w", numbers(3, 2)).stored)
+        assert tiling_fault(specs["a.weight"].shape, [(c.offsets, c.lengths) for c in chunks["a.weight"]]) == "leave a gap: 6 of 12 elements are there"
+
+    def test_an_expert_missing_leaves_a_gap(self):
+        specs, chunks = canonical(File().add(f"{EXPERTS}.0.linear_fc2.weight", numbers(3, 2)).add(f"{EXPERTS}.2.linear_fc2.weight", numbers(3, 2)).stored)
+        name = f"{EXPERTS}.linear_fc2.weight"
+        assert tiling_fault(specs[name].shape, [(c.offsets, c.lengths) for c in chunks[name]]) == "leave a gap: 12 of 18 elements are there"
+
+    @pytest.mark.parametrize("offset", [-1, 2])
+    def test_a_chunk_outside_the_stack(self, offset):
+        stored = Stored(TensorSpec("a.layers.b", (2, 3), "float32"), [Chunk((offset, 0), (1, 3), 0)])
+        with pytest.raises(CorruptError, match=r"a\.layers\.b: a chunk reaches outside"):
+            canonical([stored])
+
+    def test_a_stack_without_a_layer_axis(self):
+        with pytest.raises(CorruptError, match=r"a\.layers\.b: has no layer axis"):
+            canonical([Stored(TensorSpec("a.layers.b", (), "float32"), [])])
