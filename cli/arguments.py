@@ -48,7 +48,7 @@ Reference = Annotated[
     typer.Option(
         metavar="DIR",
         help="Hugging Face directory, or hub id, with the config.json and tokenizer files of this model. Weights are never fetched. "
-        "Left out: the directory 'huggingface' inside the checkpoint, beside it or one above it.",
+        "Left out: the directory 'huggingface' inside the checkpoint, beside it or one above it; else what the checkpoint itself states and shows.",
         rich_help_panel=MODEL,
     ),
 ]
@@ -118,7 +118,9 @@ TrustReference = Annotated[
         rich_help_panel=TRUST,
     ),
 ]
-Strict = Annotated[bool, typer.Option("--strict", metavar="", help="Refuse NaN and infinite weights instead of counting them.", rich_help_panel=TRUST)]
+Strict = Annotated[
+    bool, typer.Option("--strict", metavar="", help="Refuse NaN and infinite weights, and ranks that disagree, instead of naming them.", rich_help_panel=TRUST)
+]
 DryRun = Annotated[bool, typer.Option("--dry-run", metavar="", help="Recognise, check and plan; write nothing.", rich_help_panel=RUN)]
 Threads = Annotated[
     int | None, typer.Option(parser=parse_positive, metavar="N", help="Threads that move data. Left out: chosen by the number of cores.", rich_help_panel=RUN)

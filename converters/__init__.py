@@ -5,13 +5,28 @@ from __future__ import annotations
 from pathlib import Path
 
 from .errors import VlconvError
-from .options import Hf2McoreOptions, Mcore2HfOptions, VerifyOptions
+from .options import Hf2McoreOptions, Mcore2HfOptions, Mcore2McoreOptions, VerifyOptions
 from .report import Difference, Observer, Report, Silent
 
-__all__ = ["Difference", "Hf2McoreOptions", "Mcore2HfOptions", "Observer", "Report", "Silent", "VerifyOptions", "VlconvError", "hf2mcore", "mcore2hf", "verify"]
+__all__ = [
+    "Difference",
+    "Hf2McoreOptions",
+    "Mcore2HfOptions",
+    "Mcore2McoreOptions",
+    "Observer",
+    "Report",
+    "Silent",
+    "VerifyOptions",
+    "VlconvError",
+    "hf2mcore",
+    "mcore2hf",
+    "mcore2mcore",
+    "verify",
+]
 
 _DEFAULT_MCORE2HF = Mcore2HfOptions()
 _DEFAULT_HF2MCORE = Hf2McoreOptions()
+_DEFAULT_MCORE2MCORE = Mcore2McoreOptions()
 _DEFAULT_VERIFY = VerifyOptions()
 
 
@@ -27,6 +42,13 @@ def hf2mcore(source: Path, target: Path, options: Hf2McoreOptions = _DEFAULT_HF2
     from .convert import hf2mcore
 
     return hf2mcore(source, target, options, observer or Silent())
+
+
+def mcore2mcore(source: Path, target: Path, options: Mcore2McoreOptions = _DEFAULT_MCORE2MCORE, observer: Observer | None = None) -> Report:
+    """Write a Megatron checkpoint's weights in another format, topology or layout; see convert.mcore2mcore."""
+    from .convert import mcore2mcore
+
+    return mcore2mcore(source, target, options, observer or Silent())
 
 
 def verify(a: Path, b: Path | None = None, options: VerifyOptions = _DEFAULT_VERIFY, observer: Observer | None = None) -> Report:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -24,6 +24,25 @@ class Comparison:
     differences: list[Difference]
     tensors: int
     elements: int
+
+
+Work = Callable[[int, Observer, bool], Comparison]
+"""A comparison that is ready to run: threads, who watches, and whether equal values are enough."""
+
+
+def comparing(a: Reader, b: Reader, boxes: Iterable[Box] | None = None) -> Work:
+    """`compare`, ready to run."""
+    return lambda threads, observer, values: compare(a, b, threads, observer, boxes, values=values)
+
+
+def in_turn(*works: Work) -> Work:
+    """Several comparisons of the same tensors as one."""
+
+    def run(threads: int, observer: Observer, values: bool) -> Comparison:
+        found = [work(threads, observer, values) for work in works]
+        return Comparison([d for one in found for d in one.differences], found[0].tensors, sum(one.elements for one in found))
+
+    return run
 
 
 def compare(a: Reader, b: Reader, threads: int, observer: Observer, boxes: Iterable[Box] | None = None, *, values: bool = False) -> Comparison:

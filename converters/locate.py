@@ -33,7 +33,10 @@ def locate(path: Path, holds: Callable[[Path], bool], iteration: int | None = No
     if named is not None:
         found = _candidates(named, holds)
         if not found:
-            raise NotACheckpoint(f"{named}: {'holds no checkpoint' if named.is_dir() else 'is missing'}, though {_why(path, iteration)}", "The save is incomplete, or was pruned.")
+            raise NotACheckpoint(
+                f"{named}: {'holds no checkpoint' if named.is_dir() else 'is missing'}, though {_why(path, iteration)}",
+                "The save is incomplete, or was pruned.",
+            )
     else:
         found = [f for child in _children(path) for f in _candidates(child, holds)]
         if iteration is not None:
@@ -42,13 +45,17 @@ def locate(path: Path, holds: Callable[[Path], bool], iteration: int | None = No
         return found[0]
     if not found:
         asked = f" of iteration {iteration}" if iteration is not None else ""
-        raise NotACheckpoint(f"{path}: no Megatron checkpoint{asked} there", "Looked for .metadata here, in iter_*, release, dist_ckpt, global_step_*, and for a tracker file.")
+        raise NotACheckpoint(
+            f"{path}: no Megatron checkpoint{asked} there", "Looked for .metadata here, in iter_*, release, dist_ckpt, global_step_*, and for a tracker file."
+        )
     listed = "\n".join(f"  {f}" for f in found[:20])
     raise NotACheckpoint(f"{path}: holds several checkpoints:\n{listed}", "Give one of them, or --iteration N.")
 
 
 def _candidates(path: Path, holds: Callable[[Path], bool], depth: int = 2) -> list[Path]:
-    """The checkpoints at `path` or in folders below it that trainers are known to put between."""
+    """The checkpoints at `path` or in folders below it that trainers are known to put between; none where there is no such folder."""
+    if not path.is_dir():
+        return []
     if holds(path):
         return [path]
     if depth == 0:

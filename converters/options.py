@@ -31,7 +31,7 @@ class Mcore2HfOptions:
         hf_names: Qwen2.5-VL's prefixes; the old ones are read by everything.
         overwrite: an existing target is exchanged for the new one at the end.
         dry_run: recognise, check and plan; write nothing.
-        strict: NaN and Inf are refused instead of counted.
+        strict: NaN, infinity and ranks that disagree are refused instead of told.
         threads: None: chosen by the number of cores.
     """
 
@@ -68,7 +68,7 @@ class McoreOutput:
         iteration: write `iter_…` with this number; None: `release`.
         overwrite: an existing target is exchanged for the new one at the end.
         dry_run: recognise, check and plan; write nothing.
-        strict: NaN and Inf are refused instead of counted.
+        strict: NaN, infinity and ranks that disagree are refused instead of told.
         threads: None: chosen by the number of cores.
     """
 
@@ -93,7 +93,7 @@ class McoreOutput:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hf2McoreOptions(McoreOutput):
-    """Options of hf2mcore: those of McoreOutput, and
+    """Options of hf2mcore: those of McoreOutput, and one more.
 
     Attributes:
         experts_form: settles how the source lays out its experts where their shape cannot; None: recognised.

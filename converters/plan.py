@@ -55,7 +55,9 @@ def check_names(have: Mapping[str, TensorSpec], want: Mapping[str, Shape], side:
             lines.append(f"{len(names)} {what}:")
             lines += [f"  {shown(n)}{_near(n, others)}" for n in names[:3]]
             lines += [f"  … and {len(names) - 3} more"] * (len(names) > 3)
-    raise MismatchError(f"{side}: the tensor names are not those of this model\n" + "\n".join(lines), "Is the reference config that of this model, and the layout right?")
+    raise MismatchError(
+        f"{side}: the tensor names are not those of this model\n" + "\n".join(lines), "Is the reference config that of this model, and the layout right?"
+    )
 
 
 def _near(name: str, others: Iterable[str]) -> str:

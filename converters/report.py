@@ -43,7 +43,7 @@ class Report:
             "command": self.command,
             "status": self.status,
             **self.data,
-            "facts": {label: text for label, text in self.facts},
+            "facts": dict(self.facts),
             "warnings": self.warnings,
             "differences": [asdict(d) for d in self.differences],
         }

@@ -17,11 +17,13 @@ class Split(NamedTuple):
         axis: the axis that is cut among the tensor-parallel ranks (for an expert, the expert-tensor-parallel ones); None: every rank has all of it.
         gated: the axis holds [gate; up], and a rank has its part of either.
         expert: axis 0 counts experts, which are dealt out among the expert-parallel ranks.
+        tower: it belongs to a tower that may be cut by a tensor parallel size of its own.
     """
 
     axis: int | None = None
     gated: bool = False
     expert: bool = False
+    tower: bool = False
 
 
 REPLICATED = Split()

@@ -203,7 +203,9 @@ def mapped_table(layout: Layout, config: ModelConfig, rows: int) -> Table:
     mapping = table(layout.rules(config, rows))
     prove(mapping)
     if mapping.right() != MODELS[config.model_type].hf_tensors(config):
-        raise MismatchError(f"layout {layout.name} does not map every tensor of this {config.model_type}", "This is a fault of vlconv: please report it with the config.json.")
+        raise MismatchError(
+            f"layout {layout.name} does not map every tensor of this {config.model_type}", "This is a fault of vlconv: please report it with the config.json."
+        )
     return mapping
 
 

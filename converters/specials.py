@@ -1,6 +1,7 @@
 """NaN and infinite numbers, counted on the way.
 
-Of every block two maxima are taken, of its bits as unsigned and as signed integers: only a special number reaches the bits of infinity in either. Only where one does is anything counted.
+Of every block two maxima are taken, of its bits as unsigned and as signed integers: only a special number reaches the bits of infinity in either.
+Only where one does is anything counted.
 """
 
 from __future__ import annotations

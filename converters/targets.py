@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from .errors import MismatchError, UnsupportedError
+from .config.megatron_args import args_to_write
+from .errors import MismatchError
 from .formats.files import OutFile
 from .formats.keys import LISTS
 from .formats.legacy_write import LegacyModel, plan_legacy
 from .formats.torch_dist_write import plan_torch_dist
-from .layouts import LAYOUTS
 from .layouts.layout import Layout
 from .layouts.splits import split_of
 from .locate import TRACKER
-from .config.megatron_args import args_to_write
 from .models.config import ModelConfig
 from .options import McoreOutput
 from .sharding import Topology
@@ -31,7 +30,10 @@ def rows_to_write(config: ModelConfig, output: McoreOutput) -> int:
     tp = output.tensor_model_parallel_size
     rows = padded(config.text.vocab, (output.make_vocab_size_divisible_by or 1) * (tp if output.make_vocab_size_divisible_by else 1))
     if rows % tp:
-        raise MismatchError(f"a vocabulary of {rows} rows does not divide by tensor parallel size {tp}", "Give --make-vocab-size-divisible-by N, as the trainer has it: it pads to a multiple of N x TP.")
+        raise MismatchError(
+            f"a vocabulary of {rows} rows does not divide by tensor parallel size {tp}",
+            "Give --make-vocab-size-divisible-by N, as the trainer has it: it pads to a multiple of N x TP.",
+        )
     return rows
 
 
@@ -62,15 +64,9 @@ def topology_of(output: McoreOutput) -> Topology:
     return topology
 
 
-def check_format(layout: Layout, output: McoreOutput) -> None:
-    """Refuse a format that the layout's trainers do not read, by name."""
-    if output.format not in layout.writes:
-        fitting = ", ".join(other.name for other in LAYOUTS.values() if output.format in other.writes)
-        known = f"{layout.name} is written as {' and '.join(layout.writes)}" if layout.writes else f"{layout.name} is read only"
-        raise UnsupportedError(f"layout {layout.name} ({layout.trainers}) is not written as --format {output.format}: its trainers do not read that", f"{known}; as {output.format} there are: {fitting}.")
-
-
-def mcore_files(specs: Mapping[str, TensorSpec], config: ModelConfig, hf_config: Mapping[str, Any], layout: Layout, output: McoreOutput) -> tuple[list[OutFile], str]:
+def mcore_files(
+    specs: Mapping[str, TensorSpec], config: ModelConfig, hf_config: Mapping[str, Any], layout: Layout, output: McoreOutput
+) -> tuple[list[OutFile], str]:
     """All files of a checkpoint with its tracker, and the folder that the tracker names.
 
     Args:
@@ -81,9 +77,8 @@ def mcore_files(specs: Mapping[str, TensorSpec], config: ModelConfig, hf_config:
         output: format, topology and iteration.
 
     Raises:
-        MismatchError, UnsupportedError: a topology or format that cannot be.
+        MismatchError: a topology that cannot be.
     """
-    check_format(layout, output)
     topology = topology_of(output)
     word = "release" if output.iteration is None else str(output.iteration)
     folder = "release" if output.iteration is None else f"iter_{output.iteration:07d}"
@@ -97,7 +92,9 @@ def mcore_files(specs: Mapping[str, TensorSpec], config: ModelConfig, hf_config:
     return [*files, OutFile(TRACKER, len(word), literals=[(0, word.encode())])], folder
 
 
-def _legacy(specs: Mapping[str, TensorSpec], config: ModelConfig, hf_config: Mapping[str, Any], layout: Layout, output: McoreOutput, topology: Topology) -> LegacyModel:
+def _legacy(
+    specs: Mapping[str, TensorSpec], config: ModelConfig, hf_config: Mapping[str, Any], layout: Layout, output: McoreOutput, topology: Topology
+) -> LegacyModel:
     rows = rows_to_write(config, output)
     dtype = max((s.dtype for s in specs.values()), key=lambda d: sum(s.nbytes for s in specs.values() if s.dtype == d))
     return LegacyModel(

@@ -12,9 +12,11 @@ from .config.reference import Reference, SideFiles
 from .errors import shown, sized
 from .formats.chunks import ChunkReader
 from .formats.files import OutFile
+from .layouts.layout import Layout
 from .models import Tie
 from .models.config import ModelConfig
 from .models.hf_dialects import Dialect
+from .options import McoreOutput
 from .report import Report
 from .sides import HfSide, McoreSide
 from .specials import Specials
@@ -118,7 +120,11 @@ def describe_output(report: Report, target: Path, reader: Reader, files: Sequenc
     report.fact(
         "output",
         f"{target}: {len(reader.specs)} tensors, {elements:,} elements, {sized(nbytes)} in {len(files)} files",
-        **{"target": str(target), "tensors": len(reader.specs), "parameters": elements, "bytes": nbytes, "files": names},
+        target=str(target),
+        tensors=len(reader.specs),
+        parameters=elements,
+        bytes=nbytes,
+        files=names,
     )
     memory = threads * (2 * WINDOW + (4 << 20))
     report.fact("needs", f"{sized(nbytes)} of disk, about {sized(memory)} of buffers", disk=nbytes, memory=memory)
@@ -127,6 +133,26 @@ def describe_output(report: Report, target: Path, reader: Reader, files: Sequenc
 
 def _elements(specs: Mapping[str, TensorSpec]) -> int:
     return sum(prod(spec.shape) for spec in specs.values())
+
+
+def describe_target(report: Report, layout: Layout, output: McoreOutput, padding: int, rows: int) -> None:
+    """What kind of Megatron checkpoint will be written."""
+    sizes = {
+        "TP": output.tensor_model_parallel_size,
+        "PP": output.pipeline_model_parallel_size,
+        "VPP": output.virtual_pipeline_model_parallel_size,
+        "EP": output.expert_model_parallel_size,
+        "ETP": output.expert_tensor_parallel_size or output.tensor_model_parallel_size,
+    }
+    shape = ", ".join(f"{name} {size}" for name, size in sizes.items()) if output.format == "torch" else "for any topology"
+    report.fact(
+        "written as",
+        f"{output.format}, {shape}, layout {layout.name} ({layout.trainers})",
+        target_format=output.format,
+        target_layout=layout.name,
+        target_topology=sizes,
+    )
+    report.fact("rows written", f"{rows} of embedding and output layer, {padding} of them padding (zeros)", target_padding_rows=padding, target_rows=rows)
 
 
 def describe_side_files(report: Report, beside: SideFiles) -> None:
@@ -161,7 +187,9 @@ def describe_written(report: Report, files: Sequence[OutFile], copied: int, seco
     report.fact(
         "written",
         f"{sized(nbytes)} in {len(files)} files, {weights} of them with weights, and {copied} copied, in {seconds:.1f} s ({rate}/s)",
-        **{"seconds": round(seconds, 3), "weight_files": weights, "copied_files": copied},
+        seconds=round(seconds, 3),
+        weight_files=weights,
+        copied_files=copied,
     )
 
 
@@ -172,5 +200,7 @@ def describe_comparison(report: Report, found: Comparison, seconds: float) -> No
     report.fact(
         "compared",
         f"{found.tensors} tensors, {found.elements:,} elements in {seconds:.1f} s: {verdict}",
-        **{"tensors": found.tensors, "elements": found.elements, "seconds": round(seconds, 3)},
+        tensors=found.tensors,
+        elements=found.elements,
+        seconds=round(seconds, 3),
     )

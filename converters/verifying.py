@@ -2,29 +2,26 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 
-from .compare import Comparison, compare
-from .convert import hf2mcore, mcore2hf, threads_of
+from .compare import Comparison, Work, comparing, in_turn
 from .errors import NotComparable, VlconvError
 from .formats import hf
-from .layouts import DEFAULTS, named
-from .options import Hf2McoreOptions, Mcore2HfOptions, VerifyOptions
-from .plan import Mapped
-from .report import Observer, Report, Silent
-from .rules import Table
-from .sides import HfSide, McoreSide, from_hf, mapped_table, open_hf_side, open_mcore_side
+from .options import VerifyOptions
+from .report import Observer, Report
+from .round_trip import round_trip
+from .running import threads_of
+from .sides import HfSide, McoreSide, open_hf_side, open_mcore_side
 from .tell import describe_comparison, describe_hf, describe_mcore
 from .tensors import Box, Reader
-from .witness import MegatronCore, Transformers, open_witness
+from .witness import open_witness
 
 Side = HfSide | McoreSide
-Work = Callable[[int, Observer, bool], Comparison]
-"""A comparison that is ready to run: threads, who watches, and whether equal values are enough."""
+
+TOLD = ("source", "layout", "config from", "vocabulary", "overridden", "not provable")
+"""What is said of either side of a pair."""
 
 
 def verify(a: Path, b: Path | None, options: VerifyOptions, observer: Observer) -> Report:
@@ -53,7 +50,7 @@ def _verify(a: Path, b: Path | None, options: VerifyOptions, observer: Observer)
     if b is None:
         side = open_side(a, options, 0)
         _describe(report, side)
-        work: Work = _witness(report, side, options) if options.witness else _round_trip(report, side, options)
+        work = _witness(report, side, options) if options.witness else round_trip(report, side, options)
     else:
         if options.witness or options.on_disk:
             raise NotComparable("a witness and --on-disk go with one checkpoint", "Leave B out.")
@@ -66,16 +63,6 @@ def _verify(a: Path, b: Path | None, options: VerifyOptions, observer: Observer)
     describe = describe_comparison if found.elements else _describe_names
     describe(report, found, time.monotonic() - begin)
     return report
-
-
-class _Work:
-    """Two readers, and which boxes count."""
-
-    def __init__(self, a: Reader, b: Reader, boxes: list[Box] | None = None) -> None:
-        self.a, self.b, self.boxes = a, b, boxes
-
-    def __call__(self, threads: int, observer: Observer, values: bool) -> Comparison:
-        return compare(self.a, self.b, threads, observer, self.boxes, values=values)
 
 
 def open_side(path: Path, options: VerifyOptions, number: int, beside: Path | None = None) -> Side:
@@ -116,27 +103,15 @@ def _pair(report: Report, a: Side, b: Side) -> Work:
     for name, side in (("A", a), ("B", b)):
         part = Report("verify", "")
         _describe(part, side)
-        report.facts += [(f"{name} {label}", text) for label, text in part.facts if label in ("source", "layout", "config from", "vocabulary", "overridden", "not provable")]
+        report.facts += [(f"{name} {label}", text) for label, text in part.facts if label in TOLD]
         report.data[name.lower()] = part.data
         report.warnings += [f"{name}: {w}" for w in part.warnings]
     if a.model.model_type != b.model.model_type:
         raise NotComparable(f"A is a {a.model.model_type}, B a {b.model.model_type}", "Only two copies of one model can be compared.")
-    return _Pair(a, b)
-
-
-class _Pair:
-    """Two sides under their Hugging Face names and, where both are Megatron's and padded, their common padding rows."""
-
-    def __init__(self, a: Side, b: Side) -> None:
-        self.a, self.b = a, b
-
-    def __call__(self, threads: int, observer: Observer, values: bool) -> Comparison:
-        found = compare(_as_hf(self.a), _as_hf(self.b), threads, observer, values=values)
-        if isinstance(self.a, McoreSide) and isinstance(self.b, McoreSide) and self.a.layout.name == self.b.layout.name:
-            boxes = list(_common(self.a.table.pads, self.b.table.pads))
-            padding = compare(self.a.reader, self.b.reader, threads, Silent(), boxes, values=values)
-            return Comparison([*found.differences, *padding.differences], found.tensors, found.elements + padding.elements)
-        return found
+    works = [comparing(_as_hf(a), _as_hf(b))]
+    if isinstance(a, McoreSide) and isinstance(b, McoreSide) and a.layout.name == b.layout.name:
+        works.append(comparing(a.reader, b.reader, list(_common(a.table.pads, b.table.pads))))
+    return in_turn(*works)
 
 
 def _common(ours: Iterable[Box], theirs: Iterable[Box]) -> Iterable[Box]:
@@ -149,60 +124,6 @@ def _common(ours: Iterable[Box], theirs: Iterable[Box]) -> Iterable[Box]:
 
 def _as_hf(side: Side) -> Reader:
     return side.as_hf if isinstance(side, McoreSide) else side.reader
-
-
-def _round_trip(report: Report, side: Side, options: VerifyOptions) -> Work:
-    where = "on disk" if options.on_disk else "in memory"
-    report.fact("round trip", f"through the other side and back, {where}", round_trip=where)
-    report.fact(
-        "not proven",
-        "that the layout is right: both ways share one table, so a wrong order would come back equal. --witness, and the forward passes in vlconv's tests, are what shows that",
-    )
-    if options.on_disk:
-        return _OnDisk(side, options.on_disk, options.make_vocab_size_divisible_by)
-    if isinstance(side, McoreSide):
-        return _Work(side.reader, from_hf(side.as_hf, side.table), list(unpadded(side.table)))
-    mapping = mapped_table(named(DEFAULTS[side.config.model_type]), side.config, side.config.text.vocab)
-    return _Work(side.reader, Mapped(from_hf(side.reader, mapping), mapping.copies))
-
-
-def unpadded(mapping: Table) -> Iterable[Box]:
-    """Every left tensor's box without its padding rows."""
-    rows = {box.name: box.offsets[0] for box in mapping.pads}
-    for name, shape in mapping.left().items():
-        yield Box(name, (0,) * len(shape), (rows.get(name, shape[0]), *shape[1:]) if shape else shape)
-
-
-class _OnDisk:
-    """The round trip with both outputs really written, in a folder that is removed afterwards."""
-
-    def __init__(self, side: Side, place: Path, divisor: int | None) -> None:
-        self.side, self.place, self.divisor = side, place, divisor
-
-    def __call__(self, threads: int, observer: Observer, values: bool) -> Comparison:
-        folder = Path(tempfile.mkdtemp(prefix="vlconv-verify-", dir=self.place))
-        try:
-            return self._there_and_back(folder, threads, observer)
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
-
-    def _there_and_back(self, folder: Path, threads: int, observer: Observer) -> Comparison:
-        side = self.side
-        there, back = Mcore2HfOptions(threads=threads), Hf2McoreOptions(threads=threads)
-        if isinstance(side, HfSide):
-            hf2mcore(side.directory, folder / "mcore", back, observer)
-            mcore2hf(folder / "mcore", folder / "hf", there, observer)
-            return compare(side.reader, open_hf_side(folder / "hf").reader, threads, observer)
-        mcore2hf(side.directory, folder / "hf", _same_source(side, self.divisor), observer)
-        hf2mcore(folder / "hf", folder / "mcore", Hf2McoreOptions(threads=threads, layout=side.layout.name), observer)
-        again = open_mcore_side(folder / "mcore")
-        return compare(side.reader, again.reader, threads, observer, list(unpadded(side.table)))
-
-
-def _same_source(side: McoreSide, divisor: int | None) -> Mcore2HfOptions:
-    """Options that open the same side again."""
-    where = str(side.reference.directory) if side.reference.directory else None
-    return Mcore2HfOptions(reference=where, layout=side.layout.name, trust_reference=True, make_vocab_size_divisible_by=divisor)
 
 
 def _witness(report: Report, side: Side, options: VerifyOptions) -> Work:

@@ -34,7 +34,7 @@ class MegatronCore:
             witness_version=version,
             witness_elements=True,
         )
-        report.fact("proves", "that keys, shapes, chunks and bytes are read as megatron-core reads them, padding rows included")
+        report.fact("checks", "that keys, shapes, chunks and bytes are read as megatron-core reads them, padding rows included")
         report.fact(
             "not proven",
             "that the layout is right: which rows are which Hugging Face weights does not show in the files. The forward passes in vlconv's tests show that",
@@ -58,8 +58,8 @@ class Transformers:
         self.side = side
         self.version = foreign.version(witness_transformers.LIBRARY)
         dtypes = {spec.dtype for spec in side.reader.specs.values()}
-        self.dtype = dtypes.pop() if len(dtypes) == 1 else "float64" if "float64" in dtypes else "float32"
-        self.widened = bool(dtypes)
+        self.widened = len(dtypes) > 1
+        self.dtype = "float64" if "float64" in dtypes else "float32" if self.widened else min(dtypes)
         assert self.dtype in FLOATS
         need, free = witness_transformers.memory_needed(side.reader.specs, ITEMSIZE[self.dtype]), witness_transformers.free_memory()
         self.loads = need <= free
@@ -83,7 +83,7 @@ class Transformers:
             memory_free=free,
         )
         elements = ", and that vlconv reads the same numbers" if self.loads else ""
-        report.fact("proves", f"that the directory holds all that {name} wants of it, under the right names and in the right shapes{elements}")
+        report.fact("checks", f"that the directory holds all that {name} wants of it, under the right names and in the right shapes{elements}")
         report.fact("not proven", "that the weights are the right ones under their names: compare with the checkpoint they were made from")
 
     def __call__(self, threads: int, observer: Observer, values: bool) -> Comparison:

@@ -70,7 +70,7 @@ class TestText:
     @pytest.mark.parametrize("name", ["dense", "moe", "2.5"])
     def test_mcore2hf(self, tmp_path: Path, name: str) -> None:
         config = CONFIGS[name]
-        source = save(tmp_path / "mcore", config, random_weights(config), Topology(tp=2), args=False)
+        source = save(tmp_path / "mcore", config, random_weights(config), Topology(), args=False)
         mcore2hf(source, tmp_path / "hf", Mcore2HfOptions(reference=str(write_reference(tmp_path / "reference", config))))
         theirs = mcore_text_logits(dcp.unstacked(dcp.load(source)), config, ids(config))
         assert gap(theirs, hf_text_logits(read_hf(tmp_path / "hf"), config, ids(config))) < SAME
@@ -113,7 +113,7 @@ class TestVision:
     @pytest.mark.parametrize("name", TOWERS)
     def test_mcore2hf(self, tmp_path: Path, name: str) -> None:
         config = TOWERS[name]
-        source = save(tmp_path / "mcore", config, random_weights(config), Topology(tp=2), args=False)
+        source = save(tmp_path / "mcore", config, random_weights(config), Topology(), args=False)
         mcore2hf(source, tmp_path / "hf", Mcore2HfOptions(reference=str(write_reference(tmp_path / "reference", config))))
         theirs = mcore_vision_block(dcp.unstacked(dcp.load(source)), config, 1, patches(config))
         assert gap(theirs, hf_vision_block(read_hf(tmp_path / "hf"), config, 1, patches(config))) < SAME

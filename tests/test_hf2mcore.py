@@ -76,7 +76,7 @@ class TestLoadedByMegatronCore:
             (256, Topology(tp=2, pp=2), True),
             (512, Topology(tp=4), True),
             (256, Topology(tp=4), True),  # 256 rows into a model of 512
-            (256, Topology(tp=2), False),  # and into one of 248
+            (256, Topology(), False),  # and into one of 248
         ],
         ids=str,
     )
@@ -102,18 +102,18 @@ class TestLoadedByMegatronCore:
         hf = random_hf_tensors(CONFIGS["moe"], float32=["*.mlp.gate.weight", "model.language_model.norm.weight"])
         written(tmp_path, CONFIGS["moe"], hf)
         # load_and_compare gives the model's parameters the dtypes of `hf`, and compares dtypes too.
-        assert load_and_compare(tmp_path / "mcore" / "release", CONFIGS["moe"], hf, Topology(tp=2, ep=2)) == []
+        assert load_and_compare(tmp_path / "mcore" / "release", CONFIGS["moe"], hf, Topology(ep=2)) == []
 
     def test_cast_to_float32(self, tmp_path: Path) -> None:
         hf = random_hf_tensors(CONFIGS["tied"])
         written(tmp_path, CONFIGS["tied"], hf, dtype="float32")
-        assert load_and_compare(tmp_path / "mcore" / "release", CONFIGS["tied"], {n: t.float() for n, t in hf.items()}, Topology(tp=2)) == []
+        assert load_and_compare(tmp_path / "mcore" / "release", CONFIGS["tied"], {n: t.float() for n, t in hf.items()}, Topology()) == []
 
     def test_no_bit_pattern_is_touched(self, tmp_path: Path) -> None:
         generator = torch.Generator().manual_seed(0)
         hf = {n: torch.randint(-(2**15), 2**15, t.shape, generator=generator).short().view(torch.bfloat16) for n, t in random_hf_tensors(tiny()).items()}
         written(tmp_path, tiny(), hf)
-        assert load_and_compare(tmp_path / "mcore" / "release", tiny(), hf, Topology(tp=2)) == []
+        assert load_and_compare(tmp_path / "mcore" / "release", tiny(), hf, Topology()) == []
 
 
 def test_layers_of_different_dtypes_are_refused(tmp_path: Path) -> None:

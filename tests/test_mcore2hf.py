@@ -77,6 +77,22 @@ def converted(tmp_path: Path, source: Path, config: ModelConfig, **options: Any)
     return read_hf(tmp_path / "hf"), report
 
 
+@pytest.fixture(scope="module")
+def trained_with_280_rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint without args whose vocabulary is larger than the reference's 248."""
+    return save(tmp_path_factory.mktemp("rows") / "ckpt", tiny(vocab=280), random_hf_tensors(tiny(vocab=280)), Topology(), args=False)
+
+
+@pytest.fixture(scope="module")
+def verl(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of verl's: the folder above its steps."""
+    run = tmp_path_factory.mktemp("verl")
+    actor = run / "global_step_5" / "actor"
+    save(actor / "dist_ckpt", tiny(), random_hf_tensors(tiny()), Topology(tp=2), args=False)
+    write_reference(actor / "huggingface", tiny())
+    return run
+
+
 def comes_back(tmp_path: Path, config: ModelConfig, topology: Topology, form: Form = "stacked", **how: Any) -> Report:
     """Save, convert, compare every tensor."""
     hf = random_hf_tensors(config)
@@ -109,7 +125,7 @@ def holds(tmp_path: Path, case: Case) -> None:
     assert report.data["ignored"].keys() == {"optimizer", "rng_state", "_extra_state"}
 
 
-@pytest.mark.parametrize("topology", [Topology(tp=2, pp=2, first=1), Topology(pp=2, last=1), Topology(pp=3, vpp=1, first=1, last=2)], ids=str)
+@pytest.mark.parametrize("topology", [Topology(tp=2, pp=2, first=1), Topology(pp=3, first=2, last=1)], ids=str)
 def test_uneven_stages(tmp_path: Path, topology: Topology) -> None:
     comes_back(tmp_path, tiny(), topology)
 
@@ -144,15 +160,15 @@ def test_experts(tmp_path: Path, case: str) -> None:
     comes_back(tmp_path, tiny(moe=True), topology, form, **how)
 
 
-@pytest.mark.parametrize(("form", "how"), [("stacked", {}), ("singleton", {}), ("stacked", {"spec": "local"})])
+@pytest.mark.parametrize(("form", "how"), [("stacked", {}), ("singleton", {"grouped": False}), ("stacked", {"spec": "local"})])
 def test_experts_beside_dense_layers(tmp_path: Path, form: Form, how: dict[str, Any]) -> None:
-    comes_back(tmp_path, tiny(moe=True, dense_layers=[0, 2]), Topology(tp=2, ep=2), form, **how)
+    comes_back(tmp_path, tiny(moe=True, dense_layers=[0, 2]), Topology(tp=2, ep=2, etp=1), form, **how)
 
 
 def test_each_expert_by_itself(tmp_path: Path) -> None:
     config = tiny(moe=True)
     hf = random_hf_tensors(config)
-    source = save(tmp_path / "ckpt", config, hf, Topology(tp=2, ep=2))
+    source = save(tmp_path / "ckpt", config, hf, Topology())
     found, _ = converted(tmp_path, source, config, experts="per-expert")
     for layer in range(config.text.layers):
         at = f"model.language_model.layers.{layer}.mlp.experts"
@@ -195,14 +211,14 @@ class TestValues:
         """Every kind of NaN, both zeros and infinities pass as they are."""
         config, generator = tiny(), torch.Generator().manual_seed(0)
         hf = {name: torch.randint(-(2**15), 2**15, t.shape, generator=generator).short().view(torch.bfloat16) for name, t in random_hf_tensors(config).items()}
-        found, _ = converted(tmp_path, save(tmp_path / "ckpt", config, hf, Topology(tp=2)), config)
+        found, _ = converted(tmp_path, save(tmp_path / "ckpt", config, hf, Topology()), config)
         assert any(tensor.isnan().any() for tensor in found.values())
         assert differing(found, hf) == []
 
     def test_float32_among_bfloat16_stays(self, tmp_path: Path) -> None:
         config = tiny(moe=True)
         hf = random_hf_tensors(config, float32=["*.mlp.gate.weight", "model.language_model.norm.weight"])
-        found, report = converted(tmp_path, save(tmp_path / "ckpt", config, hf, Topology(tp=2, pp=2, ep=2)), config)
+        found, report = converted(tmp_path, save(tmp_path / "ckpt", config, hf, Topology(tp=2, ep=2, etp=1)), config)
         assert differing(found, hf) == []
         assert found["model.language_model.layers.3.mlp.gate.weight"].dtype == torch.float32
         assert report.data["dtypes"] == {"bfloat16": len(whole(config, hf)) - 5, "float32": 5}
@@ -211,14 +227,14 @@ class TestValues:
     @pytest.mark.parametrize("dtype", ["float16", "float32"])
     def test_cast(self, tmp_path: Path, dtype: str) -> None:
         hf = random_hf_tensors(tiny(), scale=1e-5)  # reaches float16's subnormal numbers
-        found, _ = converted(tmp_path, save(tmp_path / "ckpt", tiny(), hf, Topology(tp=2)), tiny(), dtype=dtype)
+        found, _ = converted(tmp_path, save(tmp_path / "ckpt", tiny(), hf, Topology()), tiny(), dtype=dtype)
         # numpy rounds, not torch: a second opinion.
         assert differing(found, {name: torch.from_numpy(tensor.float().numpy().astype(getattr(np, dtype))) for name, tensor in hf.items()}) == []
         assert config_of(tmp_path)["dtype"] == dtype
 
     def test_cast_makes_mixed_dtypes_one(self, tmp_path: Path) -> None:
         hf = random_hf_tensors(tiny(), float32=["*.q_norm.weight", "lm_head.weight"])
-        found, report = converted(tmp_path, save(tmp_path / "ckpt", tiny(), hf, Topology(tp=2)), tiny(), dtype="bfloat16")
+        found, report = converted(tmp_path, save(tmp_path / "ckpt", tiny(), hf, Topology()), tiny(), dtype="bfloat16")
         assert differing(found, {name: nearest_even(tensor) for name, tensor in hf.items()}) == []
         assert report.data["dtypes"]["float32"] == 5
 
@@ -251,9 +267,9 @@ class TestPadding:
         report = comes_back(tmp_path, tiny(tied=True), Topology(tp=4), padded=True, args=False)
         assert report.data["padding_because"] == "Megatron-LM's padding: 248 rounded up to a multiple of 128 x 4"
 
-    def test_as_the_user_says(self, tmp_path: Path) -> None:
-        hf, source = self.trained_with_280_rows(tmp_path)
-        found, report = converted(tmp_path, source, tiny(), make_vocab_size_divisible_by=56)
+    def test_as_the_user_says(self, tmp_path: Path, trained_with_280_rows: Path) -> None:
+        hf = random_hf_tensors(tiny(vocab=280))
+        found, report = converted(tmp_path, trained_with_280_rows, tiny(), make_vocab_size_divisible_by=56)
         for name in ("model.language_model.embed_tokens.weight", "lm_head.weight"):
             hf[name] = hf[name][:248]
         assert differing(found, hf) == []
@@ -261,17 +277,15 @@ class TestPadding:
         assert report.data["padding_because"] == "--make-vocab-size-divisible-by: 248 rounded up to a multiple of 56"
 
     @pytest.mark.parametrize("divisor", [None, 48])
-    def test_unexplained_rows_are_not_cut(self, tmp_path: Path, divisor: int | None) -> None:
-        _, source = self.trained_with_280_rows(tmp_path)
+    def test_unexplained_rows_are_not_cut(self, tmp_path: Path, trained_with_280_rows: Path, divisor: int | None) -> None:
         with pytest.raises(MismatchError, match=r"280 rows, vocab_size .* is 248, and no usual padding explains") as refused:
-            converted(tmp_path, source, tiny(), make_vocab_size_divisible_by=divisor)
+            converted(tmp_path, trained_with_280_rows, tiny(), make_vocab_size_divisible_by=divisor)
         assert "--make-vocab-size-divisible-by" in refused.value.hint
         assert not (tmp_path / "hf").exists()
 
-    def test_too_few_rows_are_refused(self, tmp_path: Path) -> None:
-        _, source = self.trained_with_280_rows(tmp_path)
+    def test_too_few_rows_are_refused(self, tmp_path: Path, trained_with_280_rows: Path) -> None:
         with pytest.raises(MismatchError, match=r"280 rows, vocab_size .* is 300"):
-            converted(tmp_path, source, tiny(vocab=300))
+            converted(tmp_path, trained_with_280_rows, tiny(vocab=300))
 
     def test_args_of_another_vocabulary_are_refused(self, tmp_path: Path) -> None:
         hf = random_hf_tensors(tiny())
@@ -279,30 +293,25 @@ class TestPadding:
         with pytest.raises(MismatchError, match="vocab_size"):  # 256 rows would pass for padding
             converted(tmp_path, source, tiny(vocab=250))
 
-    def trained_with_280_rows(self, tmp_path: Path) -> tuple[dict[str, torch.Tensor], Path]:
-        config = tiny(vocab=280)
-        hf = random_hf_tensors(config)
-        return hf, save(tmp_path / "ckpt", config, hf, Topology(), args=False)
-
 
 class TestDirectories:
     """Where the checkpoint lies, and what lies beside it."""
 
     def test_areal_states_nothing(self, tmp_path: Path) -> None:
-        report = comes_back(tmp_path, tiny(), Topology(tp=2), args=False)
+        report = comes_back(tmp_path, tiny(), Topology(), args=False)
         assert "agrees_with" not in report.data
         assert {"text_config.rope_theta", "text_config.rms_norm_eps", "vision_config.num_heads"} <= set(report.data["not_provable"])
 
     def test_args_prove_what_they_state(self, tmp_path: Path) -> None:
-        report = comes_back(tmp_path, tiny(), Topology(tp=2))
+        report = comes_back(tmp_path, tiny(), Topology())
         assert report.data["agrees_with"] == ["the checkpoint's args"]
         assert not {"text_config.rope_theta", "text_config.rms_norm_eps"} & set(report.data["not_provable"])
         assert "vision_config.num_heads" in report.data["not_provable"]
 
     def test_megatron_lm_tracker(self, tmp_path: Path) -> None:
         old, new = random_hf_tensors(tiny(), seed=1), random_hf_tensors(tiny(), seed=2)
-        save(tmp_path / "ckpt", tiny(), old, Topology(tp=2), iteration=10)
-        save(tmp_path / "ckpt", tiny(), new, Topology(pp=2), iteration=20)
+        save(tmp_path / "ckpt", tiny(), old, Topology(), iteration=10)
+        save(tmp_path / "ckpt", tiny(), new, Topology(), iteration=20)
         found, report = converted(tmp_path, tmp_path / "ckpt", tiny())
         assert differing(found, new) == []
         assert report.data["source"].endswith("iter_0000020")
@@ -319,15 +328,11 @@ class TestDirectories:
         found, _ = converted(tmp_path, tmp_path / "ckpt", tiny(), iteration=20)
         assert differing(found, random_hf_tensors(tiny(), seed=20)) == []
 
-    @pytest.mark.parametrize("given", ["run", "run/global_step_5", "run/global_step_5/actor", "run/global_step_5/actor/dist_ckpt"])
-    def test_verl(self, tmp_path: Path, given: str) -> None:
-        actor = tmp_path / "run" / "global_step_5" / "actor"
-        hf = random_hf_tensors(tiny())
-        save(actor / "dist_ckpt", tiny(), hf, Topology(tp=2), args=False)
-        write_reference(actor / "huggingface", tiny())
-        report = mcore2hf(tmp_path / given, tmp_path / "hf")
-        assert differing(read_hf(tmp_path / "hf"), hf) == []
-        assert report.data["reference"] == str(actor / "huggingface")
+    @pytest.mark.parametrize("given", [".", "global_step_5", "global_step_5/actor", "global_step_5/actor/dist_ckpt"])
+    def test_verl(self, tmp_path: Path, verl: Path, given: str) -> None:
+        report = mcore2hf(verl / given, tmp_path / "hf")
+        assert differing(read_hf(tmp_path / "hf"), random_hf_tensors(tiny())) == []
+        assert report.data["reference"] == str(verl / "global_step_5" / "actor" / "huggingface")
         assert report.data["reference_because"] == "../huggingface beside the checkpoint"
 
     def test_files_beside_the_weights(self, tmp_path: Path) -> None:
@@ -342,7 +347,7 @@ class TestDirectories:
 
     def test_shards_and_their_index(self, tmp_path: Path) -> None:
         hf = random_hf_tensors(tiny())
-        found, report = converted(tmp_path, save(tmp_path / "ckpt", tiny(), hf, Topology(tp=2)), tiny(), max_shard_size=100_000)
+        found, report = converted(tmp_path, save(tmp_path / "ckpt", tiny(), hf, Topology()), tiny(), max_shard_size=100_000)
         assert differing(found, hf) == []
         index = json.loads((tmp_path / "hf" / "model.safetensors.index.json").read_text())
         sizes = {file: 0 for file in report.data["files"] if file.endswith(".safetensors")}

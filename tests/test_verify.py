@@ -39,6 +39,21 @@ def tree(path: Path) -> dict[str, int]:
     return {str(p.relative_to(path)): p.stat().st_mtime_ns if p.is_file() else 0 for p in path.rglob("*")}
 
 
+@pytest.fixture(scope="module")
+def shelf(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """By the name of a config, a folder with `mcore`, padded, and `huggingface`, a whole model of the same tensors. To be read only."""
+    root = tmp_path_factory.mktemp("shelf")
+
+    def folder(name: str) -> Path:
+        if not (root / name).exists():
+            config, hf = CONFIGS[name], random_hf_tensors(CONFIGS[name])
+            write_hf(root / name / "huggingface", config, hf)
+            save(root / name / "mcore", config, hf, Topology(tp=2), padded=True)
+        return root / name
+
+    return folder
+
+
 @pytest.fixture
 def hf_pair(tmp_path: Path) -> Callable[..., Report]:
     """Writes two Hugging Face directories, the second changed in place by a function, and verifies one against the other."""
@@ -55,24 +70,21 @@ def hf_pair(tmp_path: Path) -> Callable[..., Report]:
 
 class TestSame:
     @pytest.mark.parametrize("name", CONFIGS)
-    def test_mcore_and_hf(self, tmp_path: Path, name: str) -> None:
+    def test_mcore_and_hf(self, shelf: Callable[[str], Path], name: str) -> None:
         """Either first; the Hugging Face side serves as reference."""
-        config, hf = CONFIGS[name], random_hf_tensors(CONFIGS[name])
-        mcore = save(tmp_path / "mcore", config, hf, Topology(tp=2), padded=True)
-        directory = write_hf(tmp_path / "hf", config, hf)
-        before = tree(tmp_path)
-        for pair in ((mcore, directory), (directory, mcore)):
-            report = verify(*pair)
+        hf, folder = random_hf_tensors(CONFIGS[name]), shelf(name)
+        before = tree(folder)
+        for pair in (("mcore", "huggingface"), ("huggingface", "mcore")):
+            report = verify(*(folder / side for side in pair))
             assert (report.status, report.differences) == ("same", [])
             assert (report.data["tensors"], report.data["elements"]) == (len(hf), elements(hf))
-        assert tree(tmp_path) == before
+        assert tree(folder) == before
 
-    def test_two_topologies_of_one_model(self, tmp_path: Path) -> None:
+    def test_two_topologies_of_one_model(self, tmp_path: Path, shelf: Callable[[str], Path]) -> None:
         hf = random_hf_tensors(tiny())
         write_reference(tmp_path / "huggingface", tiny())
-        a = save(tmp_path / "a", tiny(), hf, Topology(tp=2, pp=2), padded=True)
-        b = save(tmp_path / "b", tiny(), hf, Topology(tp=4), "per_layer", padded=False, args=False)
-        report = verify(a, b)
+        other = save(tmp_path / "other", tiny(), hf, Topology(tp=4), "per_layer", args=False)
+        report = verify(shelf("dense") / "mcore", other)
         assert (report.status, report.differences) == ("same", [])
         assert report.data["elements"] == elements(hf)
         assert (report.data["a"]["padding_rows"], report.data["b"]["padding_rows"]) == (8, 0)
@@ -114,13 +126,13 @@ class TestDifferent:
         monkeypatch.setattr(converters.compare, "WINDOW", 200)
 
         def change(tensors: Tensors) -> None:
-            for row in (200, 40, 90):
-                tensors[EMBEDDING][row, 3] = row
+            for row, value in ((40, 1.0), (90, -200.0), (200, 7.0)):
+                tensors[EMBEDDING][row, 3] = value
             tensors[EMBEDDING][90, 4] = 1
 
         start = random_hf_tensors(tiny())
         start[EMBEDDING][:, 3:5] = 0.5
-        assert hf_pair(change, start=start).differences == [Difference(EMBEDDING, "values", 4, (40, 3), 199.5)]
+        assert hf_pair(change, start=start).differences == [Difference(EMBEDDING, "values", 4, (40, 3), 200.5)]
 
     def test_the_sign_of_zero(self, hf_pair: Callable[..., Report]) -> None:
         start = random_hf_tensors(tiny())
@@ -140,13 +152,11 @@ class TestDifferent:
 
         assert hf_pair(change, start=start).differences == [Difference(NORM, "values", 1, (7,), None)]
 
-    def test_in_mcore_against_hf(self, tmp_path: Path) -> None:
+    def test_in_mcore_against_hf(self, tmp_path: Path, shelf: Callable[[str], Path]) -> None:
         """The difference is named as on the Hugging Face side."""
-        hf = random_hf_tensors(tiny())
-        mcore = save(tmp_path / "mcore", tiny(), hf, Topology(tp=2, pp=2))
-        name = "model.language_model.layers.3.self_attn.v_proj.weight"
+        hf, name = random_hf_tensors(tiny()), "model.language_model.layers.3.self_attn.v_proj.weight"
         hf[name][-1, -1] += 1
-        report = verify(mcore, write_hf(tmp_path / "hf", tiny(), hf))
+        report = verify(shelf("dense") / "mcore", write_hf(tmp_path / "hf", tiny(), hf))
         assert report.status == "different"
         assert [(d.tensor, d.kind, d.count, d.first) for d in report.differences] == [(name, "values", 1, (63, 63))]
 
@@ -211,18 +221,16 @@ class TestDtypes:
 class TestPadding:
     """Rows behind the vocabulary hold anything; they are compared where both sides have them."""
 
-    def sides(self, tmp_path: Path) -> dict[str, Path]:
+    @pytest.fixture(scope="class")
+    def sides(self, tmp_path_factory: pytest.TempPathFactory, shelf: Callable[[str], Path]) -> dict[str, Path]:
         """One model with noise in 8 rows of padding, with zeros in 8 and in 264, and without."""
-        hf = random_hf_tensors(tiny())
-        directory = write_hf(tmp_path / "huggingface", tiny(), hf)
-        sides = {"hf": directory, "noise": save(tmp_path / "noise", tiny(), hf, Topology(tp=2), padded=True)}
+        sides = {"hf": shelf("dense") / "huggingface", "noise": shelf("dense") / "mcore"}
         for name, divisor in (("none", None), ("zeros", 256), ("more zeros", 512)):
-            sides[name] = tmp_path / name
-            hf2mcore(directory, sides[name], Hf2McoreOptions(make_vocab_size_divisible_by=divisor))
+            sides[name] = tmp_path_factory.mktemp("sides") / name
+            hf2mcore(sides["hf"], sides[name], Hf2McoreOptions(make_vocab_size_divisible_by=divisor))
         return sides
 
-    def test_rows_on_both_sides_count(self, tmp_path: Path) -> None:
-        sides = self.sides(tmp_path)
+    def test_rows_on_both_sides_count(self, sides: dict[str, Path]) -> None:
         report = verify(sides["noise"], sides["zeros"])
         assert report.status == "different"
         assert {(d.tensor, d.kind, d.first) for d in report.differences} == {
@@ -245,8 +253,7 @@ class TestPadding:
             ("lm_head.weight", "shape", "[248, 64] and [120, 64]"),
         }
 
-    def test_rows_on_one_side_do_not(self, tmp_path: Path) -> None:
-        sides = self.sides(tmp_path)
+    def test_rows_on_one_side_do_not(self, sides: dict[str, Path]) -> None:
         for other in ("none", "hf"):
             assert verify(sides["noise"], sides[other]).status == "same"
 
@@ -254,26 +261,22 @@ class TestPadding:
 class TestRoundTrip:
     @pytest.mark.parametrize("on_disk", [False, True])
     @pytest.mark.parametrize("name", CONFIGS)
-    def test_of_mcore(self, tmp_path: Path, name: str, on_disk: bool) -> None:
-        config, hf = CONFIGS[name], random_hf_tensors(CONFIGS[name])
-        write_reference(tmp_path / "huggingface", config)
-        source = save(tmp_path / "mcore", config, hf, Topology(tp=2), padded=True)
-        report = self.leaves_nothing(tmp_path, source, on_disk)
-        assert report.data["elements"] == elements(hf)  # the padding does not come back
+    def test_of_mcore(self, tmp_path: Path, shelf: Callable[[str], Path], name: str, on_disk: bool) -> None:
+        report = self.leaves_nothing(tmp_path, shelf(name), "mcore", on_disk)
+        assert report.data["elements"] == elements(random_hf_tensors(CONFIGS[name]))  # the padding does not come back
 
     @pytest.mark.parametrize("on_disk", [False, True])
     @pytest.mark.parametrize("name", CONFIGS)
-    def test_of_hf(self, tmp_path: Path, name: str, on_disk: bool) -> None:
-        config, hf = CONFIGS[name], random_hf_tensors(CONFIGS[name])
-        report = self.leaves_nothing(tmp_path, write_hf(tmp_path / "hf", config, hf), on_disk)
+    def test_of_hf(self, tmp_path: Path, shelf: Callable[[str], Path], name: str, on_disk: bool) -> None:
+        hf = random_hf_tensors(CONFIGS[name])
+        report = self.leaves_nothing(tmp_path, shelf(name), "huggingface", on_disk)
         assert (report.data["tensors"], report.data["elements"]) == (len(hf), elements(hf))
 
-    def leaves_nothing(self, tmp_path: Path, source: Path, on_disk: bool) -> Report:
-        place = tmp_path / "place"
-        place.mkdir()
-        before = tree(tmp_path)
-        report = verify(source, None, VerifyOptions(on_disk=place if on_disk else None))
-        assert tree(tmp_path) == before
+    def leaves_nothing(self, place: Path, folder: Path, side: str, on_disk: bool) -> Report:
+        before = tree(folder)
+        report = verify(folder / side, None, VerifyOptions(on_disk=place if on_disk else None))
+        assert list(place.iterdir()) == []
+        assert tree(folder) == before
         assert (report.status, report.differences) == ("same", [])
         assert report.data["round_trip"] == ("on disk" if on_disk else "in memory")
         assert "that the layout is right" in dict(report.facts)["not proven"]
@@ -282,7 +285,7 @@ class TestRoundTrip:
     def test_on_disk_writes_and_reads_both(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """A bit that changes on the way shows: the files are what is compared."""
         source = write_hf(tmp_path / "hf", tiny(), random_hf_tensors(tiny()))
-        real = converters.verifying.mcore2hf
+        real = converters.round_trip.mcore2hf
 
         def spoiling(source: Path, target: Path, *rest: Any) -> Report:
             report = real(source, target, *rest)
@@ -290,7 +293,7 @@ class TestRoundTrip:
             file.write_bytes(file.read_bytes()[:-1] + bytes([file.read_bytes()[-1] ^ 1]))
             return report
 
-        monkeypatch.setattr(converters.verifying, "mcore2hf", spoiling)
+        monkeypatch.setattr(converters.round_trip, "mcore2hf", spoiling)
         report = verify(source, None, VerifyOptions(on_disk=tmp_path))
         assert [d.count for d in report.differences] == [1]
 
@@ -302,11 +305,11 @@ class TestRoundTrip:
             verify(source, None, VerifyOptions(on_disk=tmp_path))
         assert tree(tmp_path) == before
 
-    @pytest.mark.parametrize("on_disk", [False, True])
-    def test_padding_that_only_the_user_explains(self, tmp_path: Path, on_disk: bool) -> None:
+    def test_padding_that_only_the_user_explains(self, tmp_path: Path) -> None:
         write_reference(tmp_path / "huggingface", tiny())
         source = save(tmp_path / "mcore", tiny(vocab=280), random_hf_tensors(tiny(vocab=280)), Topology(), args=False)
-        assert verify(source, None, VerifyOptions(on_disk=tmp_path if on_disk else None, make_vocab_size_divisible_by=56)).status == "same"
+        for on_disk in (None, tmp_path):
+            assert verify(source, None, VerifyOptions(on_disk=on_disk, make_vocab_size_divisible_by=56)).status == "same"
 
 
 class TestNotComparable:
@@ -346,10 +349,10 @@ class TestCommand:
         shown = CliRunner().invoke(app, ["verify", *map(str, args), "--json"])
         return shown.exit_code, json.loads(shown.stdout)
 
-    def test_same_different_and_neither(self, tmp_path: Path) -> None:
+    def test_same_different_and_neither(self, tmp_path: Path, shelf: Callable[[str], Path]) -> None:
         hf = random_hf_tensors(tiny())
-        mcore, a = save(tmp_path / "mcore", tiny(), hf, Topology(tp=2)), write_hf(tmp_path / "a", tiny(), hf)
-        code, document = self.ask(mcore, a)
+        mcore = shelf("dense") / "mcore"
+        code, document = self.ask(mcore, shelf("dense") / "huggingface")
         assert (code, document["status"], document["differences"]) == (0, "same", [])
         hf[NORM][3] += 1
         hf[POSITIONS] = hf[POSITIONS].float()

@@ -39,7 +39,7 @@ class Reference(NamedTuple):
     directory: Path | None
     said: str
     config: dict[str, Any]
-    sources: Mapping[str, list[str]] = {}  # noqa: RUF012  # nobody changes it
+    sources: Mapping[str, list[str]] = {}
     release: str = ""
 
 

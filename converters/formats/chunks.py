@@ -1,6 +1,7 @@
 """One reader for every file format: a format is parsed into chunks, and boxes are read from chunks.
 
-A chunk says: this box of that tensor lies in that item, from that element on, with those strides. An item is a run of bytes in a file, with a CRC-32 where the format keeps one.
+A chunk says: this box of that tensor lies in that item, from that element on, with those strides. An item is a run of bytes in a file, with a CRC-32
+where the format keeps one.
 """
 
 from __future__ import annotations
@@ -123,7 +124,7 @@ class ChunkReader:
             self._pull(item, at, memoryview(view.reshape(-1)).cast("B"))
             return
         row = prod(lengths[1:]) * view.itemsize
-        if row > BLOCK and len(lengths) > 1 or lengths[0] == 1:
+        if (row > BLOCK and len(lengths) > 1) or lengths[0] == 1:
             for i in range(lengths[0]):
                 self._run(item, at + i * row, lengths[1:], view[i])
             return

@@ -6,7 +6,6 @@ A file is: u64 little-endian header length, the header (JSON: name -> dtype, sha
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable, Mapping
 from math import prod
 from pathlib import Path
@@ -35,10 +34,10 @@ DTYPES = {
     "F8_E4M3": "float8_e4m3fn",
     "F8_E5M2": "float8_e5m2",
 }
+_CODES = {name: code for code, name in DTYPES.items()}
+
 MOST_AXES = 64
 """torch's own limit. Sizes are multiplied, so their number is bounded before."""
-
-_CODES = {name: code for code, name in DTYPES.items()}
 
 
 def holds(directory: Path) -> bool:
@@ -64,7 +63,9 @@ def open_hf(directory: Path) -> ChunkReader:
     for file in sorted(set(placed.values())) if placed is not None else [SINGLE]:
         for spec, extent in read_header(directory / file):
             if placed is not None and placed.get(spec.name) != file:
-                raise CorruptError(f"{directory / file}: holds {shown(spec.name)}, which {INDEX} does not place there", "Index and weights belong to different models.")
+                raise CorruptError(
+                    f"{directory / file}: holds {shown(spec.name)}, which {INDEX} does not place there", "Index and weights belong to different models."
+                )
             specs[spec.name] = spec
             extents.append(extent)
     for name, file in (placed or {}).items():
@@ -80,7 +81,7 @@ def _weight_map(directory: Path) -> dict[str, str]:
     if not isinstance(weight_map, dict) or not weight_map or not all(isinstance(f, str) for f in weight_map.values()):
         raise CorruptError(f"{path}: no weight_map", "The index is damaged.")
     for file in set(weight_map.values()):
-        if file != os.path.basename(file) or file in ("", ".", ".."):
+        if "/" in file or "\0" in file or file in ("", ".", ".."):
             raise CorruptError(f"{path}: names a file outside the directory: {shown(file)}", "The index is damaged or hostile; nothing was read.")
         if not (directory / file).is_file():
             raise CorruptError(f"{directory / file}: missing, though {INDEX} names it", "The download or save is incomplete.")
@@ -167,4 +168,3 @@ def _shard(name: str, specs: Iterable[TensorSpec]) -> OutFile:
         pieces.append(Piece(whole(spec), at))
         at += spec.nbytes
     return OutFile(name, at, pieces, [(0, len(text).to_bytes(8, "little") + text)])
-

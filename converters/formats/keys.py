@@ -24,7 +24,19 @@ LISTS = ("layers", "deepstack_merger_list", "deepstack_norm_list")
 """Module lists that megatron-core's sharded_state_dict may stack."""
 
 _IGNORED_PARTS = ("_extra_state", "_quantizer", "_amax", "inv_freq")
-_IGNORED_HEADS = ("optimizer", "chained_", "rng_state", "rerun_state", "opt_param_scheduler", "common_state", "args", "iteration", "checkpoint_version", "dataloader", "lr_scheduler")
+_IGNORED_HEADS = (
+    "optimizer",
+    "chained_",
+    "rng_state",
+    "rerun_state",
+    "opt_param_scheduler",
+    "common_state",
+    "args",
+    "iteration",
+    "checkpoint_version",
+    "dataloader",
+    "lr_scheduler",
+)
 
 
 def ignorable(name: str) -> bool:
@@ -132,9 +144,6 @@ def _place(shape: Shape, chunks: list[Chunk], how: Fold) -> tuple[Shape, list[Ch
         shape = (2 * shape[0], *shape[1:])
     if how.expert is not None:
         e = how.expert
-        chunks = [
-            Chunk((e, *c.offsets), (1, *c.lengths), c.item, c.start, c.strides and (0, *c.strides))
-            for c in chunks
-        ]
+        chunks = [Chunk((e, *c.offsets), (1, *c.lengths), c.item, c.start, c.strides and (0, *c.strides)) for c in chunks]
         shape = (e + 1, *shape)
     return shape, chunks

@@ -15,8 +15,9 @@ from ..sharding import Split, Topology, whole_shape
 from ..sharding import parts as cut_parts
 from ..tensors import FLOATS, Shape, TensorSpec
 from .chunks import Chunk, ChunkReader, Extent, row_major
-from .keys import LISTS, fold, ignorable
-from .legacy_ranks import Rank, explain, numbers_of, rank_files
+from .keys import fold, ignorable
+from .legacy_layers import TWO, State, first_layers, renumbered
+from .legacy_ranks import Rank, all_ranks, explain, folder_name, numbers_of, rank_files
 from .opened import Opened
 from .pickles import TensorRef
 from .replicas import difference
@@ -49,17 +50,18 @@ def open_legacy(directory: Path) -> Opened:
     """
     files = rank_files(directory)
     saved = {numbers: _chunks(path) for numbers, path in files.items()}
+    _check_iterations(directory, saved)
     args = next(iter(saved.values())).args
     topology = explain(directory, files, args, _second_is_ep(saved))
-    ranks = {rank: saved[numbers_of(rank, topology)] for rank in _ranks(topology)}
-    shards, ignored = _globalise(ranks, topology)
+    ranks = {rank: saved[numbers_of(rank, topology)] for rank in all_ranks(topology)}
+    shards, ignored = _globalise(ranks)
     warnings: list[str] = []
     return Opened(
         format=NAME,
         directory=directory,
         specs=_specs(shards, topology),
         assemble=lambda splits: _assemble(shards, splits, topology, warnings),
-        whole=lambda splits: {name: _whole(name, shards[name], split, topology) for name, split in splits.items()},
+        whole=lambda splits: _shapes(shards, splits, topology),
         ignored=dict(ignored),
         form=_words(topology, ranks),
         args=lambda: args,
@@ -69,11 +71,12 @@ def open_legacy(directory: Path) -> Opened:
 
 
 class _Saved(NamedTuple):
-    """A rank's file: its model chunks, name -> tensor, and its args."""
+    """A rank's file: its model chunks, name -> tensor, its args, and its iteration where it states one."""
 
     path: str
     chunks: list[dict[str, ItemTensor]]
     args: dict[str, Any]
+    iteration: object
 
 
 def _chunks(path: Path) -> _Saved:
@@ -84,7 +87,7 @@ def _chunks(path: Path) -> _Saved:
     names = ["model"] if "model" in tree else sorted((k for k in tree if isinstance(k, str) and k.startswith("model") and k[5:].isdigit()), key=lambda k: int(k[5:]))
     if not names or [n for n in names if not isinstance(tree[n], dict)]:
         raise CorruptError(f"{path}: holds no model", "Is this a legacy Megatron checkpoint? Expected a key 'model', or 'model0', 'model1', ….")
-    return _Saved(str(path), [_tensors(path, saved, tree[name]) for name in names], plain_dict(tree.get("args")))
+    return _Saved(str(path), [_tensors(path, saved, tree[name]) for name in names], plain_dict(tree.get("args")), tree.get("iteration"))
 
 
 def _tensors(path: Path, saved: SavedObject, state: Mapping[Any, Any]) -> dict[str, ItemTensor]:
@@ -101,10 +104,14 @@ def _tensors(path: Path, saved: SavedObject, state: Mapping[Any, Any]) -> dict[s
     return found
 
 
-def _ranks(topology: Topology) -> Iterator[Rank]:
-    for pp in range(topology.pp):
-        for tp, ep in topology.ranks():
-            yield Rank(tp, pp, ep)
+def _check_iterations(directory: Path, saved: Mapping[tuple[int, ...], _Saved]) -> None:
+    """All ranks were saved at the same time."""
+    found: dict[str, str] = {}
+    for numbers, rank in saved.items():
+        found.setdefault(shown(rank.iteration), folder_name(numbers))
+    if len(found) > 1:
+        listed = ", ".join(f"{folder} at {iteration}" for iteration, folder in list(found.items())[:5])
+        raise CorruptError(f"{directory}: ranks were saved at different iterations: {listed}", TWO)
 
 
 def _second_is_ep(saved: Mapping[tuple[int, ...], _Saved]) -> bool:
@@ -112,9 +119,11 @@ def _second_is_ep(saved: Mapping[tuple[int, ...], _Saved]) -> bool:
     return all(any(n.endswith("word_embeddings.weight") for chunk in s.chunks for n in chunk) for s in saved.values())
 
 
-def _globalise(ranks: Mapping[Rank, _Saved], topology: Topology) -> tuple[dict[str, list[Shard]], Counter[str]]:
+def _globalise(ranks: Mapping[Rank, _Saved]) -> tuple[dict[str, list[Shard]], Counter[str]]:
     """Canonical, global names -> all ranks' parts; and what was ignored, by kind."""
-    starts = _starts(ranks, topology)
+    if len({len(saved.chunks) for saved in ranks.values()}) > 1:
+        raise CorruptError("ranks have different numbers of model chunks", TWO)
+    starts = first_layers(State(rank.pp, chunk, saved.path, state) for rank, saved in ranks.items() for chunk, state in enumerate(saved.chunks))
     shards: dict[str, list[Shard]] = {}
     ignored: Counter[str] = Counter()
     experts = _experts(ranks)
@@ -127,7 +136,7 @@ def _globalise(ranks: Mapping[Rank, _Saved], topology: Topology) -> tuple[dict[s
                 if tensor.dtype not in FLOATS:
                     raise UnsupportedError(f"{saved.path}: {shown(key)} has dtype {shown(tensor.dtype)}", "Only plain, unquantised floating-point weights are converted.")
                 how = fold(key)
-                name = _renumber(how.name, starts, rank.pp, chunk)
+                name = renumbered(how.name, starts, rank.pp, chunk)
                 expert = None if how.expert is None else rank.ep * experts + how.expert
                 shards.setdefault(name, []).append(Shard(rank, saved.path, tensor, expert))
     return shards, ignored
@@ -137,55 +146,6 @@ def _experts(ranks: Mapping[Rank, _Saved]) -> int:
     """Experts of one rank."""
     numbers = [how.expert for saved in ranks.values() for chunk in saved.chunks for key in chunk if not ignorable(key) and (how := fold(key)).expert is not None]
     return max((n for n in numbers if n is not None), default=-1) + 1
-
-
-def _list_at(name: str) -> tuple[str, int, list[str]] | None:
-    """The module list in a name: (its path, the number in it, all parts)."""
-    parts = name.split(".")
-    for at, part in enumerate(parts[:-1]):
-        if part in LISTS and parts[at + 1].isdigit():
-            return ".".join(parts[: at + 1]), at + 1, parts
-    return None
-
-
-def _starts(ranks: Mapping[Rank, _Saved], topology: Topology) -> dict[tuple[str, int, int], int]:
-    """(list, stage, chunk) -> global number of its first layer: chunks are counted in the model's order, chunk by chunk over all stages."""
-    counts: dict[str, dict[tuple[int, int], int]] = {}
-    chunks = {len(saved.chunks) for saved in ranks.values()}
-    if len(chunks) > 1:
-        raise CorruptError("ranks have different numbers of model chunks", "Two checkpoints lie in one directory.")
-    for rank, saved in ranks.items():
-        for chunk, state in enumerate(saved.chunks):
-            for path, numbers in _numbered(state).items():
-                if numbers != set(range(len(numbers))):
-                    raise CorruptError(f"{saved.path}: {shown(path)} lacks layers: it has {sorted(numbers)[:20]}", "The checkpoint is damaged.")
-                known = counts.setdefault(path, {}).setdefault((chunk, rank.pp), len(numbers))
-                if known != len(numbers):
-                    raise CorruptError(f"{saved.path}: {shown(path)} has {len(numbers)} layers, other ranks of its stage {known}", "Two checkpoints lie in one directory.")
-    starts = {}
-    for path, by_chunk in counts.items():
-        at = 0
-        for chunk, stage in sorted(by_chunk):
-            starts[path, stage, chunk] = at
-            at += by_chunk[chunk, stage]
-    return starts
-
-
-def _numbered(state: Mapping[str, ItemTensor]) -> dict[str, set[int]]:
-    found: dict[str, set[int]] = {}
-    for key in state:
-        where = None if ignorable(key) else _list_at(key)
-        if where is not None:
-            found.setdefault(where[0], set()).add(int(where[2][where[1]]))
-    return found
-
-
-def _renumber(name: str, starts: Mapping[tuple[str, int, int], int], stage: int, chunk: int) -> str:
-    where = _list_at(name)
-    if where is None:
-        return name
-    path, at, parts = where
-    return ".".join([*parts[:at], str(int(parts[at]) + starts[path, stage, chunk]), *parts[at + 1 :]])
 
 
 def _specs(shards: Mapping[str, list[Shard]], topology: Topology) -> dict[str, TensorSpec]:
@@ -206,23 +166,61 @@ def _words(topology: Topology, ranks: Mapping[Rank, _Saved]) -> str:
     return ", ".join(f"{name} {size}" for name, size in sizes) + (f", ETP {topology.etp}" if topology.ep > 1 else "")
 
 
+def _shapes(shards: Mapping[str, list[Shard]], splits: Mapping[str, Split], topology: Topology) -> dict[str, Shape]:
+    """Shapes of whole tensors."""
+    cut = _cut(shards, splits, topology)
+    return {name: _whole(name, shards[name], split, cut) for name, split in splits.items()}
+
+
+class _Cut(NamedTuple):
+    """Among how many ranks tensors are cut."""
+
+    topology: Topology
+    tower: int  # likewise, in a tower that has a tensor parallel size of its own
+
+    def ways(self, split: Split) -> int:
+        """Number of different parts."""
+        if split.axis is None:
+            return 1
+        if split.tower:
+            return self.tower
+        return self.topology.etp if split.expert else self.topology.tp
+
+    def part(self, split: Split, rank: Rank) -> int:
+        """Which of the parts a rank has. A tower's repeat among the tensor-parallel ranks."""
+        if split.axis is None:
+            return 0
+        if split.tower:
+            return rank.tp % self.tower
+        return self.topology.expert_tensor_rank(rank.tp) if split.expert else rank.tp
+
+
+def _cut(shards: Mapping[str, list[Shard]], splits: Mapping[str, Split], topology: Topology) -> _Cut:
+    """Attention in a vision tower is as wide as the tower, so its square linear_proj shows by how many ranks it is cut."""
+    names = [name for name, split in splits.items() if split.tower and name.endswith("self_attention.linear_proj.weight")]
+    ways = {rows // columns if columns and rows % columns == 0 else 0 for name in names for rows, columns in (shards[name][0].tensor.shape,)}
+    tower = ways.pop() if len(ways) == 1 else 0
+    return _Cut(topology, tower if tower and topology.tp % tower == 0 else topology.tp)
+
+
 def _assemble(shards: Mapping[str, list[Shard]], splits: Mapping[str, Split], topology: Topology, warnings: list[str]) -> ChunkReader:
     """Put ranks' parts together."""
     _check_tied_copy(shards, splits, warnings)
+    cut = _cut(shards, splits, topology)
     items: list[Extent] = []
     numbers: dict[tuple[str, int], int] = {}
     specs: dict[str, TensorSpec] = {}
     chunks: dict[str, list[Chunk]] = {}
     for name, split in splits.items():
-        listed = _distinct(name, shards[name], split, topology, warnings)
-        shape = _whole(name, [shard for _, shard in listed], split, topology)
+        listed = _distinct(name, shards[name], split, cut, warnings)
+        shape = _whole(name, [shard for _, shard in listed], split, cut)
         specs[name] = TensorSpec(name, shape, listed[0][1].tensor.dtype)
         for place, shard in listed:
             extent = Extent(shard.path, shard.tensor.data_offset, shard.tensor.nbytes, shard.tensor.crc)
             item = numbers.setdefault((shard.path, extent.offset), len(items))
             if item == len(items):
                 items.append(extent)
-            chunks.setdefault(name, []).extend(_placed(shard, item, split, place, topology, shape))
+            chunks.setdefault(name, []).extend(_placed(shard, item, split, place, cut, shape))
     return ChunkReader(specs, chunks, items.__getitem__)
 
 
@@ -237,21 +235,11 @@ def _check_tied_copy(shards: Mapping[str, list[Shard]], splits: Mapping[str, Spl
             warnings.append(f"the output layer in {Path(copy.path).parent.name} is no copy of the embedding, though the model is tied: {how}; the embedding is taken")
 
 
-def _ways(split: Split, topology: Topology) -> int:
-    """Among how many ranks a tensor is cut."""
-    if split.axis is None:
-        return 1
-    return topology.etp if split.expert else topology.tp
-
-
-def _distinct(name: str, listed: list[Shard], split: Split, topology: Topology, warnings: list[str]) -> list[tuple[int, Shard]]:
+def _distinct(name: str, listed: list[Shard], split: Split, cut: _Cut, warnings: list[str]) -> list[tuple[int, Shard]]:
     """One shard of each (part, expert): (number of the part, shard); the others are replicas, which must be equal."""
     chosen: dict[tuple[int, int | None], Shard] = {}
     for shard in listed:
-        part = 0 if split.axis is None else shard.rank.tp
-        if split.expert:
-            part = topology.expert_tensor_rank(shard.rank.tp) if split.axis is not None else 0
-        first = chosen.setdefault((part, shard.expert), shard)
+        first = chosen.setdefault((cut.part(split, shard.rank), shard.expert), shard)
         if first is not shard:
             how = difference(first.path, first.tensor, shard.path, shard.tensor)
             if how:
@@ -259,22 +247,22 @@ def _distinct(name: str, listed: list[Shard], split: Split, topology: Topology, 
     return [(part, shard) for (part, _), shard in sorted(chosen.items(), key=lambda kv: (kv[0][0], kv[0][1] or 0))]
 
 
-def _whole(name: str, listed: list[Shard], split: Split, topology: Topology) -> Shape:
+def _whole(name: str, listed: list[Shard], split: Split, cut: _Cut) -> Shape:
     """Shape of the whole tensor."""
     shapes = {shard.tensor.shape for shard in listed}
     dtypes = {shard.tensor.dtype for shard in listed}
     if len(shapes) > 1 or len(dtypes) > 1:
-        raise CorruptError(f"{shown(name)}: ranks hold different shapes or dtypes: {', '.join(map(str, map(list, shapes)))}", "Two checkpoints lie in one directory.")
-    shape = whole_shape(shapes.pop(), split, _ways(split, topology))
+        raise CorruptError(f"{shown(name)}: ranks hold different shapes or dtypes: {', '.join(map(str, map(list, shapes)))}", TWO)
+    shape = whole_shape(shapes.pop(), split, cut.ways(split))
     experts = [shard.expert for shard in listed if shard.expert is not None]
     return (max(experts) + 1, *shape) if experts else shape
 
 
-def _placed(shard: Shard, item: int, split: Split, place: int, topology: Topology, shape: Shape) -> Iterator[Chunk]:
+def _placed(shard: Shard, item: int, split: Split, place: int, cut: _Cut, shape: Shape) -> Iterator[Chunk]:
     """The chunks that a shard is, in the whole tensor."""
     strides = shard.tensor.strides or row_major(shard.tensor.shape)
     one = shape[1:] if shard.expert is not None else shape
-    for part in cut_parts(one, split, place, _ways(split, topology)):
+    for part in cut_parts(one, split, place, cut.ways(split)):
         start = shard.tensor.start + (part.local * strides[split.axis] if split.axis is not None else 0)
         if shard.expert is None:
             yield Chunk(part.offsets, part.lengths, item, start, strides)

@@ -40,7 +40,9 @@ def rank_files(directory: Path) -> dict[tuple[int, ...], Path]:
             raise CorruptError(f"{folder}: holds no {FILES[0]}", "The checkpoint is incomplete: copy or save it again.")
         found[tuple(int(n) for n in match.groups() if n is not None)] = path
     if len({len(numbers) for numbers in found}) > 1:
-        raise CorruptError(f"{directory}: rank directories of different forms: {', '.join(map(folder_name, sorted(found)))}", "Two checkpoints lie in one directory.")
+        raise CorruptError(
+            f"{directory}: rank directories of different forms: {', '.join(map(folder_name, sorted(found)))}", "Two checkpoints lie in one directory."
+        )
     return found
 
 
@@ -80,7 +82,10 @@ def explain(directory: Path, found: Iterable[tuple[int, ...]], args: Mapping[str
     stated = _size(args, "expert_tensor_parallel_size")
     candidates = [stated] if stated else [sizes["tp"], 1]
     if stated and stated not in (1, sizes["tp"]):
-        raise UnsupportedError(f"{directory}: expert tensor parallel size {stated} with tensor parallel size {sizes['tp']}", "Only ETP = TP and ETP = 1 can be told from rank directories.")
+        raise UnsupportedError(
+            f"{directory}: expert tensor parallel size {stated} with tensor parallel size {sizes['tp']}",
+            "Only ETP = TP and ETP = 1 can be told from rank directories.",
+        )
     for etp in candidates:
         topology = Topology(**sizes, etp=etp)
         if sorted(numbers_of(r, topology) for r in all_ranks(topology)) == listed:

@@ -66,7 +66,10 @@ def plan_legacy(model: LegacyModel, topology: Topology) -> list[OutFile]:
     if topology.ep > 1 and not experts:
         raise MismatchError(f"expert parallel size {topology.ep}, but the model has no experts", "Leave --ep out.")
     if topology.etp not in (1, topology.tp):
-        raise MismatchError(f"expert tensor parallel size {topology.etp} with tensor parallel size {topology.tp}", "Rank directories can tell only --etp 1 and --etp equal to --tp.")
+        raise MismatchError(
+            f"expert tensor parallel size {topology.etp} with tensor parallel size {topology.tp}",
+            "Rank directories can tell only --etp 1 and --etp equal to --tp.",
+        )
     where = _places(model, topology)
     return [_file(model, topology, rank, where) for rank in all_ranks(topology)]
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 from ..errors import CorruptError, SourceError, UnsupportedError, shown
 from .dcp_metadata import DcpMetadata, check_files
 from .pickles import TensorRef
-from .zips import ItemTensor, Member, check_byteorder, find_members, naming, place
+from .zips import DAMAGED, ItemTensor, Member, check_byteorder, find_members, naming, place
 
 if TYPE_CHECKING:
     from ..tensors import Array
@@ -32,8 +32,6 @@ Plain = Any
 CHILD = ("-I", "-S", str(Path(__file__).with_name("sandbox_child.py")))
 LARGEST = 512 << 20
 """Bytes of the largest pickle that is read: some millions of items. The child's memory is bounded by 32 times the size."""
-
-DAMAGED = "The file is damaged, incomplete, or not what it claims to be: take another copy of the checkpoint."
 
 
 class Record(NamedTuple):

@@ -89,7 +89,8 @@ class Sums:
             total = join(total, self._reread(extent, at, extent.nbytes, pread), extent.nbytes - at)
         if total != extent.crc:
             raise CorruptError(
-                f"{extent.path}: bytes {extent.offset} to {extent.offset + extent.nbytes} are damaged: CRC-32 {total:08x} where the file states {extent.crc:08x}",
+                f"{extent.path}: bytes {extent.offset} to {extent.offset + extent.nbytes} are damaged: "
+                f"CRC-32 {total:08x} where the file states {extent.crc:08x}",
                 "The file is corrupt: copy it again from where it was saved.",
             )
         self.checked += 1

@@ -1,6 +1,7 @@
 """torch_dist: Megatron-core's distributed checkpoint, read.
 
-A PyTorch distributed checkpoint (DCP): `.metadata` says which chunk of which tensor is which item of which `.distcp` file; an item is a torch.save zip of one tensor.
+A PyTorch distributed checkpoint (DCP): `.metadata` says which chunk of which tensor is which item of which `.distcp` file; an item is a torch.save
+zip of one tensor.
 """
 
 from __future__ import annotations
@@ -30,8 +31,8 @@ def holds(directory: Path) -> bool:
 def open_torch_dist(directory: Path) -> Opened:
     """Open a distributed checkpoint: read its metadata, check that its files are there; no tensor is read.
 
-    Without metadata.json it is Megatron-FSDP's `fsdp_dtensor` or another trainer's plain DCP save, whose names stand behind `model.`; or a torch_dist save that was
-    never finished, whose names do not.
+    Without metadata.json it is Megatron-FSDP's `fsdp_dtensor` or another trainer's plain DCP save, whose names stand behind `model.`; or a torch_dist
+    save that was never finished, whose names do not.
 
     Raises:
         NotACheckpoint: the save was never finished.
@@ -116,6 +117,8 @@ def _args(directory: Path, metadata: DcpMetadata) -> dict[str, Any]:
     for entry in metadata.byte_entries:
         if entry.name.split("/")[0] in ("common_state", "args"):
             tree = read_torch_save(directory / metadata.files[entry.file], entry.offset, entry.length).tree
+            if isinstance(tree, list) and len(tree) == 1:  # as megatron-core keeps every object
+                (tree,) = tree
             found = plain_dict(tree.get("args")) if isinstance(tree, dict) else plain_dict(tree)
             if found:
                 return found

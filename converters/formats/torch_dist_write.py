@@ -1,6 +1,7 @@
 """torch_dist: Megatron-core's distributed checkpoint, planned.
 
-Topology-free: one chunk per layer or less, so that any number of ranks loads it. Items are torch.save zips of known size; their sums are filled in when the data is written.
+Topology-free: one chunk per layer or less, so that any number of ranks loads it. Items are torch.save zips of known size; their sums are filled in
+when the data is written.
 """
 
 from __future__ import annotations

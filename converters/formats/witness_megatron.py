@@ -54,7 +54,7 @@ def _alone() -> Iterator[None]:
 
     if dist.is_initialized():
         raise NotComparable("a torch.distributed process group is there already", "The witness makes one of its own: call it in a process without.")
-    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)  # type: ignore[attr-defined]
     try:
         yield
     finally:

@@ -88,19 +88,21 @@ def load(directory: Path, dtype: str) -> tuple[TransformersReader, list[Differen
 
 @contextmanager
 def _transformers() -> Iterator[tuple[Any, Any]]:
-    """The library and torch, silent."""
+    """The library and torch, silent: what it would log of missing weights is in what `load` returns."""
     with quiet(), speaking_for(LIBRARY):
         import torch
         import transformers
 
-        bars = transformers.utils.logging
-        shown = bars.is_progress_bar_enabled()
-        bars.disable_progress_bar()
+        log: Any = transformers.utils.logging
+        verbosity, bars = log.get_verbosity(), log.is_progress_bar_enabled()
+        log.set_verbosity(log.CRITICAL)
+        log.disable_progress_bar()
         try:
             yield transformers, torch
         finally:
-            if shown:
-                bars.enable_progress_bar()
+            log.set_verbosity(verbosity)
+            if bars:
+                log.enable_progress_bar()
 
 
 def _state(model: Any) -> dict[str, torch.Tensor]:

@@ -104,7 +104,7 @@ def _local(entry: _Entry, at: int, align: int = ALIGNMENT) -> bytes:
 
 
 def _central(entry: _Entry) -> bytes:
-    """A central directory entry. Numbers that do not fit in 32 bits stand in the extra field: size, packed size, header offset, only those and in that order."""
+    """A central directory entry. Numbers beyond 32 bits stand in the extra field: size, packed size, header offset, only those and in that order."""
     big = [n.to_bytes(8, "little") for n in (entry.nbytes, entry.nbytes, entry.header) if n >= BIG]
     extra = b"\x01\x00" + (8 * len(big)).to_bytes(2, "little") + b"".join(big) if big else b""
     size, version = min(entry.nbytes, BIG), 45 if big else 20

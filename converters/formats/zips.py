@@ -26,6 +26,8 @@ __all__ = ["ItemParts", "ItemTensor", "Member", "bytes_item", "check_byteorder",
 EDGE = 1024
 """Bytes read at once from either end of a slice: all headers of a DCP item, mostly."""
 
+DAMAGED = "The file is damaged, incomplete, or not what it claims to be: take another copy of the checkpoint."
+
 DIRECTORY_LIMIT = 64 << 20
 """Bytes of the largest central directory that is read: half a million members."""
 
@@ -66,7 +68,7 @@ def naming(subject: str) -> Iterator[None]:
     try:
         yield
     except SourceError as fault:
-        raise type(fault)(f"{subject} {fault.what}", fault.hint) from None
+        raise type(fault)(f"{subject} {fault.what}", fault.hint or DAMAGED) from None
 
 
 class _Slice:

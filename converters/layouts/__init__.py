@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from ..errors import MismatchError, UnsupportedError, shown
-from .hf_towers import MEGATRON_BRIDGE_0_3, MEGATRON_BRIDGE_QWEN2_5, MS_SWIFT, ROLL
 from .hf_names import HF, HF_OLD
+from .hf_towers import MEGATRON_BRIDGE_0_3, MEGATRON_BRIDGE_QWEN2_5, MS_SWIFT, ROLL
 from .layout import Layout
 from .mbridge import MBRIDGE
 from .mbridge_qwen2_5 import MBRIDGE_QWEN2_5
@@ -32,19 +32,27 @@ def named(name: str) -> Layout:
     return LAYOUTS[name]
 
 
-def to_write(name: str | None, model_type: str) -> Layout:
-    """The layout that hf2mcore writes a model in: the one asked for, else the model's default.
+def to_write(name: str | None, model_type: str, file_format: str) -> Layout:
+    """The layout to write a model in: the one asked for, else the model's default.
+
+    Args:
+        name: what the user asked for.
+        model_type: of the model.
+        file_format: "torch_dist" or "torch".
 
     Raises:
         MismatchError: there is none of that name, or it is another model's.
-        UnsupportedError: it is only read.
+        UnsupportedError: its trainers do not read that format.
     """
     layout = named(name or DEFAULTS[model_type])
-    known = ", ".join(other.name for other in LAYOUTS.values() if model_type in other.models and other.writes)
+    known = ", ".join(other.name for other in LAYOUTS.values() if model_type in other.models and file_format in other.writes)
     if model_type not in layout.models:
         raise MismatchError(f"layout {layout.name} is one of {', '.join(layout.models)}; the source is a {model_type}", f"For {model_type} there are: {known}.")
-    if not layout.writes:
-        raise UnsupportedError(f"layout {layout.name} ({layout.trainers}) is read, but not written", f"For {model_type} there are: {known}.")
+    if file_format not in layout.writes:
+        what = f"is written as {' and '.join(layout.writes)}, not as {file_format}" if layout.writes else "is read, but not written"
+        raise UnsupportedError(
+            f"layout {layout.name} ({layout.trainers}) {what}: its trainers read nothing else", f"For {model_type} as {file_format} there are: {known}."
+        )
     return layout
 
 

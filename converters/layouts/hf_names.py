@@ -46,4 +46,6 @@ HF = Layout(
     writes=(),
 )
 
-HF_OLD = replace(HF, name="hf-old", trainers="FSDP2 trainers, torch DCP, Qwen2.5-VL's old names", models=("qwen2_5_vl",), has=("visual.patch_embed.", "layers."))
+HF_OLD = replace(
+    HF, name="hf-old", trainers="FSDP2 trainers, torch DCP, Qwen2.5-VL's old names", models=("qwen2_5_vl",), has=("visual.patch_embed.", "layers.")
+)

@@ -72,7 +72,8 @@ MS_SWIFT = _layout(
     tower="visual.visual.",
     text="language_model.",
     has=("visual.visual.", "language_model."),
-    untied_hint="ms-swift with some transformers 5 versions builds Qwen3-VL-MoE tied by mistake: its output layer was never trained apart, so there is nothing to convert it from.",
+    untied_hint="ms-swift with some transformers 5 versions builds Qwen3-VL-MoE tied by mistake: "
+    "its output layer was never trained apart, so there is nothing to convert it from.",
 )
 
 ROLL = _layout(

@@ -1,7 +1,8 @@
 """The language decoder, the same in every layout but for its prefix.
 
 Transformer-Engine names are the table's; a local-spec model spells some norms otherwise (`spellings`).
-Per query group, linear_qkv holds [q x heads/groups | k | v], head_dim rows each; linear_fc1 is [gate; up]; an expert is its Hugging Face counterpart transposed.
+Per query group, linear_qkv holds [q x heads/groups | k | v], head_dim rows each; linear_fc1 is [gate; up]; an expert is its Hugging Face counterpart
+transposed.
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ from ..models.config import ModelConfig, TextConfig
 from ..rules import Copy, Rows, Rule, concat, interleave, pad_rows, rename, transposed
 from ..tensors import Shape
 from .layout import Spellings
-
 
 INSIDE = ("self_attention.linear_qkv.layer_norm_", "mlp.linear_fc1.layer_norm_")
 """Norms as Transformer Engine has them, inside the linear layer that follows."""

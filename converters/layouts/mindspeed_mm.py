@@ -66,6 +66,7 @@ MINDSPEED_MM = Layout(
     spellings=lambda config: iter(()),
     extra_state=lambda config: iter(()),
     stacks=lambda config: (),
+    own_tp="image_encoder.",
     text="text_decoder.",
     sequential=True,
     writes=("torch",),

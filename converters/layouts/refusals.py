@@ -37,7 +37,11 @@ _REFUSALS = (
         "is part of an adapter (LoRA)",
         "Merge the adapter into the model with the trainer first.",
     ),
-    _Refusal(lambda name, spec: name.startswith("mtp.") or ".mtp." in name, "belongs to a multi-token-prediction head", "No Qwen-VL release has one; it is not converted."),
+    _Refusal(
+        lambda name, spec: name.startswith("mtp.") or ".mtp." in name,
+        "belongs to a multi-token-prediction head",
+        "No Qwen-VL release has one; it is not converted.",
+    ),
     _Refusal(
         lambda name, spec: name.endswith("output_layer.weight") and bool(spec.shape) and spec.shape[0] == 1,
         "has one row: this is a critic or reward model",
@@ -45,7 +49,9 @@ _REFUSALS = (
     ),
     _Refusal(_holds("value_head", "v_head", "score.", "reward_head"), "is the head of a critic or reward model", "Only language models are converted."),
     _Refusal(
-        lambda name, spec: spec.dtype.startswith(("uint", "int", "float8")) or name.endswith(("_scale_inv", "_scale", ".qweight", ".qzeros", ".scales", ".g_idx")),
+        lambda name, spec: (
+            spec.dtype.startswith(("uint", "int", "float8")) or name.endswith(("_scale_inv", "_scale", ".qweight", ".qzeros", ".scales", ".g_idx"))
+        ),
         "is a quantised weight",
         "Save the checkpoint with plain bfloat16 weights.",
     ),
@@ -66,7 +72,9 @@ def refuse(specs: Mapping[str, TensorSpec]) -> None:
         if name is not None:
             raise UnsupportedError(f"{shown(name)} {list(specs[name].shape)} {refusal.what}", refusal.hint)
     if not any("vision" in n or "visual" in n or "image_encoder" in n for n in specs):
-        raise UnsupportedError("the checkpoint holds no vision tower", "This is a text-only model, or the text part of one; vlconv converts whole Qwen-VL models.")
+        raise UnsupportedError(
+            "the checkpoint holds no vision tower", "This is a text-only model, or the text part of one; vlconv converts whole Qwen-VL models."
+        )
     if _is_pai_qwen2(specs):
         raise UnsupportedError("the checkpoint is Pai-Megatron-Patch's Qwen2-VL: a projection, norms with bias and no deepstack", "Qwen2-VL is not converted.")
 

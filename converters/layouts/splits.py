@@ -38,6 +38,8 @@ def split_of(name: str, layout: Layout, model_type: str) -> Split:
     if ".experts.experts." in name:
         return Split(axis=0, gated=True, expert=True) if ".linear_fc1." in name else Split(axis=1, expert=True)
     found = _BY_NAME.get(".".join(name.split(".")[-2:]), REPLICATED)
+    if layout.own_tp and name.startswith(layout.own_tp):
+        found = found._replace(tower=True)
     return found._replace(gated=True) if ".linear_fc1." in name and found.axis == 0 and _gated(name, model_type) else found
 
 

@@ -70,6 +70,7 @@ def language_config(
         virtual_pipeline_model_parallel_size=topology.vpp if topology.vpp > 1 else None,
         num_layers_in_first_pipeline_stage=topology.first,
         num_layers_in_last_pipeline_stage=topology.last,
+        pipeline_model_parallel_layout=topology.layout,
         expert_model_parallel_size=topology.ep,
         expert_tensor_parallel_size=topology.expert_tp,
         **_experts(config, grouped, topk),

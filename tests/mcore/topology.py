@@ -28,6 +28,8 @@ class Topology:
     """Layers of the first pipeline stage, where stages are uneven."""
     last: int | None = None
     """Layers of the last pipeline stage, where stages are uneven."""
+    layout: str | None = None
+    """pipeline_model_parallel_layout: what each model chunk holds, chunk by chunk over all stages. E embedding, t layer, L output layer."""
     copies: int = 1
 
     @property
@@ -49,6 +51,7 @@ class Topology:
         sizes = {"tp": self.tp, "pp": self.pp, "vpp": self.vpp, "ep": self.ep, "copies": self.copies}
         shown = [f"{name}{size}" for name, size in sizes.items() if size > 1]
         shown += [f"{name}{size}" for name, size in (("etp", self.etp), ("first", self.first), ("last", self.last)) if size is not None]
+        shown += [self.layout] if self.layout else []
         return "-".join(shown) or "single"
 
 

@@ -10,6 +10,7 @@ import torch
 from megatron.core import dist_checkpointing, parallel_state
 from megatron.core.dist_checkpointing.mapping import ShardedObject
 from megatron.core.dist_checkpointing.optimizer import make_sharded_optimizer_tensor
+from megatron.core.transformer.pipeline_parallel_layer_layout import PipelineParallelLayerLayout
 
 from vlconv.converters.models.config import ModelConfig
 
@@ -123,7 +124,7 @@ def arguments(config: ModelConfig, topology: Topology, rows: int) -> argparse.Na
         expert_tensor_parallel_size=topology.expert_tp,
         decoder_first_pipeline_num_layers=topology.first,
         decoder_last_pipeline_num_layers=topology.last,
-        pipeline_model_parallel_layout=None,
+        pipeline_model_parallel_layout=PipelineParallelLayerLayout.from_str(topology.layout, topology.pp) if topology.layout else None,
         world_size=topology.world,
         lr=1e-5,
         load=None,

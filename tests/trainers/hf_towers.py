@@ -1,4 +1,4 @@
-"""Megatron-Bridge before 0.4, ms-swift and ROLL: the Hugging Face vision tower within a Megatron model."""
+"""Megatron-Bridge before 0.4, ms-swift and ROLL: the Hugging Face vision tower within a Megatron model; FSDP2 trainers: no Megatron model at all."""
 
 from __future__ import annotations
 
@@ -20,6 +20,19 @@ def megatron_bridge_qwen2_5(s: Sizes, hf: Tensors) -> Tensors:
 def ms_swift(s: Sizes, hf: Tensors) -> Tensors:
     """A module named visual that holds the model's visual."""
     return tower(s, hf, "visual.visual.") | language(s, hf)
+
+
+def fsdp2(s: Sizes, hf: Tensors) -> Tensors:
+    """The model as transformers names it."""
+    if s.kind != "qwen2_5_vl":
+        return dict(hf)
+    texts = {name.replace("model.", "model.language_model.", 1): t for name, t in hf.items() if name.startswith("model.")}
+    return texts | tower(s, hf, "model.visual.") | {name: t for name, t in hf.items() if name == "lm_head.weight"}
+
+
+def fsdp2_old(s: Sizes, hf: Tensors) -> Tensors:
+    """Qwen2.5-VL as transformers before 4.52 named it."""
+    return dict(hf)
 
 
 def roll(s: Sizes, hf: Tensors) -> Tensors:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from .decoder import Tensors
-from .hf_towers import megatron_bridge_0_3, megatron_bridge_qwen2_5, ms_swift, roll
+from .hf_towers import fsdp2, fsdp2_old, megatron_bridge_0_3, megatron_bridge_qwen2_5, ms_swift, roll
 from .mcore_towers import mbridge, mbridge_qwen2_5, pai
 from .mindspeed import canonical, mindspeed
 from .saving import padded, save, stacked
@@ -117,5 +117,10 @@ TRAINERS = {
     "roll": Trainer(roll, (*QWEN3, *QWEN2_5), ("decoder.layers",), ("decoder.layers",), "iter_0000001/dist_model", roll_files),
     "mindspeed-mm": Trainer(mindspeed, (*QWEN3, *QWEN2_5), (), (), "release", tracked("release")),
     "mindspeed-mm-canonical": Trainer(canonical, QWEN2_5, (), (), "release", tracked("release")),
+    "hf": Trainer(fsdp2, (*QWEN3, *QWEN2_5), (), (), "global_step_4/actor", nothing),
+    "hf-old": Trainer(fsdp2_old, QWEN2_5, (), (), "checkpoint", nothing),
 }
 """Every layout's trainer."""
+
+MEGATRON = [name for name in TRAINERS if not name.startswith("hf")]
+"""Those whose language model is Megatron's."""
