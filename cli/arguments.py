@@ -82,7 +82,7 @@ ReadDivisor = Annotated[
         "--make-vocab-size-divisible-by",
         parser=parse_positive,
         metavar="N",
-        help="Explains padding of the vocabulary that multiples of 128 do not explain. The value the trainer was given, times its tensor-parallel size.",
+        help="The value the trainer was given: explains padding of the vocabulary that multiples of 128 do not explain.",
         rich_help_panel=MODEL,
     ),
 ]
@@ -92,7 +92,7 @@ WriteDivisor = Annotated[
         "--make-vocab-size-divisible-by",
         parser=parse_positive,
         metavar="N",
-        help="Pad the vocabulary to a multiple of N. Left out: not padded.",
+        help="Pad the vocabulary to a multiple of N, or of N x TP where a topology is given, as Megatron does. Left out: not padded.",
         rich_help_panel=OUTPUT,
     ),
 ]

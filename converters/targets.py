@@ -64,6 +64,31 @@ def topology_of(output: McoreOutput) -> Topology:
     return topology
 
 
+def check_divides(config: ModelConfig, layout: Layout, topology: Topology) -> None:
+    """What tensor parallelism deals out comes in whole pieces: query groups and heads, not rows of one.
+
+    Raises:
+        MismatchError: naming the fields that do not divide, and the sizes that would do.
+    """
+    c, v = config.text, config.vision
+    dealt = {"text_config.num_key_value_heads": c.groups}
+    if len(c.dense_layers) or not c.experts:
+        dealt["text_config.intermediate_size"] = c.ffn
+    if not layout.replicated:
+        dealt |= {"vision_config.num_heads": v.heads, "vision_config.intermediate_size": v.ffn, "the merged vision width": v.merged}
+    _divide("tensor parallel size", topology.tp, dealt)
+    if c.experts:
+        _divide("expert tensor parallel size", topology.etp, {"text_config.moe_intermediate_size": c.moe_ffn})
+        _divide("expert parallel size", topology.ep, {"text_config.num_experts": c.experts})
+
+
+def _divide(what: str, size: int, dealt: Mapping[str, int]) -> None:
+    wrong = [f"{name} = {count}" for name, count in dealt.items() if count % size]
+    if wrong:
+        fitting = ", ".join(str(n) for n in range(1, min(dealt.values()) + 1) if not any(count % n for count in dealt.values()))
+        raise MismatchError(f"{what} {size} does not divide {', '.join(wrong)}", f"Sizes that would do: {fitting}.")
+
+
 def mcore_files(
     specs: Mapping[str, TensorSpec], config: ModelConfig, hf_config: Mapping[str, Any], layout: Layout, output: McoreOutput
 ) -> tuple[list[OutFile], str]:
@@ -80,6 +105,7 @@ def mcore_files(
         MismatchError: a topology that cannot be.
     """
     topology = topology_of(output)
+    check_divides(config, layout, topology)
     word = "release" if output.iteration is None else str(output.iteration)
     folder = "release" if output.iteration is None else f"iter_{output.iteration:07d}"
     if output.format == "torch":

@@ -13,7 +13,9 @@ import pytest
 from vlconv.converters.errors import VlconvError
 
 
-def refused(command: Callable[..., Any], source: Path, target: Path, *options: Any, fault: type[VlconvError], says: tuple[str, ...] | str, hint: str = "") -> VlconvError:
+def refused(
+    command: Callable[..., Any], source: Path, target: Path, *options: Any, fault: type[VlconvError], says: tuple[str, ...] | str, hint: str = ""
+) -> VlconvError:
     """Run mcore2hf or hf2mcore, and look at what it says and leaves.
 
     Args:

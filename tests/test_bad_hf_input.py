@@ -196,7 +196,11 @@ class TestTensors:
 
     def test_parts_of_different_dtypes(self, hf):
         rewritten(hf, lambda t: t.update({f"{LAYER}.self_attn.k_proj.weight": t[f"{LAYER}.self_attn.k_proj.weight"].float()}))
-        says = ("layers.1.self_attention.linear_qkv.weight would be made of parts with different dtypes", "_proj.weight is bfloat16", "k_proj.weight is float32")
+        says = (
+            "layers.1.self_attention.linear_qkv.weight would be made of parts with different dtypes",
+            "_proj.weight is bfloat16",
+            "k_proj.weight is float32",
+        )
         no(hf, fault=MismatchError, says=says, hint="--dtype")
         assert hf2mcore(hf, hf.parent / "out", Hf2McoreOptions(dtype="bfloat16")).status == "done"
 
@@ -213,7 +217,9 @@ class TestTensors:
         edit_config(hf, lambda c: c["text_config"].update(num_hidden_layers=5))
         no(hf, fault=MismatchError, says=("missing:", "model.language_model.layers.4.input_layernorm.weight"))
 
-    @pytest.mark.parametrize(("kind", "other"), [("qwen3_vl", "qwen3_vl_moe"), ("qwen3_vl_moe", "qwen3_vl"), ("qwen2_5_vl", "qwen3_vl"), ("qwen3_vl", "qwen2_5_vl")])
+    @pytest.mark.parametrize(
+        ("kind", "other"), [("qwen3_vl", "qwen3_vl_moe"), ("qwen3_vl_moe", "qwen3_vl"), ("qwen2_5_vl", "qwen3_vl"), ("qwen3_vl", "qwen2_5_vl")]
+    )
     def test_a_config_of_another_model(self, models, tmp_path, kind, other):
         shutil.copytree(models / kind, tmp_path / "hf")
         shutil.copyfile(models / other / "config.json", tmp_path / "hf" / "config.json")
@@ -223,7 +229,12 @@ class TestTensors:
 class TestTies:
     def test_an_output_layer_though_tied(self, hf):
         edit_config(hf, lambda c: (c.update(tie_word_embeddings=True), c["text_config"].update(tie_word_embeddings=True)))
-        no(hf, fault=MismatchError, says=("tie_word_embeddings is true in config.json", "there is an output layer of its own"), hint="Set tie_word_embeddings to false")
+        no(
+            hf,
+            fault=MismatchError,
+            says=("tie_word_embeddings is true in config.json", "there is an output layer of its own"),
+            hint="Set tie_word_embeddings to false",
+        )
 
     def test_no_output_layer_though_untied(self, hf):
         rewritten(hf, lambda t: t.pop("lm_head.weight"))

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import random
 import shutil
-from functools import partial
 
 import pytest
 import torch
 from references import differing, read_hf
 from refusing import edit_config, edit_metadata, flip, refused
-from tiny import tiny_config, write_tiny_hf
+from tiny import write_tiny_hf
 from torch.distributed.checkpoint.metadata import ChunkStorageMetadata, MetadataIndex, TensorProperties
 
 from vlconv.converters import Hf2McoreOptions, Mcore2HfOptions, hf2mcore, mcore2hf
-from vlconv.converters.errors import CorruptError, MismatchError, NotACheckpoint, ReferenceFault, UnsupportedError, VlconvError
-from vlconv.converters.models import REFUSED
+from vlconv.converters.errors import CorruptError, MismatchError, NotACheckpoint, UnsupportedError, VlconvError
 
 EMBEDDING, OUTPUT = "language_model.embedding.word_embeddings.weight", "language_model.output_layer.weight"
 QKV, FC1 = "language_model.decoder.layers.self_attention.linear_qkv.weight", "language_model.decoder.layers.mlp.linear_fc1.weight"
@@ -80,7 +77,9 @@ class TestNoCheckpoint:
         refused(mcore2hf, tmp_path / "gone", tmp_path / "out", fault=NotACheckpoint, says=f"{tmp_path / 'gone'}: does not exist", hint="Give the directory")
 
     def test_a_file(self, work):
-        refused(mcore2hf, work / "mcore" / "release" / "common.pt", work / "out", fault=NotACheckpoint, says="common.pt: not a directory", hint="Give the directory")
+        refused(
+            mcore2hf, work / "mcore" / "release" / "common.pt", work / "out", fault=NotACheckpoint, says="common.pt: not a directory", hint="Give the directory"
+        )
 
     def test_an_empty_directory(self, tmp_path):
         (tmp_path / "mcore").mkdir()
@@ -102,7 +101,12 @@ class TestNoCheckpoint:
 
     def test_a_tracker_of_garbage(self, work):
         (work / "mcore" / "latest_checkpointed_iteration.txt").write_text("ninety")
-        no(work, fault=NotACheckpoint, says="latest_checkpointed_iteration.txt: holds neither a number nor 'release'", hint="give the iteration's own directory")
+        no(
+            work,
+            fault=NotACheckpoint,
+            says="latest_checkpointed_iteration.txt: holds neither a number nor 'release'",
+            hint="give the iteration's own directory",
+        )
 
     def test_a_tracker_of_what_was_pruned(self, work):
         (work / "mcore" / "latest_checkpointed_iteration.txt").write_text("90")
@@ -165,7 +169,15 @@ class TestFiles:
         edit_metadata(release, lambda m: [setattr(info, "relative_path", name) for info in m.storage_data.values()])
         no(work, fault=CorruptError, says=("names the file", "not a plain file name"))
 
-    @pytest.mark.parametrize(("name", "content"), [("run_config.yaml", "model: {a: [}"), ("run_config.yaml", "model: !!python/object/apply:os.system [true]"), ("args.json", "{"), ("mca_config.json", "[1]")])
+    @pytest.mark.parametrize(
+        ("name", "content"),
+        [
+            ("run_config.yaml", "model: {a: [}"),
+            ("run_config.yaml", "model: !!python/object/apply:os.system [true]"),
+            ("args.json", "{"),
+            ("mca_config.json", "[1]"),
+        ],
+    )
     def test_files_beside_it(self, work, release, name, content):
         (release / name).write_text(content)
         no(work, fault=CorruptError, says=name)
@@ -217,7 +229,16 @@ class TestTensors:
         edit_config(work / "mcore" / "huggingface", lambda c: None)
         no(work, fault=MismatchError, says=("linear_qkv.weight is [64, 256]", "the config makes it [256, 64]"))
 
-    @pytest.mark.parametrize(("dtype", "fault"), [(torch.int8, UnsupportedError), (torch.uint8, UnsupportedError), (torch.int64, UnsupportedError), (torch.float8_e4m3fn, UnsupportedError), (torch.complex64, UnsupportedError)])
+    @pytest.mark.parametrize(
+        ("dtype", "fault"),
+        [
+            (torch.int8, UnsupportedError),
+            (torch.uint8, UnsupportedError),
+            (torch.int64, UnsupportedError),
+            (torch.float8_e4m3fn, UnsupportedError),
+            (torch.complex64, UnsupportedError),
+        ],
+    )
     def test_a_dtype_that_is_no_weights(self, work, release, dtype, fault):
         edit(release, **{FC1: lambda entry: setattr(entry, "properties", TensorProperties(dtype=dtype))})
         no(work, fault=fault, says=(FC1, f"has dtype {str(dtype).removeprefix('torch.')}"), hint="unquantised")
@@ -308,7 +329,17 @@ PADDING = -64 * 2 * 8  # bits before the end of the embedding's data: its last r
 class TestFlippedBits:
     @pytest.mark.parametrize(
         ("name", "number", "bit"),
-        [(QKV, 0, 0), (QKV, 3, 8191), (FC1, 1, 40000), (NORM, 0, 0), (NORM, 0, 64 * 16 - 1), (EMBEDDING, 0, 5), (EMBEDDING, 0, 384 * 64 * 16 + PADDING), (OUTPUT, 0, 301 * 64 * 16), (OUTPUT, 0, 384 * 64 * 16 - 1)],
+        [
+            (QKV, 0, 0),
+            (QKV, 3, 8191),
+            (FC1, 1, 40000),
+            (NORM, 0, 0),
+            (NORM, 0, 64 * 16 - 1),
+            (EMBEDDING, 0, 5),
+            (EMBEDDING, 0, 384 * 64 * 16 + PADDING),
+            (OUTPUT, 0, 301 * 64 * 16),
+            (OUTPUT, 0, 384 * 64 * 16 - 1),
+        ],
     )
     def test_in_a_tensor_or_its_padding(self, work, release, name, number, bit):
         """An item's numbers begin at its byte 512 or a multiple of 64 after that; where, its zip says."""
@@ -354,193 +385,3 @@ def data_offset(path, begin):
         head = file.read(4096)
     at = head.index(b"archive/data/0")
     return at + len(b"archive/data/0") + struct.unpack_from("<H", head, at - 2)[0]
-
-
-class TestReference:
-    def reference(self, work, config, **how):
-        write_tiny_hf(work / "reference", config, **how)
-        return Mcore2HfOptions(reference=str(work / "reference"))
-
-    def test_of_another_model(self, work):
-        options = self.reference(work, tiny_config("qwen2_5_vl"))
-        no(work, options=options, fault=MismatchError, says=("layout mbridge is one of qwen3_vl, qwen3_vl_moe", "the reference is a qwen2_5_vl"), hint="reference")
-
-    def test_of_a_mixture_of_experts(self, work):
-        no(work, options=self.reference(work, tiny_config("qwen3_vl_moe")), fault=MismatchError, says=("missing:", "mlp.router.weight", "not expected:", "mlp.linear_fc1"))
-
-    @pytest.mark.parametrize(
-        ("changes", "says", "hint"),
-        [
-            ({"text": {"num_hidden_layers": 5}}, "has 4 decoder layers where the reference's text_config.num_hidden_layers is 5", ""),
-            ({"text": {"num_hidden_layers": 3}}, "has 4 decoder layers where the reference's text_config.num_hidden_layers is 3", ""),
-            ({"vision": {"depth": 6}}, "has 4 vision blocks where the reference's vision_config.depth is 6", ""),
-            ({"text": {"intermediate_size": 100}}, "[192, 64]; the config makes it [200, 64]", "text_config.intermediate_size = 100"),
-            ({"text": {"num_key_value_heads": 2}}, "[256, 64]; the config makes it [192, 64]", "text_config.num_key_value_heads = 2"),
-            ({"text": {"head_dim": 32}}, "the config makes it", "text_config.head_dim = 32"),
-            ({"vision": {"intermediate_size": 50}}, "the config makes it", "vision_config.intermediate_size = 50"),
-            ({"vision": {"out_hidden_size": 32}}, "the config makes it [32, 128]", "vision_config.out_hidden_size = 32"),
-            ({"vision": {"patch_size": 8}}, "patch_embed.proj.weight is [32, 3, 2, 4, 4]; the config makes it [32, 3, 2, 8, 8]", "vision_config.patch_size = 8"),
-            ({"vision": {"num_position_embeddings": 25}}, "pos_embed.weight is [16, 32]; the config makes it [25, 32]", "vision_config.num_position_embeddings = 25"),
-            ({"text": {"hidden_size": 128}}, "the config makes it", "text_config.hidden_size = 128"),
-            ({"vision": {"deepstack_visual_indexes": [0, 1, 2]}}, "6 missing:", ""),
-        ],
-    )
-    def test_of_another_size(self, work, changes, says, hint):
-        no(work, options=self.reference(work, tiny_config(**changes)), fault=MismatchError, says=says, hint=hint)
-
-    @pytest.mark.parametrize(("vocab", "says"), [(385, "the embedding has 384 rows"), (400, "no usual padding explains"), (383, "")])
-    def test_of_another_vocabulary(self, work, vocab, says):
-        options = self.reference(work, tiny_config(text={"vocab_size": vocab}))
-        if not says:  # 383 rounds up to 384 too: nothing in this checkpoint can tell
-            assert mcore2hf(work / "mcore", work / "out", options).data["padding_rows"] == 1
-            return
-        no(work, options=options, fault=MismatchError, says=(says, f"vocab_size (text_config.vocab_size) is {vocab}"), hint="--make-vocab-size-divisible-by")
-
-    def test_padding_that_an_option_explains(self, work):
-        write_tiny_hf(work / "hf")
-        hf2mcore(work / "hf", work / "odd", Hf2McoreOptions(make_vocab_size_divisible_by=64))
-        refused(mcore2hf, work / "odd", work / "out", fault=MismatchError, says=("the embedding has 320 rows", "no usual padding"), hint="--make-vocab-size-divisible-by N")
-        report = mcore2hf(work / "odd", work / "out", Mcore2HfOptions(make_vocab_size_divisible_by=64))
-        assert report.data["padding_rows"] == 20 and "--make-vocab-size-divisible-by" in report.data["padding_because"]
-
-    def test_none(self, work):
-        shutil.rmtree(work / "mcore" / "huggingface")
-        error = no(work, fault=fault_without_reference(work), says="")
-        assert "--reference" in str(error)
-
-    def test_without_a_config(self, work):
-        (work / "empty").mkdir()
-        no(work, options=Mcore2HfOptions(reference=str(work / "empty")), fault=ReferenceFault, says=f"the reference {work / 'empty'} has no config.json", hint="Give the directory")
-
-    def test_that_is_not_there(self, work):
-        no(work, options=Mcore2HfOptions(reference=str(work / "no such")), fault=ReferenceFault, says="does not exist", hint="Give a Hugging Face directory")
-
-    @pytest.mark.parametrize("kind", [*REFUSED, "llama", "qwen3_vl ", "\x1b[31m"])
-    def test_of_a_model_that_is_not_converted(self, work, kind):
-        edit_config(work / "mcore" / "huggingface", lambda c: c.update(model_type=kind))
-        error = no(work, fault=UnsupportedError, says=("config.json names", "which is not supported"), hint="Supported: qwen3_vl, qwen3_vl_moe, qwen2_5_vl")
-        assert REFUSED.get(kind, "model_type") in error.what
-
-    def test_quantised(self, work):
-        edit_config(work / "mcore" / "huggingface", lambda c: c.update(quantization_config={"quant_method": "fp8"}))
-        no(work, fault=UnsupportedError, says="quantised weights of qwen3_vl (quantization_config)", hint="unquantised")
-
-    @pytest.mark.parametrize(
-        ("change", "says"),
-        [
-            (lambda c: c.pop("model_type"), "model_type is missing"),
-            (lambda c: c["text_config"].pop("hidden_size"), "text_config.hidden_size is missing"),
-            (lambda c: c["text_config"].pop("rope_theta"), "text_config.rope_theta is missing"),
-            (lambda c: c["text_config"].update(num_hidden_layers="4"), "text_config.num_hidden_layers is 4, not an integer"),
-            (lambda c: c["text_config"].update(num_hidden_layers=10**9), "text_config.num_hidden_layers is 1000000000, not an integer from 1 to 4096"),
-            (lambda c: c["text_config"].update(hidden_size=0), "text_config.hidden_size is 0"),
-            (lambda c: c["vision_config"].update(deepstack_visual_indexes=[0, 9]), "vision_config.deepstack_visual_indexes"),
-            (lambda c: c.update(vision_config=None), "vision_config is missing"),
-            (lambda c: c["vision_config"].update(num_heads=5), "vision_config.hidden_size 32 is not a multiple of vision_config.num_heads 5"),
-        ],
-    )
-    def test_an_impossible_config(self, work, change, says):
-        edit_config(work / "mcore" / "huggingface", change)
-        no(work, fault=CorruptError, says=("config.json", says))
-
-    @pytest.mark.parametrize("text", ["", "{", "[]", '{"a": 1, "a": 2}', '{"a": NaN}', "\xff"])
-    def test_no_json(self, work, text):
-        (work / "mcore" / "huggingface" / "config.json").write_bytes(text.encode("latin-1"))
-        no(work, fault=CorruptError, says="config.json")
-
-    def test_a_tie_that_the_weights_contradict(self, work):
-        edit_config(work / "mcore" / "huggingface", lambda c: c.update(tie_word_embeddings=True))
-        no(work, fault=MismatchError, says=("tie_word_embeddings is true in config.json", "there is an output layer of its own"), hint="Set tie_word_embeddings to false")
-
-    def test_an_untied_config_for_tied_weights(self, work, release):
-        edit(release, **{OUTPUT: None})
-        no(work, fault=MismatchError, says=("tie_word_embeddings is false in config.json", "there is no output layer"), hint="Set tie_word_embeddings to true")
-
-
-def fault_without_reference(work):
-    """A checkpoint without args needs a reference: said as its lack, or as the facts that nothing else gives."""
-    with pytest.raises(VlconvError) as caught:
-        mcore2hf(work / "mcore", work / "out")
-    return type(caught.value)
-
-
-class TestContradictions:
-    ARGS = {"num_layers": 4, "hidden_size": 64, "num_attention_heads": 8, "num_query_groups": 4, "kv_channels": 16, "ffn_hidden_size": 96}
-
-    def state(self, release, **args):
-        torch.save({"args": argparse.Namespace(**self.ARGS, **args), "checkpoint_version": 3.0}, release / "common.pt")
-
-    @pytest.mark.parametrize(
-        ("args", "says"),
-        [
-            ({"rotary_base": 10000}, "text_config.rope_theta is 5000000, but the checkpoint's rotary_base is 10000"),
-            ({"norm_epsilon": 1e-5}, "text_config.rms_norm_eps is 1e-06, but the checkpoint's norm_epsilon is 1e-05"),
-            ({"mrope_section": [2, 3, 3]}, "mrope_section is [4, 2, 2], but the checkpoint's mrope_section is [2, 3, 3]"),
-            ({"untie_embeddings_and_output_weights": False}, "tie_word_embeddings is False, but the checkpoint's untie_embeddings_and_output_weights is True"),
-        ],
-    )
-    def test_refused_unless_the_reference_is_trusted(self, work, release, args, says):
-        self.state(release, **args)
-        no(work, fault=MismatchError, says=("the reference config contradicts the checkpoint", says, "(the checkpoint's args)"), hint="--trust-reference")
-        report = mcore2hf(work / "mcore", work / "out", Mcore2HfOptions(trust_reference=True))
-        assert [says in line for line in report.data["overridden"]] == [True]
-        assert any("--trust-reference" in line for line in report.warnings)
-
-    def test_several_are_listed(self, work, release):
-        self.state(release, rotary_base=1, norm_epsilon=1)
-        error = no(work, fault=MismatchError, says="rotary_base is 1")
-        assert error.what.count("\n") == 2
-
-    def test_trust_does_not_reach_shapes(self, work, release):
-        self.state(release)
-        write_tiny_hf(work / "reference", tiny_config(text={"intermediate_size": 100}))
-        options = Mcore2HfOptions(reference=str(work / "reference"), trust_reference=True)
-        no(work, options=options, fault=MismatchError, says="the config makes it [200, 64]", hint="text_config.intermediate_size = 100")
-
-    @pytest.mark.parametrize(
-        ("args", "says"),
-        [
-            ({"vocab_size": 299, "padded_vocab_size": 384}, "vocab_size"),
-            ({"vocab_size": 300, "padded_vocab_size": 512}, "args state padded_vocab_size 512, its embedding has 384 rows"),
-        ],
-    )
-    def test_the_vocabulary(self, work, release, args, says):
-        self.state(release, **args)
-        no(work, fault=MismatchError, says=says)
-
-    def test_what_agrees(self, work, release):
-        self.state(release, rotary_base=5000000, vocab_size=300, padded_vocab_size=384)
-        report = mcore2hf(work / "mcore", work / "out")
-        assert report.data["agrees_with"] == ["the checkpoint's args"]
-        assert report.data["padding_because"] == "the checkpoint's args state vocab_size 300 and padded_vocab_size 384"
-
-
-class TestOptions:
-    def test_a_dtype_too_narrow(self, work, model, tmp_path):
-        tensors = read_hf(model / "hf")
-        tensors["model.language_model.norm.weight"][3] = 1e6
-        shutil.copytree(model / "hf", work / "hf")
-        from tiny import write_weights
-
-        write_weights(work / "hf", tensors)
-        hf2mcore(work / "hf", work / "large")
-        options = Mcore2HfOptions(dtype="float16")
-        refused(mcore2hf, work / "large", work / "out", options, fault=MismatchError, says="model.language_model.norm.weight: holds numbers too large for float16", hint="--dtype")
-
-    def test_an_unknown_layout(self, work):
-        no(work, options=Mcore2HfOptions(layout="mine"), fault=MismatchError, says="no layout is called 'mine'", hint="mbridge, ")
-
-
-def test_a_float32_tensor_among_others_stays(work, release, tmp_path):
-    """No fault: kept as it is, and counted."""
-    from trainers.places import TRAINERS
-    from trainers.saving import save
-    from trainers.sizes import sizes
-
-    config = tiny_config("qwen3_vl_moe")
-    tensors = write_tiny_hf(tmp_path / "hf", config)
-    tensors = {n: t.float() if n.endswith("mlp.gate.weight") else t for n, t in tensors.items()}
-    save(tmp_path / "saved", partial(TRAINERS["mbridge"].names, sizes(config))(tensors))
-    report = mcore2hf(tmp_path / "saved", tmp_path / "out", Mcore2HfOptions(reference=str(tmp_path / "hf")))
-    assert differing(read_hf(tmp_path / "out"), tensors) == []
-    assert report.data["dtypes"]["float32"] == 4

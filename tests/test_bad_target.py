@@ -74,7 +74,15 @@ def test_inside_the_reference(work):
     """It too is read."""
     options = Mcore2HfOptions(reference=str(work / "hf"))
     refused(mcore2hf, work / "mcore", work / "hf" / "out", options, fault=TargetError, says=f"lies inside the source {work / 'hf'}", hint="elsewhere")
-    refused(mcore2hf, work / "mcore", work / "hf", Mcore2HfOptions(reference=str(work / "hf"), overwrite=True), fault=TargetError, says="is the source itself", hint="elsewhere")
+    refused(
+        mcore2hf,
+        work / "mcore",
+        work / "hf",
+        Mcore2HfOptions(reference=str(work / "hf"), overwrite=True),
+        fault=TargetError,
+        says="is the source itself",
+        hint="elsewhere",
+    )
 
 
 def test_a_parent_that_is_not_there(no, work):

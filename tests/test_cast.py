@@ -63,7 +63,9 @@ def test_boxes_and_strides():
     assert np.array_equal(out[:, :, ::3].transpose(2, 1, 0), wanted) and not out[:, :, 1].any()
 
 
-@pytest.mark.parametrize(("value", "below", "above"), [(1e5, "float32", "float16"), (-7e4, "bfloat16", "float16"), (1e39, "float64", "float32"), (3.4e38, "float32", "bfloat16")])
+@pytest.mark.parametrize(
+    ("value", "below", "above"), [(1e5, "float32", "float16"), (-7e4, "bfloat16", "float16"), (1e39, "float64", "float32"), (3.4e38, "float32", "bfloat16")]
+)
 def test_a_number_too_large(value, below, above):
     tensor = torch.tensor([1.0, value, float("inf")], dtype=getattr(torch, below))
     assert tensor[1].isfinite()

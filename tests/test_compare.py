@@ -53,7 +53,11 @@ class TestEqual:
 
     def test_progress_ends_at_the_total(self, window):
         watch = Watch()
-        against({"t": torch.zeros(30, 4), "u": torch.zeros(8, dtype=torch.bfloat16)}, {"t": torch.zeros(30, 4), "u": torch.zeros(8, dtype=torch.bfloat16)}, observer=watch)
+        against(
+            {"t": torch.zeros(30, 4), "u": torch.zeros(8, dtype=torch.bfloat16)},
+            {"t": torch.zeros(30, 4), "u": torch.zeros(8, dtype=torch.bfloat16)},
+            observer=watch,
+        )
         assert watch.seen == sorted(watch.seen) and watch.seen[-1] == (496, 496)
 
     def test_both_readers_are_finished(self):

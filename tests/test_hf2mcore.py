@@ -85,6 +85,16 @@ class TestLoadedByMegatronCore:
         written(tmp_path, CONFIGS["dense"], hf, make_vocab_size_divisible_by=divisor)
         assert load_and_compare(tmp_path / "mcore" / "release", CONFIGS["dense"], hf, topology, padded=padded) == []
 
+    @pytest.mark.parametrize("name", ["dense", "moe"])
+    def test_a_key_for_each_layer(self, tmp_path: Path, name: str) -> None:
+        hf = random_hf_tensors(CONFIGS[name])
+        written(tmp_path, CONFIGS[name], hf, per_layer=True)
+        found = dcp.shapes(tmp_path / "mcore" / "release")
+        assert "vision_model.decoder.deepstack_merger_list.1.linear_fc2.bias" in found
+        assert not any(".layers.self_attention." in key for key in found)
+        # What asks for per-layer keys here is the flag in common.pt, as in Megatron-LM.
+        assert load_and_compare(tmp_path / "mcore" / "release", CONFIGS[name], hf, Topology(tp=2)) == []
+
     def test_cut_into_chunks_and_files(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(torch_dist_write, "CHUNK", 3000)  # no multiple of any row
         monkeypatch.setattr(torch_dist_write, "FILE", 100_000)
@@ -141,7 +151,7 @@ class TestReadByTorch:
             assert rows.shape == (300, 64)
             assert rows[:248].count_nonzero(dim=1).all()
             assert not rows[248:].any()
-        assert report.data["padding_rows"] == 52
+        assert report.data["target_padding_rows"] == 52
 
     @pytest.mark.parametrize(("name", "stacked"), [("dense", True), ("mixed", False)])
     def test_layers_are_stacked_where_they_are_alike(self, tmp_path: Path, name: str, stacked: bool) -> None:
@@ -201,13 +211,13 @@ class TestDirectory:
         assert load_and_compare(opened, tiny(), hf, Topology()) == []
         assert sorted(p.name for p in (tmp_path / "mcore").iterdir()) == sorted([folder, "huggingface", "latest_checkpointed_iteration.txt"])
 
-    @pytest.mark.parametrize(("name", "per_layer"), [("dense", {}), ("mixed", {"non_homogeneous_layers": True})])
+    @pytest.mark.parametrize(("per_layer", "flag"), [(False, {}), (True, {"non_homogeneous_layers": True})])
     @pytest.mark.parametrize("iteration", [None, 7])
-    def test_common_pt(self, tmp_path: Path, name: str, per_layer: dict[str, bool], iteration: int | None) -> None:
-        written(tmp_path, CONFIGS[name], random_hf_tensors(CONFIGS[name]), iteration=iteration)
+    def test_common_pt(self, tmp_path: Path, per_layer: bool, flag: dict[str, bool], iteration: int | None) -> None:
+        written(tmp_path, tiny(), random_hf_tensors(tiny()), iteration=iteration, per_layer=per_layer)
         opened = as_megatron_reads(tmp_path / "mcore" / "latest_checkpointed_iteration.txt")
         assert torch.load(opened / "common.pt", weights_only=True) == {
-            "content_metadata": {"singleton_local_shards": False, "chained_optim_avoid_prefix": True, **per_layer},
+            "content_metadata": {"singleton_local_shards": False, "chained_optim_avoid_prefix": True, **flag},
             "checkpoint_version": 3.0,
             "iteration": iteration or 0,
         }

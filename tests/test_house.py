@@ -99,6 +99,7 @@ class TestImports:
             ("converters/formats/", ["models", "layouts", "convert", "verifying", "plan", "rules", "write", "compare", "output", "config", "sides"]),
             ("converters/models/", ["formats", "layouts", "convert", "verifying", "plan", "write", "compare", "output", "config", "sides"]),
             ("converters/layouts/", ["formats", "convert", "verifying", "plan", "write", "compare", "output", "config", "sides"]),
+            ("converters/config/", ["formats", "layouts", "convert", "verifying", "plan", "rules", "write", "compare", "output", "sides"]),
             ("converters/output.py", ["formats", "models", "layouts"]),
             ("converters/swap.py", ["formats", "models", "layouts"]),
             ("converters/rules.py", ["formats", "models", "layouts"]),

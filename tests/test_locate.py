@@ -98,7 +98,14 @@ class TestWithoutTracker:
 class TestTracker:
     @pytest.mark.parametrize(
         ("word", "folder"),
-        [("20", "iter_0000020"), ("20\n", "iter_0000020"), ("release", "release"), (" release\n", "release"), ("30", "global_step_30"), ("40", "iter_0000040/dist_model")],
+        [
+            ("20", "iter_0000020"),
+            ("20\n", "iter_0000020"),
+            ("release", "release"),
+            (" release\n", "release"),
+            ("30", "global_step_30"),
+            ("40", "iter_0000040/dist_model"),
+        ],
     )
     def test_names_one_of_several(self, tree, word, folder):
         root = tree("iter_0000010", "iter_0000020", "release", "global_step_30", "iter_0000040/dist_model", tracker=word)

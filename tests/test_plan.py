@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -16,7 +17,9 @@ from vlconv.converters.tensors import Box, TensorSpec
 
 
 def memory(**shapes):
-    return Memory({name: torch.arange(1, 1 + torch.Size(shape).numel(), dtype=torch.int32).reshape(shape).view(torch.float32) for name, shape in shapes.items()})
+    return Memory(
+        {name: torch.arange(1, 1 + torch.Size(shape).numel(), dtype=torch.int32).reshape(shape).view(torch.float32) for name, shape in shapes.items()}
+    )
 
 
 def read(reader, box):
@@ -102,7 +105,7 @@ class TestMapped:
         for _ in range(50):
             rows, columns = random_.randint(1, 9), random_.randint(1, 9)
             pieces = sorted({0, rows, *random_.choices(range(rows + 1), k=3)})
-            spans = [(a, b - a) for a, b in zip(pieces, pieces[1:], strict=False)]
+            spans = [(a, b - a) for a, b in pairwise(pieces)]
             order = random_.sample(range(len(spans)), len(spans))
             copies, at, turn = [], 0, random_.random() < 0.5
             for i in order:

@@ -98,7 +98,10 @@ def test_fewer_rows_than_the_vocabulary_are_no_padding():
 
 def test_flipped():
     copies = [*rename("a", "b", (2, 3)), *transposed("c", "d", (2, 3))]
-    assert flipped(copies) == [Copy(Box("b", (0, 0), (2, 3)), Box("a", (0, 0), (2, 3))), Copy(Box("d", (0, 0), (3, 2)), Box("c", (0, 0), (2, 3)), transpose=True)]
+    assert flipped(copies) == [
+        Copy(Box("b", (0, 0), (2, 3)), Box("a", (0, 0), (2, 3))),
+        Copy(Box("d", (0, 0), (3, 2)), Box("c", (0, 0), (2, 3)), transpose=True),
+    ]
     assert flipped(flipped(copies)) == copies
 
 

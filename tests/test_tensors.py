@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from itertools import pairwise
 from math import prod
 
 import numpy as np
@@ -27,7 +28,7 @@ def counted(shape, boxes):
 def cuts(length, random_):
     """A random partition of an axis: (offset, length) of each piece."""
     places = sorted({0, length, *random_.choices(range(length + 1), k=random_.randrange(3))})
-    return [(a, b - a) for a, b in zip(places, places[1:], strict=False)]
+    return [(a, b - a) for a, b in pairwise(places)]
 
 
 def tiled(shape, random_):

@@ -54,6 +54,16 @@ def shelf(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     return folder
 
 
+@pytest.fixture(scope="module")
+def sides(tmp_path_factory: pytest.TempPathFactory, shelf: Callable[[str], Path]) -> dict[str, Path]:
+    """One model with noise in 8 rows of padding, with zeros in 8 and in 264, and without."""
+    sides = {"hf": shelf("dense") / "huggingface", "noise": shelf("dense") / "mcore"}
+    for name, divisor in (("none", None), ("zeros", 256), ("more zeros", 512)):
+        sides[name] = tmp_path_factory.mktemp("sides") / name
+        hf2mcore(sides["hf"], sides[name], Hf2McoreOptions(make_vocab_size_divisible_by=divisor))
+    return sides
+
+
 @pytest.fixture
 def hf_pair(tmp_path: Path) -> Callable[..., Report]:
     """Writes two Hugging Face directories, the second changed in place by a function, and verifies one against the other."""
@@ -220,15 +230,6 @@ class TestDtypes:
 
 class TestPadding:
     """Rows behind the vocabulary hold anything; they are compared where both sides have them."""
-
-    @pytest.fixture(scope="class")
-    def sides(self, tmp_path_factory: pytest.TempPathFactory, shelf: Callable[[str], Path]) -> dict[str, Path]:
-        """One model with noise in 8 rows of padding, with zeros in 8 and in 264, and without."""
-        sides = {"hf": shelf("dense") / "huggingface", "noise": shelf("dense") / "mcore"}
-        for name, divisor in (("none", None), ("zeros", 256), ("more zeros", 512)):
-            sides[name] = tmp_path_factory.mktemp("sides") / name
-            hf2mcore(sides["hf"], sides[name], Hf2McoreOptions(make_vocab_size_divisible_by=divisor))
-        return sides
 
     def test_rows_on_both_sides_count(self, sides: dict[str, Path]) -> None:
         report = verify(sides["noise"], sides["zeros"])

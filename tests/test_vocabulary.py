@@ -49,7 +49,9 @@ def test_the_checkpoints_own_word():
     assert explain(311, 300, None, {"vocab_size": 300, "padded_vocab_size": 311}) == "the checkpoint's args state vocab_size 300 and padded_vocab_size 311"
 
 
-@pytest.mark.parametrize("stated", [{"padded_vocab_size": 311}, {"vocab_size": 300}, {"vocab_size": 300, "padded_vocab_size": None}, {"vocab_size": True}, {"vocab_size": "300"}])
+@pytest.mark.parametrize(
+    "stated", [{"padded_vocab_size": 311}, {"vocab_size": 300}, {"vocab_size": 300, "padded_vocab_size": None}, {"vocab_size": True}, {"vocab_size": "300"}]
+)
 def test_half_a_word_explains_nothing(stated):
     refused(311, 300, None, stated)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import zlib
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -24,7 +25,7 @@ def part(array, box):
 
 def cuts(length, random_):
     places = sorted({0, length, *random_.choices(range(length + 1), k=random_.randrange(3))})
-    return [(a, b - a) for a, b in zip(places, places[1:], strict=False)]
+    return [(a, b - a) for a, b in pairwise(places)]
 
 
 def tiled(shape, random_):

@@ -152,7 +152,10 @@ class TestCanonical:
     def test_experts_on_an_axis_stacked_and_not(self):
         every = numbers(2, 4, 3, 2)
         boxes = [((i, e, 0, 0), (1, 1, 3, 2)) for i in range(2) for e in range(4)]
-        same(File().add(f"{LM}.mlp.experts.experts.linear_fc1.weight", every, boxes).canonical(), {f"{LM}.{i}.mlp.experts.experts.linear_fc1.weight": every[i] for i in range(2)})
+        same(
+            File().add(f"{LM}.mlp.experts.experts.linear_fc1.weight", every, boxes).canonical(),
+            {f"{LM}.{i}.mlp.experts.experts.linear_fc1.weight": every[i] for i in range(2)},
+        )
         same(File().add(f"{EXPERTS}.linear_fc1.weight", every[0]).canonical(), {f"{EXPERTS}.linear_fc1.weight": every[0]})
 
     @pytest.mark.parametrize("spelled", ["experts.experts.{}.linear_fc1.weight_{}", "experts.linear_fc1.weight{}_{}"])

@@ -21,19 +21,28 @@ from vlconv.converters.rules import table
 from vlconv.converters.tensors import TensorSpec
 
 CASES = [(name, kind) for name, trainer in TRAINERS.items() for kind in trainer.kinds]
-SHARED = [(a, b, kind) for (a, kind), (b, other) in permutations(CASES, 2) if kind == other]
+SHARED = [(a, b, kind) for (a, kind), (b, other) in permutations(CASES, 2) if kind == other and {a, b} != {"hf", "hf-old"}]  # these read each other's
 
-DECODER = ("language_model.", "decoder.", "embedding.")
+DECODER = ("language_model.", "decoder.", "embedding.", "layers.")
 """What the language model's names begin with, whoever the trainer."""
 
 CONFUSABLE = [
     ("mbridge-qwen2_5", "pai"),  # a projection after the vision decoder
     ("megatron-bridge-0.3", "roll"),  # vision_model.blocks.
     ("mindspeed-mm", "mindspeed-mm-canonical"),  # image_encoder. and text_decoder.
+    ("hf", "megatron-bridge-qwen2_5"),  # visual.patch_embed.
+    ("hf-old", "megatron-bridge-qwen2_5"),
+    ("hf", "hf-old"),
 ]
 """Pairs of which one's vision names meet a mark of the other: what else a layout is seen by must tell them apart."""
 
-AMBIGUOUS = [("mbridge", "pai"), ("megatron-bridge-0.3", "roll"), ("megatron-bridge-0.3", "mbridge"), ("megatron-bridge-qwen2_5", "ms-swift"), ("roll", "ms-swift")]
+AMBIGUOUS = [
+    ("mbridge", "pai"),
+    ("megatron-bridge-0.3", "roll"),
+    ("megatron-bridge-0.3", "mbridge"),
+    ("megatron-bridge-qwen2_5", "ms-swift"),
+    ("roll", "ms-swift"),
+]
 
 
 @cache
@@ -41,7 +50,7 @@ def tensors(name, kind):
     """A trainer's names, one per layer, without numbers."""
     config = tiny_config(kind)
     hf = {n: torch.empty(shape, dtype=torch.bfloat16, device="meta") for n, shape in tiny_shapes(config).items()}
-    return TRAINERS[name].names(sizes(config), hf)
+    return {stripped(n): t for n, t in TRAINERS[name].names(sizes(config), hf).items()}
 
 
 def specs(found):
@@ -80,12 +89,11 @@ class TestEveryLayout:
 
 
 class TestNoLayout:
-    def test_a_distributed_save_in_hugging_face_names(self):
-        found = {stripped(n) for n in tiny_shapes(tiny_config("qwen3_vl"))}
-        assert "visual.patch_embed.proj.weight" in found and "language_model.norm.weight" in found
+    def test_an_unknown_trainer(self):
+        found = {n.replace("language_model.", "llm.").replace("vision_model.", "vision_tower.") for n in tensors("mbridge", "qwen3_vl")}
         with pytest.raises(UnsupportedError) as caught:
             detect(found)
-        assert "fit no layout" in caught.value.what and "  visual.blocks.…" in caught.value.what and "  language_model.layers.…" in caught.value.what
+        assert "fit no layout" in caught.value.what and "  vision_tower.decoder.…" in caught.value.what and "  llm.embedding.…" in caught.value.what
         assert all(name in caught.value.hint for name in LAYOUTS)
 
     def test_names_of_a_stranger_are_shown_escaped_and_few(self):
@@ -95,7 +103,9 @@ class TestNoLayout:
 
 
 class TestWrappers:
-    @pytest.mark.parametrize("prefix", ["", "module.", "module.module.", "model.", "model.module.", "model.module.module.", "module.model.module.", "model.model."])
+    @pytest.mark.parametrize(
+        "prefix", ["", "module.", "module.module.", "model.", "model.module.", "model.module.module.", "module.model.module.", "model.model."]
+    )
     def test_are_stripped(self, prefix):
         for name in ("language_model.decoder.final_layernorm.weight", "vision_model.pos_embed.weight", "decoder.layers.0.mlp.router.weight"):
             assert stripped(prefix + name) == name
@@ -106,7 +116,11 @@ class TestWrappers:
 
     def test_one_tensor_behind_two_of_them(self, checkpoint):
         caught = checkpoint("mbridge", **{"module.vision_model.pos_embed.weight": (16, 32)})
-        assert isinstance(caught, MismatchError) and "are the same tensor behind different prefixes" in caught.what and "vision_model.pos_embed.weight" in caught.what
+        assert (
+            isinstance(caught, MismatchError)
+            and "are the same tensor behind different prefixes" in caught.what
+            and "vision_model.pos_embed.weight" in caught.what
+        )
 
 
 @pytest.fixture
@@ -173,7 +187,9 @@ class TestRefusedByName:
         assert isinstance(caught, UnsupportedError) and "no vision tower" in caught.what and "text-only" in caught.hint
 
     def test_pai_qwen2(self, checkpoint):
-        biases = {n.removesuffix("weight") + "bias": (32,) for n in tensors("mbridge-qwen2_5", "qwen2_5_vl") if n.startswith("vision_model") and "layer_norm" in n}
+        biases = {
+            n.removesuffix("weight") + "bias": (32,) for n in tensors("mbridge-qwen2_5", "qwen2_5_vl") if n.startswith("vision_model") and "layer_norm" in n
+        }
         assert len(biases) == 8
         caught = checkpoint("mbridge-qwen2_5", **biases)
         assert isinstance(caught, UnsupportedError) and "Pai-Megatron-Patch's Qwen2-VL" in caught.what and "Qwen2-VL is not converted" in caught.hint
@@ -186,7 +202,10 @@ class TestRefusedByName:
         config = tiny_config()
         hf = write_tiny_hf(tmp_path / "reference", config)
         found = TRAINERS["mbridge"].names(sizes(config), hf)
-        save(tmp_path / "saved", found | {f"{QKV}.weight_quantizer._amax": torch.ones(1), f"{QKV}.input_amax": torch.ones(1), f"{QKV}.rotary.inv_freq": torch.ones(8)})
+        save(
+            tmp_path / "saved",
+            found | {f"{QKV}.weight_quantizer._amax": torch.ones(1), f"{QKV}.input_amax": torch.ones(1), f"{QKV}.rotary.inv_freq": torch.ones(8)},
+        )
         report = mcore2hf(tmp_path / "saved", tmp_path / "hf", Mcore2HfOptions(reference=str(tmp_path / "reference"), dry_run=True))
         assert report.data["ignored"].items() >= {"_quantizer": 1, "_amax": 1}.items() and sum(report.data["ignored"].values()) == 6
 

@@ -1,4 +1,4 @@
-"""Checkpoints of every trainer, converted with nothing said about them: each Hugging Face tensor comes out bit for bit, and the logits are those of the original."""
+"""Checkpoints of every trainer, converted with nothing said about them: each Hugging Face tensor comes out bit for bit, the logits as in the original."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from logits import logits
 from references import differing, read_hf
 from tiny import tiny_config, write_tiny_hf
-from trainers.places import TRAINERS, namespace, write
+from trainers.places import MEGATRON, TRAINERS, namespace, saved_names, write
 from trainers.saving import save, stacked
 from trainers.sizes import sizes
 
@@ -91,7 +91,7 @@ def test_the_same_logits(converted, original_logits, name, kind):
     assert torch.equal(logits(converted(name, kind)[1]), original_logits[kind])
 
 
-@pytest.mark.parametrize("name", TRAINERS)
+@pytest.mark.parametrize("name", MEGATRON)
 def test_tied_and_padded(tmp_path, name):
     original = Original(tmp_path / "original", TRAINERS[name].kinds[0], tied=True)
     report = mcore2hf(saved(tmp_path / "saved", name, original, rows=384), tmp_path / "hf")
@@ -108,7 +108,15 @@ def test_dense_layers_among_experts(tmp_path, name):
     assert differing(read_hf(tmp_path / "hf"), original.tensors) == []
 
 
-@pytest.mark.parametrize(("wrapper", "name"), list(zip(WRAPPERS, [*TRAINERS][1:], strict=False)))
+def test_experts_as_transformers_5_turns_them(tmp_path, originals):
+    original = originals["qwen3_vl_moe"]
+    turned = {n: t.transpose(1, 2) if ".experts." in n else t for n, t in original.tensors.items()}
+    save(tmp_path / "saved", turned, plain=True)
+    mcore2hf(tmp_path / "saved", tmp_path / "hf", Mcore2HfOptions(reference=str(original.directory)))
+    assert differing(read_hf(tmp_path / "hf"), original.tensors) == []
+
+
+@pytest.mark.parametrize(("wrapper", "name"), [*zip(WRAPPERS, MEGATRON[1:], strict=False), ("model.", "hf")])
 def test_wrappers_before_the_names(tmp_path, originals, name, wrapper):
     original = originals[TRAINERS[name].kinds[-1]]
     report = mcore2hf(saved(tmp_path / "saved", name, original, wrapper=wrapper), tmp_path / "hf")
@@ -130,7 +138,10 @@ def test_what_the_checkpoint_states_is_held_against_the_reference(tmp_path, orig
 def test_the_norms_of_a_local_spec_are_read_too(tmp_path, originals, name):
     original = originals[TRAINERS[name].kinds[0]]
     tensors = TRAINERS[name].names(sizes(original.config), original.tensors)
-    local = {n.replace("self_attention.linear_qkv.layer_norm_", "input_layernorm.").replace("mlp.linear_fc1.layer_norm_", "pre_mlp_layernorm."): t for n, t in tensors.items()}
+    local = {
+        n.replace("self_attention.linear_qkv.layer_norm_", "input_layernorm.").replace("mlp.linear_fc1.layer_norm_", "pre_mlp_layernorm."): t
+        for n, t in tensors.items()
+    }
     assert len(local.keys() - tensors.keys()) == {"mbridge": 24, "mbridge-qwen2_5": 16, "pai": 24, "roll": 8}[name]
     save(tmp_path / "saved", stacked(local, *TRAINERS[name].stacks))
     mcore2hf(tmp_path / "saved", tmp_path / "hf", Mcore2HfOptions(reference=str(original.directory)))
@@ -142,3 +153,12 @@ def test_config_and_files_come_from_the_reference(originals, converted):
     config = json.loads((given / "config.json").read_text())
     assert json.loads((made / "config.json").read_text()) == {**{k: v for k, v in config.items() if k != "torch_dtype"}, "dtype": "bfloat16"}
     assert {p.name for p in made.iterdir()} == {p.name for p in given.iterdir()}
+
+
+def test_a_float32_tensor_among_others_stays_and_is_counted(tmp_path, originals):
+    original = originals["qwen3_vl_moe"]
+    tensors = {n: t.float() if n.endswith("mlp.gate.weight") else t for n, t in original.tensors.items()}
+    save(tmp_path / "saved", saved_names("mbridge", original.config, tensors))
+    report = mcore2hf(tmp_path / "saved", tmp_path / "hf", Mcore2HfOptions(reference=str(original.directory)))
+    assert differing(read_hf(tmp_path / "hf"), tensors) == []
+    assert report.data["dtypes"]["float32"] == 4

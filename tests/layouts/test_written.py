@@ -13,7 +13,7 @@ from vlconv.converters import Hf2McoreOptions, hf2mcore
 from vlconv.converters.errors import MismatchError, UnsupportedError, VlconvError
 from vlconv.converters.layouts import DEFAULTS, LAYOUTS
 
-CASES = [(name, kind) for name, layout in LAYOUTS.items() if layout.writes for kind in layout.models]
+CASES = [(name, kind) for name, layout in LAYOUTS.items() if "torch_dist" in layout.writes for kind in layout.models]
 
 
 def loaded(directory):
@@ -30,7 +30,7 @@ def test_each_layout_and_model(tmp_path, name, kind):
     report = hf2mcore(tmp_path / "hf", tmp_path / "mcore", Hf2McoreOptions(layout=name))
     tensors, others = loaded(tmp_path / "mcore" / "release")
     assert differing(tensors, saved_names(name, config, hf)) == []
-    assert report.data["layout"] == name
+    assert report.data["target_layout"] == name
     marked = {entry.split("._extra_state/")[0] for entry in others if not entry.startswith("vision")}
     decoder = [n for n in tensors if n.removeprefix("language_model.").startswith("decoder.")]
     assert marked == {n.rpartition(".")[0] for n in decoder if ".router." not in n}
@@ -50,7 +50,7 @@ def test_the_default_is_the_common_one(tmp_path):
     for kind, name in DEFAULTS.items():
         write_tiny_hf(tmp_path / kind, tiny_config(kind))
         report = hf2mcore(tmp_path / kind, tmp_path / "mcore", Hf2McoreOptions(dry_run=True))
-        assert report.data["layout"] == name and LAYOUTS[name].writes and kind in LAYOUTS[name].models
+        assert report.data["target_layout"] == name and "torch_dist" in LAYOUTS[name].writes and kind in LAYOUTS[name].models
     assert set(DEFAULTS) == {kind for trainer in TRAINERS.values() for kind in trainer.kinds}
 
 
@@ -58,8 +58,8 @@ def test_the_default_is_the_common_one(tmp_path):
     ("name", "fault", "says"),
     [
         ("mbridge-qwen2_5", MismatchError, "layout mbridge-qwen2_5 is one of qwen2_5_vl; the source is a qwen3_vl"),
-        ("mindspeed-mm", UnsupportedError, "layout mindspeed-mm (MindSpeed-MM) is read, but not written"),
-        ("nobody's", MismatchError, "no layout is called \"nobody's\""),
+        ("mindspeed-mm", UnsupportedError, "layout mindspeed-mm (MindSpeed-MM) is written as torch, not as torch_dist"),
+        ("nobody's", MismatchError, 'no layout is called "nobody\'s"'),
     ],
 )
 def test_refused(tmp_path, name, fault, says):

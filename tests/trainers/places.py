@@ -29,6 +29,7 @@ class Trainer(NamedTuple):
     folder: str  # below the root
     root_files: Callable[[dict[str, Any]], dict[str, str]]  # beside `huggingface/`
     beside: str = "huggingface"
+    plain: bool = False  # torch's own distributed checkpoint, without Megatron's two files
 
 
 def write(root: Path, name: str, config: dict[str, Any], hf: Tensors, wrapper: str = "", rows: int = 0, common: Any = None) -> Path:
@@ -48,7 +49,7 @@ def write(root: Path, name: str, config: dict[str, Any], hf: Tensors, wrapper: s
     """
     trainer = TRAINERS[name]
     tensors = saved_names(name, config, hf)
-    place = save(root / trainer.folder, padded(tensors, rows) if rows else tensors, common, wrapper)
+    place = save(root / trainer.folder, padded(tensors, rows) if rows else tensors, common, wrapper, plain=trainer.plain)
     for file, text in trainer.root_files(config).items():
         (root / file).write_text(text)
     return place
@@ -117,8 +118,8 @@ TRAINERS = {
     "roll": Trainer(roll, (*QWEN3, *QWEN2_5), ("decoder.layers",), ("decoder.layers",), "iter_0000001/dist_model", roll_files),
     "mindspeed-mm": Trainer(mindspeed, (*QWEN3, *QWEN2_5), (), (), "release", tracked("release")),
     "mindspeed-mm-canonical": Trainer(canonical, QWEN2_5, (), (), "release", tracked("release")),
-    "hf": Trainer(fsdp2, (*QWEN3, *QWEN2_5), (), (), "global_step_4/actor", nothing),
-    "hf-old": Trainer(fsdp2_old, QWEN2_5, (), (), "checkpoint", nothing),
+    "hf": Trainer(fsdp2, (*QWEN3, *QWEN2_5), (), (), "global_step_4/actor", nothing, plain=True),
+    "hf-old": Trainer(fsdp2_old, QWEN2_5, (), (), "checkpoint", nothing, plain=True),
 }
 """Every layout's trainer."""
 

@@ -38,14 +38,19 @@ def padded(tensors: Tensors, rows: int) -> Tensors:
     }
 
 
-def save(directory: Path, tensors: Tensors, common: Any = None, wrapper: str = "") -> Path:
-    """A torch_dist directory: one chunk per tensor, and entries of a training run that are no weights."""
+def save(directory: Path, tensors: Tensors, common: Any = None, wrapper: str = "", *, plain: bool = False) -> Path:
+    """A torch_dist directory: one chunk per tensor, and entries of a training run that are no weights; `plain`: without Megatron's own files."""
     directory.mkdir(parents=True)
     state: dict[str, Any] = {wrapper + name: t.contiguous() for name, t in tensors.items()}
     first = next(iter(state))
-    state |= {f"optimizer.state.exp_avg.{first}": torch.zeros(3), f"{first.rpartition('.')[0]}._extra_state/shard_0_1": io.BytesIO(b"x"), "rng_state/shard_0_1": io.BytesIO(b"x")}
+    state |= {
+        f"optimizer.state.exp_avg.{first}": torch.zeros(3),
+        f"{first.rpartition('.')[0]}._extra_state/shard_0_1": io.BytesIO(b"x"),
+        "rng_state/shard_0_1": io.BytesIO(b"x"),
+    }
     with warnings.catch_warnings(action="ignore"):  # that it saves without a process group
         dcp.save(state, checkpoint_id=directory, no_dist=True)
-    torch.save(common if common is not None else {}, directory / "common.pt")
-    (directory / "metadata.json").write_text(json.dumps(BACKEND))
+    if not plain:
+        torch.save(common if common is not None else {}, directory / "common.pt")
+        (directory / "metadata.json").write_text(json.dumps(BACKEND))
     return directory
