@@ -135,7 +135,7 @@ class TestReference:
     def test_that_is_not_there(self, work):
         no(work, options=Mcore2HfOptions(reference=str(work / "no such")), fault=ReferenceFault, says="does not exist", hint="Give a Hugging Face directory")
 
-    @pytest.mark.parametrize("kind", [*REFUSED, "llama", "qwen3_vl ", "\x1b[31m"])
+    @pytest.mark.parametrize("kind", ["qwen2_vl", "qwen3_5", "llama", "qwen3_vl ", "\x1b[31m"])
     def test_of_a_model_that_is_not_converted(self, work, kind):
         edit_config(work / "mcore" / "huggingface", lambda c: c.update(model_type=kind))
         error = no(work, fault=UnsupportedError, says=("config.json names", "which is not supported"), hint="Supported: qwen3_vl, qwen3_vl_moe, qwen2_5_vl")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import pytest
 from refusing import refused
 from tiny import write_tiny_hf
@@ -12,10 +14,17 @@ from vlconv.converters.errors import TargetError
 COMMANDS = {"mcore2hf": (mcore2hf, "mcore", Mcore2HfOptions), "hf2mcore": (hf2mcore, "hf", Hf2McoreOptions)}
 
 
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    work = tmp_path_factory.mktemp("models")
+    write_tiny_hf(work / "hf")
+    hf2mcore(work / "hf", work / "mcore")
+    return work
+
+
 @pytest.fixture
-def work(tmp_path):
-    write_tiny_hf(tmp_path / "hf")
-    hf2mcore(tmp_path / "hf", tmp_path / "mcore")
+def work(tmp_path, models):
+    shutil.copytree(models, tmp_path, dirs_exist_ok=True)
     return tmp_path
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import zlib
+from itertools import pairwise
 from math import prod
 
 import numpy as np
@@ -73,7 +74,7 @@ class TestWindows:
         assert [part.offset for part in parts] == sorted(part.offset for part in parts)
         assert all(window and (sum(part.nbytes for part in window) <= limit or len(window) == 1) for window in found)
         # Greedy: what begins a window did not fit into the one before.
-        for before, after in zip(found, found[1:], strict=False):
+        for before, after in pairwise(found):
             assert sum(part.nbytes for part in before) + after[0].nbytes > limit
 
     def test_nothing(self):

@@ -5,6 +5,10 @@ Damaged and mixed ones are in test_legacy_refused, other trainers' in test_legac
 
 from __future__ import annotations
 
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -115,6 +119,73 @@ def test_the_tracker_and_the_old_name_of_the_file(tmp_path: Path) -> None:
     assert report.data["source"].endswith("iter_0000020")
     found, _ = converted(tmp_path, tmp_path / "ckpt", tiny(), iteration=10, overwrite=True)
     assert differing(found, old) == []
+
+
+def anonymous() -> int:
+    """Bytes of memory of this process that are no file's."""
+    (line,) = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("RssAnon:")]
+    return int(line.split()[1]) << 10
+
+
+@contextmanager
+def polled() -> Iterator[list[int]]:
+    """Memory, looked at all the time."""
+    seen: list[int] = [anonymous()]
+    done = threading.Event()
+
+    def poll() -> None:
+        while not done.wait(0.002):
+            seen.append(anonymous())
+
+    thread = threading.Thread(target=poll)
+    thread.start()
+    try:
+        yield seen
+    finally:
+        done.set()
+        thread.join()
+
+
+class Sparse:
+    """A file that torch.save writes to, where many bytes at once become a hole."""
+
+    def __init__(self, path: Path) -> None:
+        self.file = path.open("r+b")
+
+    def write(self, data: Any) -> int:
+        if len(data) > 1 << 24:
+            self.file.seek(len(data), os.SEEK_CUR)
+            return len(data)
+        return self.file.write(data)
+
+    def flush(self) -> None:
+        self.file.flush()
+
+
+def test_memory_does_not_grow_with_what_is_not_wanted(tmp_path: Path) -> None:
+    """Optimizer state of 6 GiB, and weights within a storage as large: neither is read, nor held."""
+    hf = random_hf_tensors(tiny())
+    source = save_legacy(tmp_path / "ckpt", tiny(), hf, Topology(), optimizer=False)
+    file, hole = source / "mp_rank_00" / "model_optim_rng.pt", tmp_path / "hole"
+    state = torch.load(file, weights_only=False)
+    hole.touch()
+    os.truncate(hole, 6 << 30)
+    zeros = torch.from_file(str(hole), shared=False, size=6 << 29, dtype=torch.bfloat16)
+    state["optimizer"] = {"state": {0: {"exp_avg": zeros}}}
+    state["model"]["language_model.decoder.final_layernorm.weight"] = zeros[5 << 29 :][:64]
+    hf["model.language_model.norm.weight"].zero_()
+    torch.serialization.set_crc32_options(False)
+    try:
+        torch.save(state, Sparse(file))
+    finally:
+        torch.serialization.set_crc32_options(True)
+    assert file.stat().st_size > 6 << 30
+    assert file.stat().st_blocks * 512 < 32 << 20
+    with polled() as seen:
+        found, _ = converted(tmp_path, tmp_path / "ckpt", tiny())
+    assert len(seen) > 20
+    assert max(seen) - seen[0] < 128 << 20
+    assert differing(found, hf) == []
 
 
 def test_what_a_reference_is_needed_for(tmp_path: Path) -> None:
