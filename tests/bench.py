@@ -3,8 +3,9 @@
     make bench                          2B, three runs of each
     make bench ARGS="--runs 1 --work /fast/disk"
 
-Each run copies the source with `cp -r` and `sync`, then converts it, both as whole processes, one after the other, so that a ratio compares like with like on a noisy machine.
-Memory is the largest sum of anonymous and shared pages (RssAnon + RssShmem) of the process and its children, polled. Needs four times the model's bytes of disk; removes all of it.
+Each run copies the source with `cp -r` and `sync`, then converts it, both as whole processes, one after the other, so that a ratio compares like with
+like on a noisy machine. Memory is the largest sum of anonymous and shared pages (RssAnon + RssShmem) of the process and its children, polled.
+Needs four times the model's bytes of disk; removes all of it.
 """
 
 from __future__ import annotations
@@ -32,7 +33,18 @@ from vlconv.converters.models.config import ModelConfig, TextConfig, VisionConfi
 from vlconv.converters.tensors import TensorSpec
 
 TEXT = {"layers": 28, "hidden": 2048, "heads": 16, "groups": 8, "head_dim": 128, "ffn": 6144, "vocab": 151936, "tied": True}
-VISION = {"depth": 24, "hidden": 1024, "heads": 16, "ffn": 4096, "out_hidden": 2048, "patch": 16, "temporal_patch": 2, "channels": 3, "merge": 2, "positions": 2304}
+VISION = {
+    "depth": 24,
+    "hidden": 1024,
+    "heads": 16,
+    "ffn": 4096,
+    "out_hidden": 2048,
+    "patch": 16,
+    "temporal_patch": 2,
+    "channels": 3,
+    "merge": 2,
+    "positions": 2304,
+}
 
 
 class Run(NamedTuple):
@@ -67,7 +79,8 @@ def bench(work: Path, runs: int) -> int:
     measure("hf2mcore", work / "huggingface", work / "out", runs)
     vlconv("hf2mcore", work / "huggingface", work / "out")
     done = [vlconv("verify", work / "mcore", work / "huggingface"), vlconv("verify", work / "mcore", work / "out")]
-    print(f"\nverify megatron-core's checkpoint against the Hugging Face directory, and against hf2mcore's: same, {done[0].seconds:.1f} s and {done[1].seconds:.1f} s")
+    seconds = f"{done[0].seconds:.1f} s and {done[1].seconds:.1f} s"
+    print(f"\nverify megatron-core's checkpoint against the Hugging Face directory, and against hf2mcore's: same, {seconds}")
     return 0
 
 
@@ -85,7 +98,8 @@ def measure(command: str, source: Path, target: Path, runs: int) -> None:
     ratios = [b.seconds / a.seconds for a, b in pairs]
     cpu = [b.cpu for _, b in pairs]
     memory = max(b.megabytes for _, b in pairs)
-    print(f"{command}: {statistics.median(ratios):.2f} x cp (from {min(ratios):.2f} to {max(ratios):.2f}), {statistics.median(cpu):.1f} CPU s, {memory:.0f} MB anonymous\n", flush=True)
+    ratio = f"{statistics.median(ratios):.2f} x cp (from {min(ratios):.2f} to {max(ratios):.2f})"
+    print(f"{command}: {ratio}, {statistics.median(cpu):.1f} CPU s, {memory:.0f} MB anonymous\n", flush=True)
 
 
 def vlconv(*arguments: str | Path) -> Run:

@@ -84,7 +84,11 @@ def _chunks(path: Path) -> _Saved:
     tree = saved.tree
     if not isinstance(tree, dict):
         raise CorruptError(f"{path}: holds no dict of a Megatron checkpoint", "The file is damaged or of another program.")
-    names = ["model"] if "model" in tree else sorted((k for k in tree if isinstance(k, str) and k.startswith("model") and k[5:].isdigit()), key=lambda k: int(k[5:]))
+    names = (
+        ["model"]
+        if "model" in tree
+        else sorted((k for k in tree if isinstance(k, str) and k.startswith("model") and k[5:].isdigit()), key=lambda k: int(k[5:]))
+    )
     if not names or [n for n in names if not isinstance(tree[n], dict)]:
         raise CorruptError(f"{path}: holds no model", "Is this a legacy Megatron checkpoint? Expected a key 'model', or 'model0', 'model1', ….")
     return _Saved(str(path), [_tensors(path, saved, tree[name]) for name in names], plain_dict(tree.get("args")), tree.get("iteration"))
@@ -134,7 +138,9 @@ def _globalise(ranks: Mapping[Rank, _Saved]) -> tuple[dict[str, list[Shard]], Co
                     ignored["_extra_state" if "_extra_state" in key else "other"] += 1
                     continue
                 if tensor.dtype not in FLOATS:
-                    raise UnsupportedError(f"{saved.path}: {shown(key)} has dtype {shown(tensor.dtype)}", "Only plain, unquantised floating-point weights are converted.")
+                    raise UnsupportedError(
+                        f"{saved.path}: {shown(key)} has dtype {shown(tensor.dtype)}", "Only plain, unquantised floating-point weights are converted."
+                    )
                 how = fold(key)
                 name = renumbered(how.name, starts, rank.pp, chunk)
                 expert = None if how.expert is None else rank.ep * experts + how.expert
@@ -144,7 +150,9 @@ def _globalise(ranks: Mapping[Rank, _Saved]) -> tuple[dict[str, list[Shard]], Co
 
 def _experts(ranks: Mapping[Rank, _Saved]) -> int:
     """Experts of one rank."""
-    numbers = [how.expert for saved in ranks.values() for chunk in saved.chunks for key in chunk if not ignorable(key) and (how := fold(key)).expert is not None]
+    numbers = [
+        how.expert for saved in ranks.values() for chunk in saved.chunks for key in chunk if not ignorable(key) and (how := fold(key)).expert is not None
+    ]
     return max((n for n in numbers if n is not None), default=-1) + 1
 
 
@@ -232,7 +240,9 @@ def _check_tied_copy(shards: Mapping[str, list[Shard]], splits: Mapping[str, Spl
         original = next(s for s in embedding if s.rank.tp == copy.rank.tp)
         how = difference(original.path, original.tensor, copy.path, copy.tensor)
         if how:
-            warnings.append(f"the output layer in {Path(copy.path).parent.name} is no copy of the embedding, though the model is tied: {how}; the embedding is taken")
+            warnings.append(
+                f"the output layer in {Path(copy.path).parent.name} is no copy of the embedding, though the model is tied: {how}; the embedding is taken"
+            )
 
 
 def _distinct(name: str, listed: list[Shard], split: Split, cut: _Cut, warnings: list[str]) -> list[tuple[int, Shard]]:

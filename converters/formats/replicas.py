@@ -42,7 +42,11 @@ def _blocks(path: str, tensor: ItemTensor) -> Iterator[Array]:
 
     shape = tensor.shape or (1,)
     extent = Extent(path, tensor.data_offset, tensor.nbytes)
-    reader = ChunkReader({"": TensorSpec("", shape, tensor.dtype)}, {"": [Chunk((0,) * len(shape), shape, 0, tensor.start, tensor.strides or row_major(shape))]}, lambda _: extent)
+    reader = ChunkReader(
+        {"": TensorSpec("", shape, tensor.dtype)},
+        {"": [Chunk((0,) * len(shape), shape, 0, tensor.start, tensor.strides or row_major(shape))]},
+        lambda _: extent,
+    )
     rows = max(1, BLOCK // max(1, prod(shape[1:]) * ITEMSIZE[tensor.dtype]))
     for first in range(0, shape[0], rows):
         lengths = (min(rows, shape[0] - first), *shape[1:])
