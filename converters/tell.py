@@ -48,7 +48,10 @@ def _config_from(report: Report, found: Reference) -> None:
     if found.directory:
         report.fact("config from", f"{found.directory} ({found.said})", reference=str(found.directory), reference_because=found.said)
         return
-    listed = "".join(f"\n{source}: {', '.join(fields)}" for source, fields in found.sources.items())
+    by_place: dict[str, list[str]] = {}
+    for source, fields in found.sources.items():
+        by_place.setdefault(source.rpartition(" in ")[2], []).extend(fields)
+    listed = "".join(f"\n{place}: {', '.join(fields)}" for place, fields in by_place.items())
     report.fact("config from", f"{found.said}, for want of a reference{listed}", reference=None, reference_because=found.said, config_from=found.sources)
 
 

@@ -81,6 +81,7 @@ def test_a_run_config_suffices(tmp_path: Path, alone: Any, kind: str, tied: bool
     assert "text_config.num_hidden_layers" in report.data["config_from"]["the tensors' shapes"]
     said = dict(report.facts)["config from"]
     assert said.startswith("the checkpoint itself, for want of a reference\nthe tensors' shapes: text_config.hidden_size, ")
+    assert said.count("\nrun_config.yaml: ") == 1
     assert "not provable" not in dict(report.facts)
     assert sorted(p.name for p in (tmp_path / "hf").iterdir()) == ["config.json", "model.safetensors"]
     assert report.data["missing_side_files"] == ["tokenizer", "preprocessor_config.json", "chat template"]
