@@ -52,12 +52,20 @@ class OutputDirectory:
         self._claim: Claim | None = None
         self.leftover: Path | None = None
 
-    def check(self) -> None:
-        """Refuse a target that cannot be written, without touching anything."""
+    def check(self) -> str:
+        """Refuse a target that cannot be written, without touching anything.
+
+        Returns:
+            what a lack of room would be refused with; "" when there is enough. A plan is worth seeing on a small disk, too.
+        """
         _check_place(self.target)
         _check_apart(self.target, self._sources)
         _check_vacant(self.target, self._overwrite)
-        _check_room(self.target.parent, self._need)
+        try:
+            _check_room(self.target.parent, self._need)
+        except TargetError as error:
+            return error.what
+        return ""
 
     def __enter__(self) -> Path:
         _check_place(self.target)

@@ -44,7 +44,8 @@ def run(
     copied = [path for paths in beside.values() for path in paths]
     output = OutputDirectory(target, sources, overwrite=options.overwrite, need=sum(f.size for f in files) + sum(p.stat().st_size for p in copied))
     if options.dry_run:
-        output.check()
+        shortage = output.check()
+        report.warnings += [shortage] * bool(shortage)
         observer.planned(report)
         return report
     with output as partial:

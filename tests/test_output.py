@@ -155,7 +155,11 @@ class TestRefused:
         self.refuse("current directory", old, overwrite=True)
 
     def test_too_little_room(self, tmp_path: Path) -> None:
-        self.refuse("needs 1000000 TB", tmp_path / "out", need=10**18)
+        with pytest.raises(TargetError, match="needs 1000000 TB") as caught:
+            write(tmp_path / "out", need=10**18)
+        assert caught.value.hint
+        assert OutputDirectory(tmp_path / "out", need=10**18).check() == caught.value.what
+        assert names(tmp_path) == []
 
     def test_a_name_too_long(self, tmp_path: Path) -> None:
         with pytest.raises(TargetError, match="cannot be made"):

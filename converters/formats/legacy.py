@@ -20,7 +20,7 @@ from .legacy_layers import TWO, State, first_layers, renumbered
 from .legacy_ranks import Rank, all_ranks, explain, folder_name, numbers_of, rank_files
 from .opened import Opened
 from .pickles import TensorRef
-from .replicas import difference
+from .replicas import EMBEDDING, OUTPUT, difference, no_copy
 from .sandbox import SavedObject, plain_dict, read_torch_save
 from .zips import ItemTensor, naming
 
@@ -213,7 +213,7 @@ def _cut(shards: Mapping[str, list[Shard]], splits: Mapping[str, Split], topolog
 
 def _assemble(shards: Mapping[str, list[Shard]], splits: Mapping[str, Split], topology: Topology, warnings: list[str]) -> ChunkReader:
     """Put ranks' parts together."""
-    _check_tied_copy(shards, splits, warnings)
+    _check_tied_copy(shards, splits)
     cut = _cut(shards, splits, topology)
     items: list[Extent] = []
     numbers: dict[tuple[str, int], int] = {}
@@ -232,17 +232,15 @@ def _assemble(shards: Mapping[str, list[Shard]], splits: Mapping[str, Split], to
     return ChunkReader(specs, chunks, items.__getitem__)
 
 
-def _check_tied_copy(shards: Mapping[str, list[Shard]], splits: Mapping[str, Split], warnings: list[str]) -> None:
+def _check_tied_copy(shards: Mapping[str, list[Shard]], splits: Mapping[str, Split]) -> None:
     """An output layer that is not wanted is the last stage's copy of the embedding, and must equal it."""
-    copies = next((listed for name, listed in shards.items() if name.endswith("output_layer.weight") and name not in splits), [])
-    embedding = next((listed for name, listed in shards.items() if name.endswith("word_embeddings.weight")), [])
+    copies = next((listed for name, listed in shards.items() if name.endswith(OUTPUT) and name not in splits), [])
+    embedding = next((listed for name, listed in shards.items() if name.endswith(EMBEDDING)), [])
     for copy in copies:
         original = next(s for s in embedding if s.rank.tp == copy.rank.tp)
         how = difference(original.path, original.tensor, copy.path, copy.tensor)
         if how:
-            warnings.append(
-                f"the output layer in {Path(copy.path).parent.name} is no copy of the embedding, though the model is tied: {how}; the embedding is taken"
-            )
+            raise no_copy(f"the output layer in {Path(copy.path).parent.name}", how)
 
 
 def _distinct(name: str, listed: list[Shard], split: Split, cut: _Cut, warnings: list[str]) -> list[tuple[int, Shard]]:

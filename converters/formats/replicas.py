@@ -7,12 +7,22 @@ from math import prod
 from typing import TYPE_CHECKING
 
 from ..bits import largest_difference
+from ..errors import MismatchError
 from ..tensors import ITEMSIZE, Box, TensorSpec, storage
 from .chunks import BLOCK, Chunk, ChunkReader, Extent, row_major
 from .zips import ItemTensor
 
 if TYPE_CHECKING:
     from ..tensors import Array
+
+EMBEDDING = ("word_embeddings.weight", "embed_tokens.weight")
+OUTPUT = ("output_layer.weight", "lm_head.weight")
+"""The embedding and the output layer, as Megatron and as Hugging Face calls them."""
+
+
+def no_copy(what: str, how: str) -> MismatchError:
+    """The refusal of a tied model's second copy that is none: one of the two would be lost."""
+    return MismatchError(f"the model is tied, but {what} is no copy of its embedding: {how}", "Is the reference that of an untied model, or the checkpoint damaged?")
 
 
 def difference(first_path: str, first: ItemTensor, second_path: str, second: ItemTensor) -> str:
@@ -25,31 +35,38 @@ def difference(first_path: str, first: ItemTensor, second_path: str, second: Ite
     views = [(t.start, t.strides, t.nbytes) for t in (first, second)]
     if first.crc and first.crc == second.crc and views[0] == views[1]:
         return ""
-    unequal, largest = 0, None
-    for a, b in zip(_blocks(first_path, first), _blocks(second_path, second), strict=True):
-        if count := int((a != b).sum()):
-            unequal += count
-            gap = largest_difference(a, b, first.dtype)
+    return unequal(_reader(first_path, first), "", _reader(second_path, second), "")
+
+
+def unequal(a: ChunkReader, first: str, b: ChunkReader, second: str) -> str:
+    """How two tensors of one shape and dtype differ, in words; "" when they are equal. Reads both, a bounded part at a time."""
+    count, largest, dtype = 0, None, a.specs[first].dtype
+    for ours, theirs in zip(_blocks(a, first), _blocks(b, second), strict=True):
+        if differing := int((ours != theirs).sum()):
+            count += differing
+            gap = largest_difference(ours, theirs, dtype)
             largest = gap if largest is None else max(largest, gap or 0.0)
-    if not unequal:
+    if not count:
         return ""
-    return f"{unequal} of {prod(first.shape)} elements" + (f", by at most {largest:.3g}" if largest is not None else "")
+    return f"{count} of {prod(a.specs[first].shape)} elements" + (f", by at most {largest:.3g}" if largest is not None else "")
 
 
-def _blocks(path: str, tensor: ItemTensor) -> Iterator[Array]:
+def _reader(path: str, tensor: ItemTensor) -> ChunkReader:
+    """A reader of one tensor, called ""."""
+    shape = tensor.shape or (1,)
+    extent = Extent(path, tensor.data_offset, tensor.nbytes)
+    chunk = Chunk((0,) * len(shape), shape, 0, tensor.start, tensor.strides or row_major(shape))
+    return ChunkReader({"": TensorSpec("", shape, tensor.dtype)}, {"": [chunk]}, lambda _: extent)
+
+
+def _blocks(reader: ChunkReader, name: str) -> Iterator[Array]:
     """A tensor's numbers, a bounded part of its first axis at a time."""
     import numpy as np
 
-    shape = tensor.shape or (1,)
-    extent = Extent(path, tensor.data_offset, tensor.nbytes)
-    reader = ChunkReader(
-        {"": TensorSpec("", shape, tensor.dtype)},
-        {"": [Chunk((0,) * len(shape), shape, 0, tensor.start, tensor.strides or row_major(shape))]},
-        lambda _: extent,
-    )
-    rows = max(1, BLOCK // max(1, prod(shape[1:]) * ITEMSIZE[tensor.dtype]))
+    _, shape, dtype = reader.specs[name]
+    rows = max(1, BLOCK // max(1, prod(shape[1:]) * ITEMSIZE[dtype]))
     for first in range(0, shape[0], rows):
         lengths = (min(rows, shape[0] - first), *shape[1:])
-        out = np.empty(lengths, storage(tensor.dtype))
-        reader.read_into(Box("", (first, *(0,) * (len(shape) - 1)), lengths), out)
+        out = np.empty(lengths, storage(dtype))
+        reader.read_into(Box(name, (first, *(0,) * (len(shape) - 1)), lengths), out)
         yield out

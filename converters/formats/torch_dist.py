@@ -7,15 +7,19 @@ zip of one tensor.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ..errors import CorruptError, NotACheckpoint, UnsupportedError, shown
+from ..sharding import Split
 from ..tensors import FLOATS, TensorSpec
 from .chunks import Chunk, ChunkReader, Extent
 from .dcp_metadata import DcpMetadata, check_files
+from .fsdp_halves import in_order
 from .keys import Stored, canonical, fold, ignorable
 from .opened import Opened
+from .replicas import EMBEDDING, OUTPUT, no_copy, unequal
 from .sandbox import plain_dict, read_dcp_metadata, read_torch_save
 from .zips import find_tensor, naming
 
@@ -49,12 +53,18 @@ def open_torch_dist(directory: Path) -> Opened:
     check_files(metadata, directory, wanted)
     stored = [_stored(metadata, i) for i in wanted]
     specs, chunks = canonical(stored)
-    reader = ChunkReader(specs, chunks, _Locate(metadata, directory, stored))
+    locate = _Locate(metadata, directory, stored)
+    halved = {how.name for how in (fold(tensor.spec.name) for tensor in stored) if how.half} if plain else set()
+
+    def assemble(splits: Mapping[str, Split]) -> ChunkReader:
+        ordered = in_order(specs, chunks, halved, splits, _args(directory, metadata).get("tensor_model_parallel_size")) if halved else chunks
+        return _assembled(ChunkReader(specs, ordered, locate), splits)
+
     return Opened(
         format=FSDP if plain else NAME,
         directory=directory,
         specs=specs,
-        assemble=lambda splits: reader,
+        assemble=assemble,
         ignored=dict(ignored),
         form=_form(metadata, wanted),
         args=lambda: _args(directory, metadata),
@@ -62,11 +72,25 @@ def open_torch_dist(directory: Path) -> Opened:
     )
 
 
+def _assembled(reader: ChunkReader, splits: Mapping[str, Split]) -> ChunkReader:
+    """The reader; an output layer that is not wanted is a tied model's copy of the embedding, which FSDP2 trainers save too, and must equal it."""
+    copy = next((name for name in reader.specs if name.endswith(OUTPUT) and name not in splits), None)
+    embedding = next((name for name in reader.specs if name.endswith(EMBEDDING)), None)
+    if copy and embedding:
+        ours, theirs = reader.specs[embedding], reader.specs[copy]
+        same = (ours.shape, ours.dtype) == (theirs.shape, theirs.dtype)
+        how = unequal(reader, embedding, reader, copy) if same else f"{list(ours.shape)} {ours.dtype} and {list(theirs.shape)} {theirs.dtype}"
+        if how:
+            raise no_copy(shown(copy), how)
+    return reader
+
+
 def _stored(metadata: DcpMetadata, index: int) -> Stored:
     tensor = metadata.tensors[index]
     if tensor.dtype not in FLOATS:
         raise UnsupportedError(f"{shown(tensor.name)} has dtype {shown(tensor.dtype)}", "Only plain, unquantised floating-point weights are converted.")
-    chunks = [Chunk(offsets, lengths, item) for item, offsets, lengths in metadata.chunks(index)]
+    # A rank for which no row is left saves an empty chunk, which lies behind the end.
+    chunks = [Chunk(offsets, lengths, item) for item, offsets, lengths in metadata.chunks(index) if all(lengths)]
     return Stored(TensorSpec(tensor.name, tensor.shape, tensor.dtype), chunks)
 
 

@@ -11,6 +11,7 @@ Under pytest: the first save of a session waits for megatron-core's import, 5 to
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 from vlconv.converters.models.config import ModelConfig
 
@@ -31,6 +32,7 @@ def save(
     padded: bool = False,
     optimizer: bool = True,
     args: bool = True,
+    common: Literal["file", "object"] = "file",
     iteration: int | None = None,
 ) -> Path:
     """Let megatron-core write a torch_dist checkpoint.
@@ -46,6 +48,7 @@ def save(
         padded: pad the vocabulary to a multiple of 128 x tp as Megatron-LM does.
         optimizer: write entries of an optimizer and of random number states too.
         args: put Megatron-LM's args, checkpoint_version and iteration in common.pt; AReaL and verl do not.
+        common: what is not sharded lies in common.pt; or, as in the newest Megatron, in an object among the items.
         iteration: None, or the number in `iter_…` and the tracker file.
 
     Returns:
@@ -53,7 +56,7 @@ def save(
     """
     target = directory if iteration is None else directory / f"iter_{iteration:07d}"
     target.mkdir(parents=True)
-    options = (form, spec, grouped and spec == "te", padded, optimizer, (iteration or 1) if args else None)
+    options = (form, spec, grouped and spec == "te", padded, optimizer, (iteration or 1) if args else None, common == "object")
     ranks.run(topology.world, "mcore.writing:write", str(target), config, hf, topology, *options)
     if iteration is not None:
         (directory / "latest_checkpointed_iteration.txt").write_text(str(iteration))

@@ -31,6 +31,7 @@ def write(
     padded: bool,
     optimizer: bool,
     iteration: int | None,
+    common_object: bool = False,
 ) -> None:
     """Build, fill, save. `iteration` None: nothing of a training run in common.pt."""
     chunks = model.build(config, topology, spec, grouped, padded)
@@ -43,7 +44,17 @@ def write(
     if iteration is not None:
         rows = model.vocabulary(config, topology, padded)
         state |= {"args": arguments(config, topology, rows), "checkpoint_version": 3.0, "iteration": iteration}
+    if common_object:
+        state = {name: state.pop(name) for name in list(state) if name.startswith("model")} | {"common_state": _object({**state, "content_metadata": flags})}
     dist_checkpointing.save(state, directory, content_metadata=flags)
+    if common_object and torch.distributed.get_rank() == 0:
+        (Path(directory) / "common.pt").unlink()
+
+
+def _object(common: dict[str, Any]) -> ShardedObject:
+    """What is not sharded, as the newest Megatron-core saves it: the object of rank 0. Sharded parts of an optimizer have no place in it."""
+    plain = {name: value for name, value in common.items() if name not in ("optimizer", "rng_state")}
+    return ShardedObject("common_state", plain, (1,), (0,), replica_id=torch.distributed.get_rank())
 
 
 def write_legacy(
