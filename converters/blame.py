@@ -33,7 +33,7 @@ def check_shapes(have: Mapping[str, TensorSpec], want: Shapes, config: ModelConf
     behind = fields_behind(config, shapes, name, have[name].shape)
     more = f" ({len(wrong) - 1} more tensors differ)" if len(wrong) > 1 else ""
     raise MismatchError(
-        f"{where}: {shown(name)} is {list(have[name].shape)}; the config makes it {list(want[name])}{more}",
+        f"{where}: {shown(name)} is {shown(list(have[name].shape))}; the config makes it {list(want[name])}{more}",
         (f"This shape follows from {', '.join(behind)}. " if behind else "") + "The config belongs to another model or size, or the checkpoint is damaged.",
     )
 

@@ -77,10 +77,10 @@ class Topology:
         fixed = {0: self.first, self.pp - 1: self.last}
         taken = sum(n for n in fixed.values() if n is not None)
         others = self.pp - sum(n is not None for n in fixed.values())
-        if fixed.get(stage) is not None:
-            return _divided(fixed[stage] or 0, self.vpp, f"{fixed[stage]} layers of pipeline stage {stage}", "virtual pipeline size")
         if taken > count or (others == 0 and taken != count):
             raise MismatchError(f"first and last stage take {taken} of {count} layers", "Give other stage sizes.")
+        if fixed.get(stage) is not None:
+            return _divided(fixed[stage] or 0, self.vpp, f"{fixed[stage]} layers of pipeline stage {stage}", "virtual pipeline size")
         each = _divided(count - taken, others, f"{count - taken} layers", "number of pipeline stages")
         return _divided(each, self.vpp, f"{each} layers per stage", "virtual pipeline size")
 

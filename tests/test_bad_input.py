@@ -259,6 +259,21 @@ class TestTensors:
         edit_metadata(release, split)
         no(work, fault=CorruptError, says=("linear_fc1.weight", "does not fit", "float32", "bfloat16"))
 
+    def test_a_stack_of_astronomical_height(self, work, release):
+        """Refused before its layers are enumerated."""
+
+        def taller(entry):
+            entry.size = torch.Size([2**61, 192, 64])
+            entry.chunks = [ChunkStorageMetadata(torch.Size([0, 0, 0]), entry.size)]
+
+        edit(release, **{FC1: taller})
+        no(work, fault=CorruptError, says=f"{FC1}: has {2**61} layers, which no model has", hint="damaged or hostile")
+
+    def test_a_shape_of_very_many_axes(self, work, release):
+        edit(release, **{NORM: lambda entry: (setattr(entry, "size", torch.Size([3] * 10**4)), entry.chunks.clear())})
+        error = no(work, fault=MismatchError, says=f"{NORM} is [3, 3, 3", hint="")
+        assert len(str(error)) < 2000
+
     def test_a_critic(self, work, release):
         def one_row(entry):
             entry.size = torch.Size([1, 64])

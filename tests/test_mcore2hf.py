@@ -144,13 +144,13 @@ MOE = {
     "sequential": (Topology(tp=2, ep=2), "stacked", {"grouped": False}),
     "etp 1": (Topology(tp=2, ep=2, etp=1), "stacked", {}),
     "etp 2": (Topology(tp=2), "stacked", {"grouped": False}),
-    "etp 2, tp 1": (Topology(ep=2, etp=2), "stacked", {}),
-    "ep 4, pp 2": (Topology(pp=2, ep=4), "stacked", {"padded": True}),
+    "etp 2, tp 1": (Topology(etp=2), "stacked", {}),
+    "ep 4": (Topology(ep=4), "stacked", {"padded": True}),
     "local": (Topology(tp=2, ep=2), "stacked", {"spec": "local"}),
-    "local, per layer": (Topology(tp=2, ep=2), "per_layer", {"spec": "local"}),
-    "per layer": (Topology(tp=2, ep=2), "per_layer", {}),
+    "local, per layer": (Topology(tp=2, ep=2, etp=1), "per_layer", {"spec": "local"}),
+    "per layer": (Topology(tp=2, ep=2, etp=1), "per_layer", {}),
     "singleton": (Topology(tp=2, ep=2), "singleton", {}),
-    "singleton, sequential": (Topology(pp=2, ep=2, tp=2, etp=1), "singleton", {"grouped": False}),
+    "singleton, sequential": (Topology(pp=2, ep=2), "singleton", {"grouped": False}),
 }
 
 
@@ -184,8 +184,8 @@ def test_each_expert_by_itself(tmp_path: Path) -> None:
     ("form", "topology", "tied", "how"),
     [
         ("stacked", Topology(tp=2, pp=2), False, {"padded": True}),
-        ("per_layer", Topology(tp=4), True, {}),
-        ("singleton", Topology(tp=2, pp=2, vpp=2), False, {}),
+        ("per_layer", Topology(tp=2), True, {}),
+        ("singleton", Topology(pp=2, vpp=2), False, {}),
         ("stacked", Topology(tp=2), False, {"spec": "local"}),
     ],
 )

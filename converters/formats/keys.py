@@ -23,6 +23,9 @@ from .chunks import Chunk, row_major
 LISTS = ("layers", "deepstack_merger_list", "deepstack_norm_list")
 """Module lists that megatron-core's sharded_state_dict may stack."""
 
+MOST_LAYERS, MOST_TENSORS = 4096, 1 << 18
+"""No model has more. A few bytes of metadata can claim any number of them, and all are enumerated."""
+
 _IGNORED_PARTS = ("_extra_state", "_quantizer", "_amax", "inv_freq")
 _IGNORED_HEADS = (
     "optimizer",
@@ -62,7 +65,7 @@ def fold(key: str) -> Fold:
     parts, expert, half = _expert(parts, half)
     stacked = False
     for at, part in enumerate(parts[:-1]):
-        if part in LISTS and not parts[at + 1].isdigit():
+        if part in LISTS and not _is_number(parts[at + 1]):
             parts.insert(at + 1, "{}")
             stacked = True
             break
@@ -75,13 +78,18 @@ def _expert(parts: list[str], half: str) -> tuple[list[str], int | None, str]:
         return parts, None, half
     at = parts.index("experts")
     head, rest = parts[:at], parts[at + 1 :]
-    if rest and rest[0] in ("experts", "local_experts") and len(rest) > 1 and rest[1].isdigit():
+    if rest and rest[0] in ("experts", "local_experts") and len(rest) > 1 and _is_number(rest[1]):
         return [*head, "experts", "experts", *rest[2:]], int(rest[1]), half
     for kind in ("weight", "bias"):  # weight12, or weight12_w in Megatron-FSDP
         number, _, tail = rest[-1].removeprefix(kind).partition("_") if rest and rest[-1].startswith(kind) else ("", "", "")
-        if number.isdigit() and rest[0] != "experts":
+        if _is_number(number) and tail in ("", "w", "v") and rest[0] != "experts":
             return [*head, "experts", "experts", *rest[:-1], kind], int(number), tail or half
     return parts, None, half
+
+
+def _is_number(text: str) -> bool:
+    """Whether it is the number of a layer or expert; a stranger's digits may be of any script and length."""
+    return text.isascii() and text.isdigit() and len(text) < 10
 
 
 class Stored(NamedTuple):
@@ -108,10 +116,12 @@ def canonical(stored: Iterable[Stored]) -> tuple[dict[str, TensorSpec], dict[str
             known, dtype = shapes.get(name, shape), dtypes.setdefault(name, tensor.spec.dtype)
             if len(known) != len(shape) or known[1:] != shape[1:] or dtype != tensor.spec.dtype:
                 raise CorruptError(
-                    f"{shown(tensor.spec.name)}: {list(shape)} {tensor.spec.dtype} does not fit {list(known)} {dtype}, the rest of {shown(name)}",
+                    f"{shown(tensor.spec.name)}: {shown(list(shape))} {tensor.spec.dtype} does not fit {shown(list(known))} {dtype}, the rest of {shown(name)}",
                     "Two forms of one tensor are in the checkpoint, or it is damaged.",
                 )
             shapes[name] = (max(known[0], shape[0]), *shape[1:]) if shape else shape
+            if len(shapes) > MOST_TENSORS:
+                raise CorruptError(f"{shown(tensor.spec.name)}: more than {MOST_TENSORS} tensors, which no model has", "The checkpoint is damaged or hostile.")
             chunks.setdefault(name, []).extend(listed)
     return {name: TensorSpec(name, shape, dtypes[name]) for name, shape in shapes.items()}, chunks
 
@@ -124,6 +134,8 @@ def _unstack(tensor: Stored, how: Fold) -> Iterator[tuple[str, Shape, list[Chunk
         return
     if not shape:
         raise CorruptError(f"{shown(tensor.spec.name)}: has no layer axis", "The checkpoint is damaged.")
+    if shape[0] > MOST_LAYERS:
+        raise CorruptError(f"{shown(tensor.spec.name)}: has {shape[0]} layers, which no model has", "The checkpoint is damaged or hostile.")
     layers: list[list[Chunk]] = [[] for _ in range(shape[0])]
     for chunk in tensor.chunks:
         strides = chunk.strides or row_major(chunk.lengths)

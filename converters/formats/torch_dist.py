@@ -54,7 +54,7 @@ def open_torch_dist(directory: Path) -> Opened:
     stored = [_stored(metadata, i) for i in wanted]
     specs, chunks = canonical(stored)
     locate = _Locate(metadata, directory, stored)
-    halved = {how.name for how in (fold(tensor.spec.name) for tensor in stored) if how.half} if plain else set()
+    halved = sorted({how.name for how in (fold(tensor.spec.name) for tensor in stored) if how.half}) if plain else []
 
     def assemble(splits: Mapping[str, Split]) -> ChunkReader:
         ordered = in_order(specs, chunks, halved, splits, _args(directory, metadata).get("tensor_model_parallel_size")) if halved else chunks

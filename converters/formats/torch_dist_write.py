@@ -49,10 +49,11 @@ class _Plan:
     items: list[_Item] = field(default_factory=list)
     extra: list[_Bytes] = field(default_factory=list)
     sizes: list[int] = field(default_factory=lambda: [0])
+    limit: int = FILE
 
     def room(self, nbytes: int) -> tuple[int, int]:
         """The file and offset of the next item."""
-        if self.sizes[-1] and self.sizes[-1] + nbytes > FILE:
+        if self.sizes[-1] and self.sizes[-1] + nbytes > self.limit:
             self.sizes.append(0)
         self.sizes[-1] += nbytes
         return len(self.sizes) - 1, self.sizes[-1] - nbytes
@@ -69,7 +70,8 @@ def plan_torch_dist(specs: Mapping[str, TensorSpec], lists: Sequence[str], extra
     """
     stacked = bool(lists) and uniform(specs, lists)
     lists = lists if stacked else ()
-    plan = _Plan(stack(specs, lists))
+    # At least eight files of a large model, so that as many can be loaded side by side.
+    plan = _Plan(stack(specs, lists), limit=min(FILE, max(CHUNK, sum(spec.nbytes for spec in specs.values()) // 8)))
     for key in plan.keys:
         for at, name in enumerate(key.parts):
             _chunks(plan, key, at, specs[name])

@@ -70,7 +70,7 @@ def refuse(specs: Mapping[str, TensorSpec]) -> None:
     for refusal in _REFUSALS:
         name = next((n for n, spec in specs.items() if refusal.meets(n, spec)), None)
         if name is not None:
-            raise UnsupportedError(f"{shown(name)} {list(specs[name].shape)} {refusal.what}", refusal.hint)
+            raise UnsupportedError(f"{shown(name)} {shown(list(specs[name].shape))} {refusal.what}", refusal.hint)
     if not any("vision" in n or "visual" in n or "image_encoder" in n for n in specs):
         raise UnsupportedError(
             "the checkpoint holds no vision tower", "This is a text-only model, or the text part of one; vlconv converts whole Qwen-VL models."

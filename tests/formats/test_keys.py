@@ -217,6 +217,31 @@ class TestCanonical:
         with pytest.raises(CorruptError, match=r"a\.layers\.b: a chunk reaches outside"):
             canonical([stored])
 
+    def test_more_layers_than_any_model_has(self):
+        """Before they are enumerated."""
+        with pytest.raises(CorruptError, match=r"a\.layers\.b: has 2305843009213693952 layers"):
+            canonical([Stored(TensorSpec("a.layers.b", (2**61, 3), "float32"), [Chunk((0, 0), (2**61, 3), 0)])])
+
+    def test_more_tensors_than_any_model_has(self):
+        many = (Stored(TensorSpec(f"a{i}.layers.b", (4096, 3), "float32"), []) for i in range(10**6))
+        with pytest.raises(CorruptError, match=r"a64\.layers\.b: more than 262144 tensors"):
+            canonical(many)
+
+    @pytest.mark.parametrize("digits", ["9" * 5000, "²", "٣", "1_0"])
+    @pytest.mark.parametrize(
+        "key", ["a.layers.{}.b.weight", "m.experts.experts.{}.linear_fc1.weight", "m.experts.linear_fc1.weight{}", "m.experts.local_experts.{}.w.weight"]
+    )
+    def test_digits_that_are_no_number(self, key, digits):
+        how = fold(key.format(digits))
+        assert (how.expert, how.half) == (None, "")
+
+    def test_a_shape_of_many_axes_is_shown_short(self):
+        file = File().add("a.weight_w", numbers(3, 2))
+        file.stored.append(Stored(TensorSpec("a.weight_v", (3,) * 10**5, "float32"), []))
+        with pytest.raises(CorruptError) as caught:
+            canonical(file.stored)
+        assert len(caught.value.what) < 600
+
     def test_a_stack_without_a_layer_axis(self):
         with pytest.raises(CorruptError, match=r"a\.layers\.b: has no layer axis"):
             canonical([Stored(TensorSpec("a.layers.b", (), "float32"), [])])
