@@ -33,7 +33,7 @@ def refused(
     assert type(error) is fault, repr(error)
     for words in (says,) if isinstance(says, str) else says:
         assert words in error.what
-    assert hint in error.hint
+    assert error.hint and hint in error.hint
     assert all(c.isprintable() or c == "\n" for c in str(error))
     assert snapshot(target.parent) == before
     return error

@@ -146,8 +146,7 @@ class TestFiles:
     @pytest.mark.parametrize("content", [b"", b"garbage", b"\x80\x04.", b"cposix\nsystem\n(S'true'\ntR."])
     def test_garbage(self, work, release, name, content):
         (release / name).write_bytes(content)
-        error = no(work, fault=error_of(mcore2hf, work), says=name)
-        assert error.hint
+        no(work, fault=UnsupportedError if name == "common.pt" and content == b"\x80\x04." else CorruptError, says=name)
 
     @pytest.mark.parametrize("name", [".metadata", "common.pt"])
     def test_truncated_pickles(self, work, release, name):
@@ -188,14 +187,6 @@ def end_of_tensors(release):
     ends = []
     edit_metadata(release, lambda m: ends.extend(i.offset + i.length for k, i in m.storage_data.items() if "_extra_state" not in k.fqn))
     return max(ends)
-
-
-def error_of(command, work):
-    """The class of error that a damaged file comes to: these differ in kind, not in being refused."""
-    with pytest.raises(VlconvError) as caught:
-        command(work / "mcore", work / "out")
-    assert issubclass(type(caught.value), CorruptError | UnsupportedError)
-    return type(caught.value)
 
 
 class TestTensors:

@@ -160,7 +160,7 @@ class TestReadByTorch:
         assert ("language_model.decoder.layers.self_attention.linear_qkv.weight" in found) is stacked
         assert ("language_model.decoder.layers.3.self_attention.linear_qkv.weight" in found) is not stacked
 
-    @pytest.mark.parametrize("name", ["dense", "moe", "2.5"])
+    @pytest.mark.parametrize("name", ["dense", "moe", "mixed", "2.5"])
     def test_keys_are_those_that_megatron_core_writes(self, tmp_path: Path, name: str) -> None:
         hf = random_hf_tensors(CONFIGS[name])
         written(tmp_path, CONFIGS[name], hf)

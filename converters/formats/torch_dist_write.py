@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..tensors import ITEMSIZE, Box, Shape, TensorSpec
 from .files import OutFile, Piece, cut
-from .unfold import Key, split, stack, uniform
+from .unfold import Key, alike, split, stack
 from .zips import ItemParts, bytes_item, item_parts
 
 if TYPE_CHECKING:
@@ -64,12 +64,12 @@ def plan_torch_dist(specs: Mapping[str, TensorSpec], lists: Sequence[str], extra
 
     Args:
         specs: canonical tensors.
-        lists: module lists to stack (see keys.LISTS); when layers are not alike, everything is keyed per layer, as Megatron-core itself does then.
+        lists: module lists to stack (see keys.LISTS), () for one key per layer. One whose layers are not alike is keyed per layer, as Megatron-core does.
         extra_state: canonical modules with an `_extra_state` entry, without which a Transformer Engine model refuses to load.
         iteration: what common.pt states.
     """
-    stacked = bool(lists) and uniform(specs, lists)
-    lists = lists if stacked else ()
+    per_layer = not lists
+    lists = alike(specs, lists)
     # At least eight files of a large model, so that as many can be loaded side by side.
     plan = _Plan(stack(specs, lists), limit=min(FILE, max(CHUNK, sum(spec.nbytes for spec in specs.values()) // 8)))
     for key in plan.keys:
@@ -78,7 +78,7 @@ def plan_torch_dist(specs: Mapping[str, TensorSpec], lists: Sequence[str], extra
     for name in _extra_names(extra_state, specs, lists):
         data = bytes_item()
         plan.extra.append(_Bytes(name, *plan.room(len(data)), data))
-    return [*_data_files(plan), *_side_files(plan, per_layer=not stacked, iteration=iteration)]
+    return [*_data_files(plan), *_side_files(plan, per_layer=per_layer, iteration=iteration)]
 
 
 def _chunks(plan: _Plan, key: Key, at: int, spec: TensorSpec) -> None:

@@ -28,10 +28,15 @@ class Key(NamedTuple):
 
 
 def split(name: str, lists: Sequence[str]) -> tuple[str, int] | None:
-    """A canonical name's stacked key and its place on the leading axis: ("a.layers.3.b") -> ("a.layers.b", 3)."""
+    """A canonical name's stacked key and its place on the leading axis: ("a.layers.3.b") -> ("a.layers.b", 3).
+
+    Args:
+        name: of a tensor or module.
+        lists: module lists, by name or by their whole path.
+    """
     parts = name.split(".")
     for at, part in enumerate(parts[:-1]):
-        if part in lists and parts[at + 1].isdigit():
+        if parts[at + 1].isdigit() and (part in lists or ".".join(parts[: at + 1]) in lists):
             return ".".join([*parts[: at + 1], *parts[at + 2 :]]), int(parts[at + 1])
     return None
 
@@ -66,19 +71,15 @@ def _stacked(name: str, layers: dict[int, TensorSpec]) -> Key:
     return Key(name, (len(layers), *shape), dtype, tuple(layers[i].name for i in sorted(layers)), stacked=True)
 
 
-def uniform(names: Iterable[str], lists: Sequence[str]) -> bool:
-    """Whether every list has the same tensors in all its layers, which stacking takes for granted."""
-    grouped: dict[str, list[int]] = {}
+def alike(names: Iterable[str], lists: Sequence[str]) -> tuple[str, ...]:
+    """The whole paths of those lists that have the same tensors in all their layers, which stacking takes for granted.
+
+    Megatron-core decides block by block, too: where the language layers differ, the vision blocks are still stacked.
+    """
+    layers: dict[str, dict[str, set[int]]] = {}
     for name in names:
         where = split(name, lists)
         if where is not None:
-            grouped.setdefault(where[0], []).append(where[1])
-    by_list: dict[str, set[tuple[int, ...]]] = {}
-    for name, layers in grouped.items():
-        by_list.setdefault(_list_of(name, lists), set()).add(tuple(sorted(layers)))
-    return all(len(sets) == 1 and next(iter(sets)) == tuple(range(len(next(iter(sets))))) for sets in by_list.values())
-
-
-def _list_of(name: str, lists: Sequence[str]) -> str:
-    parts = name.split(".")
-    return ".".join(parts[: next(at for at, part in enumerate(parts) if part in lists) + 1])
+            path, _, rest = name.partition(f".{where[1]}.")
+            layers.setdefault(path, {}).setdefault(rest, set()).add(where[1])
+    return tuple(path for path, kinds in layers.items() if all(found == set(range(len(max(kinds.values(), key=len)))) for found in kinds.values()))

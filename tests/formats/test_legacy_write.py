@@ -85,7 +85,9 @@ def loads(tmp_path: Path, name: str, topology: Topology, padded: bool = False) -
     report = written(tmp_path, CONFIGS[name], hf, topology, make_vocab_size_divisible_by=128 if padded else None)
     # load_state_dict(strict=True): the same names, extra states too, and the same shapes; then every parameter's bits.
     assert load_legacy(tmp_path / "mcore" / "release", CONFIGS[name], hf, topology, padded=padded) == []
-    assert report.data["padding_rows"] == (-248 % (128 * topology.tp) if padded else 0)
+    assert report.data["target_padding_rows"] == (-248 % (128 * topology.tp) if padded else 0)
+    sizes = {"TP": topology.tp, "PP": topology.pp, "VPP": topology.vpp, "EP": topology.ep, "ETP": topology.expert_tp}
+    assert (report.data["target_format"], report.data["target_topology"]) == ("torch", sizes)
 
 
 @pytest.mark.parametrize(("name", "topology", "how"), CASES, ids=str)

@@ -6,7 +6,7 @@ import pytest
 
 from vlconv.converters.errors import MismatchError
 from vlconv.converters.formats.keys import LISTS, fold
-from vlconv.converters.formats.unfold import Key, split, stack, uniform
+from vlconv.converters.formats.unfold import Key, alike, split, stack
 from vlconv.converters.tensors import TensorSpec
 
 
@@ -69,17 +69,22 @@ def test_layers_that_differ(shape, dtype):
 
 
 @pytest.mark.parametrize(
-    ("names", "alike"),
+    ("names", "lists"),
     [
-        (["a.layers.0.w", "a.layers.1.w", "b"], True),
-        (["a.layers.0.w", "a.layers.1.w", "a.layers.0.v", "a.layers.1.v"], True),
-        (["a.layers.0.w", "a.layers.1.w", "v.layers.0.w"], True),  # two lists of different length
-        (["a.layers.0.w", "a.layers.1.w", "a.layers.0.v"], False),  # a layer lacks a tensor
-        (["a.layers.0.w", "a.layers.1.v"], False),
-        (["a.layers.0.w", "a.layers.2.w"], False),  # a layer is missing
-        (["a.layers.1.w"], False),
-        (["a", "b"], True),
+        (["a.layers.0.w", "a.layers.1.w", "b"], ["a.layers"]),
+        (["a.layers.0.w", "a.layers.1.w", "a.layers.0.v", "a.layers.1.v"], ["a.layers"]),
+        (["a.layers.0.w", "a.layers.1.w", "v.layers.0.w"], ["a.layers", "v.layers"]),  # two lists of different length
+        (["a.layers.0.w", "a.layers.1.w", "a.layers.0.v", "v.layers.0.w"], ["v.layers"]),  # a layer lacks a tensor, the other list is as it was
+        (["a.layers.0.w", "a.layers.1.v"], []),
+        (["a.layers.0.w", "a.layers.2.w"], []),  # a layer is missing
+        (["a.layers.1.w"], []),
+        (["a", "b"], []),
     ],
 )
-def test_uniform(names, alike):
-    assert uniform(names, ("layers",)) is alike
+def test_alike(names, lists):
+    assert list(alike(names, ("layers",))) == lists
+
+
+def test_a_list_by_its_path():
+    assert split("a.layers.3.w", ("a.layers",)) == ("a.layers.w", 3)
+    assert split("v.layers.3.w", ("a.layers",)) is None
