@@ -19,15 +19,16 @@ class VlconvError(Exception):
 
     Args:
         what: one sentence: what is wrong, naming the file or tensor.
-        hint: what to do about it; printed on a line of its own.
+        hint: what to do about it; printed on a line of its own. Where there is nothing particular to say, the class says it.
     """
 
     exit_code = 1
+    usual_hint = ""
 
     def __init__(self, what: str, hint: str = "") -> None:
         super().__init__(what)
         self.what = what
-        self.hint = hint
+        self.hint = hint or self.usual_hint
 
     def __str__(self) -> str:
         return f"{self.what}\n{self.hint}" if self.hint else self.what
@@ -43,6 +44,8 @@ class NotACheckpoint(SourceError):
 
 class CorruptError(SourceError):
     """A file is missing, truncated, damaged or hostile."""
+
+    usual_hint = "The file is damaged, incomplete, or not what it claims to be: take another copy of it."
 
 
 class UnsupportedError(SourceError):

@@ -70,7 +70,7 @@ def find_reference(option: str | None, revision: str | None, near: Path) -> Refe
     directory = Path(option)
     if directory.exists():
         if revision is not None:
-            raise ReferenceFault(f"--revision goes with a hub id, but --reference {directory} is here on disk")
+            raise ReferenceFault(f"--revision goes with a hub id, but --reference {directory} is here on disk", "Leave --revision out, or give a hub id.")
         return _reference(directory, "given as --reference")
     if not _HUB_ID.fullmatch(option):
         raise ReferenceFault(f"the reference {shown(option)} does not exist", "Give a Hugging Face directory with a config.json, or a hub id.")
@@ -115,7 +115,7 @@ def _download(hub_id: str, revision: str | None) -> Path:
             "Pass --reference with a directory, or fetch its files beforehand where there is a network (HF_HOME is the cache).",
         ) from error
     except Exception as error:
-        raise ReferenceFault(f"the files of {hub_id} could not be fetched: {_first_line(error)}") from error
+        raise ReferenceFault(f"the files of {hub_id} could not be fetched: {_first_line(error)}", "Try again, or pass --reference with a directory.") from error
 
 
 def _first_line(error: Exception) -> str:

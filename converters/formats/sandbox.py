@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 from ..errors import CorruptError, SourceError, UnsupportedError, shown
 from .dcp_metadata import DcpMetadata, check_files
 from .pickles import TensorRef
-from .zips import DAMAGED, ItemTensor, Member, check_byteorder, find_members, naming, place
+from .zips import ItemTensor, Member, check_byteorder, find_members, naming, place
 
 if TYPE_CHECKING:
     from ..tensors import Array
@@ -69,7 +69,7 @@ def read_dcp_metadata(directory: Path) -> DcpMetadata:
     try:
         return DcpMetadata.from_answer(header, columns)
     except (KeyError, TypeError, ValueError, IndexError):
-        raise CorruptError(f"{_name(path)} could not be read: its tables contradict each other", DAMAGED) from None
+        raise CorruptError(f"{_name(path)} could not be read: its tables contradict each other") from None
 
 
 def read_torch_save(path: Path, offset: int = 0, length: int | None = None) -> SavedObject:
@@ -88,7 +88,7 @@ def read_torch_save(path: Path, offset: int = 0, length: int | None = None) -> S
         size = os.fstat(file.fileno()).st_size
         length = size - offset if length is None else length
         if offset < 0 or length < 0 or offset + length > size:
-            raise CorruptError(f"is {size} bytes long, too short for an item of {length} bytes at {offset}", DAMAGED)
+            raise CorruptError(f"is {size} bytes long, too short for an item of {length} bytes at {offset}")
         start = os.pread(file.fileno(), 2, offset)
         if start[:1] == b"\x80" and length > 2:
             raise UnsupportedError("is a torch.save file of the form before torch 1.6, which is no zip", "Load it in torch and save it again.")
@@ -96,12 +96,12 @@ def read_torch_save(path: Path, offset: int = 0, length: int | None = None) -> S
         check_byteorder(members, file.fileno())
         pickled = members.get("data.pkl")
         if pickled is None:
-            raise CorruptError("is a zip, but not one of torch.save: it has no data.pkl", DAMAGED)
+            raise CorruptError("is a zip, but not one of torch.save: it has no data.pkl")
         header, _ = _ask("tree", file, *pickled)
     try:
         return SavedObject(_decoded(header["tree"]), members)
     except (KeyError, TypeError, ValueError, IndexError, RecursionError):
-        raise CorruptError(f"{_name(path)} could not be read", DAMAGED) from None
+        raise CorruptError(f"{_name(path)} could not be read") from None
 
 
 def plain_dict(value: Plain) -> dict[str, Any]:
@@ -155,7 +155,7 @@ def _ask(kind: str, file: BinaryIO, offset: int, length: int, crc: int | None) -
     request = [kind, *map(str, (fd, offset, length, -1 if crc is None else crc))]
     header, columns = _unpacked(_run([sys.executable, *CHILD, *request], fd, most))
     if "refused" in header:
-        raise CorruptError(shown(header["refused"], 400), "Nothing in the file was run. " + DAMAGED)
+        raise CorruptError(shown(header["refused"], 400), f"Nothing in the file was run. {CorruptError.usual_hint}")
     return header, columns
 
 
@@ -170,12 +170,12 @@ def _run(command: list[str], fd: int, most: int) -> bytes:
         try:
             data = child.stdout.read(most + 1)
             if len(data) > most:
-                raise CorruptError("unpacks to far more than its size explains", DAMAGED)
+                raise CorruptError("unpacks to far more than its size explains")
         except BaseException:
             child.kill()
             raise
     if child.returncode:
-        raise CorruptError(f"cannot be read: {_death(-child.returncode)}", DAMAGED)
+        raise CorruptError(f"cannot be read: {_death(-child.returncode)}")
     return data
 
 
@@ -204,7 +204,7 @@ def _unpacked(data: bytes) -> tuple[dict[str, Any], dict[str, Array]]:
             columns[name] = np.frombuffer(data, "<i8", size, start)
             start += 8 * size
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        raise CorruptError("cannot be read: the process reading it gave no proper answer", DAMAGED) from None
+        raise CorruptError("cannot be read: the process reading it gave no proper answer") from None
     return header, columns
 
 

@@ -26,8 +26,6 @@ __all__ = ["ItemParts", "ItemTensor", "Member", "bytes_item", "check_byteorder",
 EDGE = 1024
 """Bytes read at once from either end of a slice: all headers of a DCP item, mostly."""
 
-DAMAGED = "The file is damaged, incomplete, or not what it claims to be: take another copy of the checkpoint."
-
 DIRECTORY_LIMIT = 64 << 20
 """Bytes of the largest central directory that is read: half a million members."""
 
@@ -68,7 +66,7 @@ def naming(subject: str) -> Iterator[None]:
     try:
         yield
     except SourceError as fault:
-        raise type(fault)(f"{subject} {fault.what}", fault.hint or DAMAGED) from None
+        raise type(fault)(f"{subject} {fault.what}", fault.hint) from None
 
 
 class _Slice:
@@ -147,7 +145,7 @@ def place(ref: TensorRef, members: Mapping[str, Member]) -> ItemTensor:
         UnsupportedError: a dtype that is not read.
     """
     if ref.dtype not in ITEMSIZE:
-        raise UnsupportedError(f"holds a tensor of dtype {shown(ref.dtype)}, which is not read")
+        raise UnsupportedError(f"holds a tensor of dtype {shown(ref.dtype)}, which is not read", "Only plain, unquantised weights are converted.")
     member = members.get(f"data/{ref.key}")
     if member is None:
         raise CorruptError(f"has no member data/{shown(ref.key)} for its tensor")
@@ -165,7 +163,10 @@ def check_byteorder(members: Mapping[str, Member], fd: int, part: _Slice | None 
     size = min(member.nbytes, 16)
     order = part.read(member.data_offset - part.offset, size) if part else os.pread(fd, size, member.data_offset)
     if order != b"little":
-        raise UnsupportedError(f"was written with byte order {shown(order.decode('latin-1'))!r}; only little is read")
+        raise UnsupportedError(
+            f"was written with byte order {shown(order.decode('latin-1'))!r}; only little is read",
+            "Load it in torch on a little-endian machine and save it again.",
+        )
 
 
 def _members(part: _Slice) -> dict[str, Member]:
