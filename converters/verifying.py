@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 from .compare import Comparison, Work, comparing, in_turn
@@ -76,7 +77,7 @@ def open_side(path: Path, options: VerifyOptions, number: int, beside: Path | No
     if hf.holds(path):
         return open_hf_side(path, options.experts_form)
     given = options.references[min(number, len(options.references) - 1)] if options.references else None
-    return open_mcore_side(
+    side = open_mcore_side(
         path,
         reference=given or (str(beside) if beside else None),
         revision=options.revision,
@@ -85,6 +86,7 @@ def open_side(path: Path, options: VerifyOptions, number: int, beside: Path | No
         divisor=options.make_vocab_size_divisible_by,
         trust_reference=options.trust_reference,
     )
+    return side if given or not beside else replace(side, reference=side.reference._replace(said="the other side"))
 
 
 def open_pair(a: Path, b: Path, options: VerifyOptions) -> tuple[Side, Side]:
