@@ -1,4 +1,7 @@
-"""mcore2mcore: a checkpoint in another format, topology or naming, with no Hugging Face directory in between; and one model in every form there is, all verified."""
+"""mcore2mcore: a checkpoint in another format, topology or naming, with no Hugging Face directory in between.
+
+And one model in every format and topology there is, all verified.
+"""
 
 from __future__ import annotations
 
@@ -72,7 +75,7 @@ class TestTopologies:
         [
             ("tied", Topology(tp=2), Topology(tp=2, pp=2)),
             ("moe", Topology(tp=2, pp=2), Topology(tp=2, ep=2, etp=1)),
-            ("2.5", Topology(pp=2), Topology(tp=2, pp=2, vpp=2)),
+            pytest.param("2.5", Topology(pp=2), Topology(tp=2, pp=2, vpp=2), marks=pytest.mark.slow),
         ],
         ids=str,
     )
@@ -83,7 +86,15 @@ class TestTopologies:
         assert load_legacy(tmp_path / "out" / "release", relay.config, relay.hf, asked) == []
         relay.same(source)
 
-    @pytest.mark.parametrize(("name", "saved"), [("tied", Topology(tp=2, pp=2)), ("moe", Topology(tp=2, ep=2, etp=1)), ("2.5", Topology(tp=2, pp=2, vpp=2))], ids=str)
+    @pytest.mark.parametrize(
+        ("name", "saved"),
+        [
+            ("2.5", Topology(tp=2, pp=2, vpp=2)),
+            ("moe", Topology(tp=2, ep=2, etp=1)),
+            pytest.param("tied", Topology(tp=2, pp=2), marks=pytest.mark.slow),
+        ],
+        ids=str,
+    )
     def test_rank_files_to_torch_dist(self, tmp_path: Path, name: str, saved: Topology) -> None:
         relay = Relay(tmp_path, name)
         source = save_legacy(tmp_path / "ckpt", relay.config, relay.hf, saved, padded=True)
@@ -124,8 +135,8 @@ class TestLayouts:
             ("moe", "mbridge", "megatron-bridge-0.3"),
             ("tied", "megatron-bridge-0.3", "mbridge"),
             ("2.5", "ms-swift", "mbridge-qwen2_5"),
-            ("moe", "pai", "roll"),
-            ("2.5", "hf-old", "megatron-bridge-qwen2_5"),
+            pytest.param("moe", "pai", "roll", marks=pytest.mark.slow),
+            pytest.param("2.5", "hf-old", "megatron-bridge-qwen2_5", marks=pytest.mark.slow),
         ],
     )
     def test_torch_dist_under_other_names(self, tmp_path: Path, name: str, theirs: str, layout: str) -> None:

@@ -1,6 +1,7 @@
 """fc1 as Megatron-FSDP saves it: with `--swiglu` every `mlp.linear_fc1` of a model is split in two, `_w` and `_v`, on each tensor-parallel rank.
 
-A gated fc1 becomes gate and up. One that is not gated, a Qwen3-VL vision block's, becomes the first half of every rank's rows and the second half of every rank's rows.
+A gated fc1 becomes gate and up. One that is not gated, a Qwen3-VL vision block's, becomes the first half of every rank's rows, and the second half
+of every rank's rows.
 """
 
 from __future__ import annotations

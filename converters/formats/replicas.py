@@ -22,7 +22,8 @@ OUTPUT = ("output_layer.weight", "lm_head.weight")
 
 def no_copy(what: str, how: str) -> MismatchError:
     """The refusal of a tied model's second copy that is none: one of the two would be lost."""
-    return MismatchError(f"the model is tied, but {what} is no copy of its embedding: {how}", "Is the reference that of an untied model, or the checkpoint damaged?")
+    hint = "Is the reference that of an untied model, or the checkpoint damaged?"
+    return MismatchError(f"the model is tied, but {what} is no copy of its embedding: {how}", hint)
 
 
 def difference(first_path: str, first: ItemTensor, second_path: str, second: ItemTensor) -> str:

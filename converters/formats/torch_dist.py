@@ -75,7 +75,7 @@ def open_torch_dist(directory: Path) -> Opened:
 def _assembled(reader: ChunkReader, splits: Mapping[str, Split]) -> ChunkReader:
     """The reader; an output layer that is not wanted is a tied model's copy of the embedding, which FSDP2 trainers save too, and must equal it."""
     copy = next((name for name in reader.specs if name.endswith(OUTPUT) and name not in splits), None)
-    embedding = next((name for name in reader.specs if name.endswith(EMBEDDING)), None)
+    embedding = next((name for name in splits if name.endswith(EMBEDDING)), None)
     if copy and embedding:
         ours, theirs = reader.specs[embedding], reader.specs[copy]
         same = (ours.shape, ours.dtype) == (theirs.shape, theirs.dtype)

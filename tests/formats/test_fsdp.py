@@ -37,27 +37,20 @@ class TestMegatron:
         assert differing(found, hf) == []
         assert (report.data["format"], report.data["form"]) == ("fsdp_dtensor", "one key per layer, singleton shards")
         assert report.data["agrees_with"] == ["the checkpoint's args"]
-        assert report.data["ignored"] == {"optimizer": 1 + len(whole_names(source)), "rng_state": 1, "other": 3}
+        optimizer = [key for key in dcp.metadata(source).state_dict_metadata if key.startswith("optimizer.")]
+        assert len(optimizer) > 3
+        assert report.data["ignored"] == {"optimizer": len(optimizer), "rng_state": 1, "other": 3}  # args, checkpoint_version, iteration
         assert report.warnings == []
         # What makes it what it is: rows cut anywhere, by two tensor-parallel ranks besides, and no file that states a format.
         chunks = dcp.metadata(source).state_dict_metadata[f"model.{wrapper}language_model.decoder.layers.1.self_attention.linear_proj.weight"].chunks
         assert len({tuple(c.offsets) for c in chunks}) == 4 > len({c.sizes[0] for c in chunks}) > 1
         assert sorted(p.name for p in source.iterdir()) == [".metadata", *(f"__{rank}_0.distcp" for rank in range(4))]
 
-    def test_args_that_contradict_the_reference(self, tmp_path: Path) -> None:
-        source = save_fsdp(tmp_path / "ckpt", tiny(), random_hf_tensors(tiny()), args={"rotary_base": 10000})
-        with pytest.raises(MismatchError, match="rotary_base"):
-            converted(tmp_path, source, tiny())
-
     def test_halves_of_what_is_not_gated(self, tmp_path: Path) -> None:
         """Qwen3-VL's vision fc1 is split on every tensor-parallel rank; without their number it cannot be put together, and is not guessed."""
         source = save_fsdp(tmp_path / "ckpt", tiny(), random_hf_tensors(tiny()), args={"tensor_model_parallel_size": None})
         with pytest.raises(UnsupportedError, match=r"vision_model\.decoder\.layers\.0\.mlp\.linear_fc1\.(weight|bias).*tensor_model_parallel_size None"):
             converted(tmp_path, source, tiny())
-
-
-def whole_names(source: Path) -> list[str]:
-    return [name for name in dcp.shapes(source) if name.startswith("model.")]
 
 
 class TestHuggingFaceNames:
@@ -99,7 +92,7 @@ class TestHuggingFaceNames:
         other = hf["model.language_model.embed_tokens.weight"].clone()
         other[17, 3] += 2
         source = save_plain(tmp_path / "ckpt", {**hf, "lm_head.weight": other})
-        with pytest.raises(MismatchError, match="lm_head.weight is no copy of its embedding: 1 of 15872 elements, by at most 2"):
+        with pytest.raises(MismatchError, match=r"lm_head\.weight is no copy of its embedding: 1 of 15872 elements, by at most 2"):
             converted(tmp_path, source, tiny(tied=True))
 
 
@@ -114,10 +107,8 @@ class TestUnfinished:
         assert "interrupted" in refused.value.hint
         assert not (tmp_path / "hf").exists()
 
-    @pytest.mark.parametrize("kind", ["megatron", "plain"])
-    def test_without_dcp_metadata(self, tmp_path: Path, kind: str) -> None:
-        hf = random_hf_tensors(tiny())
-        source = save_fsdp(tmp_path / "ckpt", tiny(), hf) if kind == "megatron" else save_plain(tmp_path / "ckpt", hf)
+    def test_without_dcp_metadata(self, tmp_path: Path) -> None:
+        source = save_plain(tmp_path / "ckpt", random_hf_tensors(tiny()))
         (source / ".metadata").unlink()
         with pytest.raises(NotACheckpoint, match=r"\.metadata is missing"):
             converted(tmp_path, source, tiny())

@@ -73,6 +73,7 @@ class TestLargeFiles:
         assert data == [t.numpy().tobytes() for t in tensors]
 
 
+@pytest.mark.slow
 def test_more_members_than_16_bits_count(tmp_path: Path) -> None:
     tensors = made(tmp_path / "file", [(1,)] * 70_000)
     with zipfile.ZipFile(tmp_path / "file") as archive:

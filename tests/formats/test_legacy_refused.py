@@ -1,4 +1,7 @@
-"""Legacy checkpoints that are incomplete, damaged or two in one: refused with what was expected, nothing written. And ranks that disagree: told, or refused with --strict."""
+"""Legacy checkpoints that are incomplete, damaged or two in one: refused with what was expected, nothing written.
+
+And ranks that disagree: told of, or refused with --strict.
+"""
 
 from __future__ import annotations
 

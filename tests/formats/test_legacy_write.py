@@ -101,6 +101,16 @@ def test_more_loaded_by_megatron_core(tmp_path: Path, name: str, topology: Topol
     loads(tmp_path, name, topology, **how)
 
 
+def test_experts_that_are_on_several_tensor_ranks(tmp_path: Path) -> None:
+    """Four tensor-parallel ranks and half the experts on each: every expert is in two files."""
+    hf, topology = random_hf_tensors(tiny(moe=True)), Topology(tp=4, ep=2, etp=1)
+    written(tmp_path, tiny(moe=True), hf, topology)
+    assert list(states(tmp_path)) == ["mp_rank_00_000", "mp_rank_01_001", "mp_rank_02_000", "mp_rank_03_001"]
+    assert load_legacy(tmp_path / "mcore" / "release", tiny(moe=True), hf, topology) == []
+    mcore2hf(tmp_path / "mcore", tmp_path / "back")
+    assert differing(read_hf(tmp_path / "back"), hf) == []
+
+
 class TestFiles:
     def test_sound_zips_of_plain_things(self, tmp_path: Path) -> None:
         hf = random_hf_tensors(tiny(moe=True), float32=["*.mlp.gate.weight"])
@@ -244,7 +254,12 @@ class TestRefused:
     @pytest.mark.parametrize(
         ("name", "topology", "says", "hint"),
         [
-            ("dense", Topology(tp=8), "tensor parallel size 8 does not divide text_config.num_key_value_heads = 4, vision_config.num_heads = 4", "Sizes that would do: 1, 2, 4."),
+            (
+                "dense",
+                Topology(tp=8),
+                "tensor parallel size 8 does not divide text_config.num_key_value_heads = 4, vision_config.num_heads = 4",
+                "Sizes that would do: 1, 2, 4.",
+            ),
             ("dense", Topology(tp=3), "a vocabulary of 248 rows does not divide by tensor parallel size 3", "--make-vocab-size-divisible-by"),
             ("dense", Topology(pp=3), "4 layers do not divide by the number of pipeline stages 3", "Sizes that would do: 1, 2, 4."),
             ("dense", Topology(pp=2, vpp=3), "2 layers per stage do not divide by the virtual pipeline size 3", "Sizes that would do: 1, 2."),

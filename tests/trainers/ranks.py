@@ -42,7 +42,9 @@ class Grid(NamedTuple):
         return len(self.text[0])
 
 
-def write_ranks(root: Path, name: str, config: dict[str, Any], hf: Tensors, grid: Grid, *, grouped: bool = False, views: bool = False, common: Any = None) -> Path:
+def write_ranks(
+    root: Path, name: str, config: dict[str, Any], hf: Tensors, grid: Grid, *, grouped: bool = False, views: bool = False, common: Any = None
+) -> Path:
     """A legacy checkpoint of a trainer.
 
     Args:
@@ -89,7 +91,11 @@ def _experts_apart(tensors: Tensors, views: bool) -> Tensors:
         out |= {f"{before}.experts.local_experts.{e}.{fc}": t[e] for e in range(len(t))} if fc else {name: t}
     if views:
         for name in [n for n in out if n.endswith((".local_experts.0.linear_fc1.weight", ".local_experts.0.linear_fc2.weight"))]:
-            each = [n for n in out if n.split(".local_experts.")[0] == name.split(".local_experts.")[0] and n.rpartition("linear_")[2] == name.rpartition("linear_")[2]]
+            each = [
+                n
+                for n in out
+                if n.split(".local_experts.")[0] == name.split(".local_experts.")[0] and n.rpartition("linear_")[2] == name.rpartition("linear_")[2]
+            ]
             whole = torch.stack([out[n].T for n in each])
             out |= {n: whole[e].T for e, n in enumerate(each)}
     return out
