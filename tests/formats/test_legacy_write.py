@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import torch
-from mcore.legacy import load_legacy
+from mcore.legacy import load_legacy, save_legacy
 from mcore.load import load_and_compare
 from mcore.tiny import random_hf_tensors, tiny, tiny_2_5
 from mcore.topology import Topology
@@ -50,9 +50,9 @@ def written(tmp_path: Path, config: ModelConfig, hf: Tensors, topology: Topology
     return report
 
 
-def states(tmp_path: Path, folder: str = "release") -> dict[str, dict[str, Any]]:
+def states(directory: Path) -> dict[str, dict[str, Any]]:
     """What torch.load makes of every rank's file, by the rank's folder."""
-    return {file.parent.name: torch.load(file, weights_only=False) for file in sorted((tmp_path / "mcore" / folder).glob("*/model_optim_rng.pt"))}
+    return {file.parent.name: torch.load(file, weights_only=False) for file in sorted((directory / "release").glob("*/model_optim_rng.pt"))}
 
 
 CASES: list[tuple[str, Topology, dict[str, Any]]] = [
@@ -105,10 +105,30 @@ def test_experts_that_are_on_several_tensor_ranks(tmp_path: Path) -> None:
     """Four tensor-parallel ranks and half the experts on each: every expert is in two files."""
     hf, topology = random_hf_tensors(tiny(moe=True)), Topology(tp=4, ep=2, etp=1)
     written(tmp_path, tiny(moe=True), hf, topology)
-    assert list(states(tmp_path)) == ["mp_rank_00_000", "mp_rank_01_001", "mp_rank_02_000", "mp_rank_03_001"]
+    assert list(states(tmp_path / "mcore")) == ["mp_rank_00_000", "mp_rank_01_001", "mp_rank_02_000", "mp_rank_03_001"]
     assert load_legacy(tmp_path / "mcore" / "release", tiny(moe=True), hf, topology) == []
     mcore2hf(tmp_path / "mcore", tmp_path / "back")
     assert differing(read_hf(tmp_path / "back"), hf) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "topology"), [("tied", Topology(tp=2, pp=2, vpp=2)), ("mixed", Topology(tp=2, pp=2, ep=2, etp=1)), ("2.5", Topology(pp=2))], ids=str
+)
+def test_files_hold_what_those_of_megatron_core_do(tmp_path: Path, name: str, topology: Topology) -> None:
+    """In a trainer's own files too there are extra states that are empty, and one that is None."""
+    config, hf = CONFIGS[name], random_hf_tensors(CONFIGS[name])
+    written(tmp_path, config, hf, topology)
+    save_legacy(tmp_path / "theirs", config, hf, topology, optimizer=False)
+    ours, theirs = states(tmp_path / "mcore"), states(tmp_path / "theirs")
+    assert ours.keys() == theirs.keys()
+    for folder, state in theirs.items():
+        assert ours[folder].keys() == state.keys()
+        for chunk in (key for key in state if key.startswith("model")):
+            assert {n: described(t) for n, t in ours[folder][chunk].items()} == {n: described(t) for n, t in state[chunk].items()}
+
+
+def described(value: torch.Tensor | None) -> str:
+    return f"{value.dtype} {list(value.shape)}" if isinstance(value, torch.Tensor) else repr(value)
 
 
 class TestFiles:
@@ -139,7 +159,7 @@ class TestFiles:
 
     def test_padding_is_zeros(self, tmp_path: Path) -> None:
         written(tmp_path, tiny(), random_hf_tensors(tiny()), Topology(tp=2), make_vocab_size_divisible_by=100)
-        first, second = (state["model"]["language_model.output_layer.weight"] for state in states(tmp_path).values())
+        first, second = (state["model"]["language_model.output_layer.weight"] for state in states(tmp_path / "mcore").values())
         assert first.shape == second.shape == (200, 64)
         assert first.count_nonzero(dim=1).all() and second[:48].count_nonzero(dim=1).all()
         assert not second[48:].any()
@@ -169,7 +189,7 @@ class TestOtherTrainers:
         topology = Topology(tp=grid.tp, pp=grid.stages, vpp=len(grid.text), ep=grid.ep)
         written(tmp_path, config, hf, topology, layout=layout)
         write_ranks(tmp_path / "theirs", layout, reference_config(config), hf, grid, grouped=layout == "pai")
-        ours = states(tmp_path)
+        ours = states(tmp_path / "mcore")
         theirs = {file.parent.name: torch.load(file, weights_only=True) for file in (tmp_path / "theirs").glob("release/*/*.pt")}
         assert ours.keys() == theirs.keys()
         for folder, expected in theirs.items():
@@ -208,14 +228,14 @@ class TestArgs:
             tensor_model_parallel_size=topology.tp,
             pipeline_model_parallel_size=topology.pp,
         )
-        found = states(tmp_path)
+        found = states(tmp_path / "mcore")
         assert len(found) == topology.pp * topology.tp
         for state in found.values():
             check_checkpoint_args(state["args"], state["checkpoint_version"], trainer)
 
     def test_all_that_they_state(self, tmp_path: Path) -> None:
         written(tmp_path, tiny(moe=True), random_hf_tensors(tiny(moe=True)), Topology(tp=2, pp=2, ep=2), make_vocab_size_divisible_by=128)
-        (args, *others) = [state["args"] for state in states(tmp_path).values()]
+        (args, *others) = [state["args"] for state in states(tmp_path / "mcore").values()]
         assert type(args) is argparse.Namespace
         assert all(other == args for other in others)
         assert vars(args) == {
