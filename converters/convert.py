@@ -17,7 +17,7 @@ from .options import Hf2McoreOptions, Mcore2HfOptions, Mcore2McoreOptions, Mcore
 from .report import Observer, Report
 from .running import cast, main_dtype, refuse_warned, run, threads_of
 from .sides import from_hf, in_dialect, mapped_table, open_hf_side, open_mcore_side
-from .targets import mcore_files, rows_to_write
+from .targets import check_divides, mcore_files, rows_to_write, topology_of
 from .tell import describe_dialect, describe_hf, describe_mcore, describe_output, describe_side_files, describe_target
 from .tensors import Reader
 
@@ -116,6 +116,7 @@ def _to_mcore(
 ) -> tuple[Reader, list[OutFile]]:
     """A reader of the tensors to write, and the files they go to; told in the report."""
     layout = to_write(options.layout, config.model_type, options.format)
+    check_divides(config, layout, topology_of(options))
     rows = rows_to_write(config, options)
     reader = from_hf(cast(hf_reader, options.dtype), mapped_table(layout, config, rows))
     files, folder = mcore_files(reader.specs, config, hf_config, layout, options)

@@ -105,7 +105,6 @@ def mcore_files(
         MismatchError: a topology that cannot be.
     """
     topology = topology_of(output)
-    check_divides(config, layout, topology)
     word = "release" if output.iteration is None else str(output.iteration)
     folder = "release" if output.iteration is None else f"iter_{output.iteration:07d}"
     if output.format == "torch":

@@ -23,6 +23,9 @@ from .specials import Specials
 from .tensors import Reader, TensorSpec
 from .write import WINDOW
 
+SAID = 20
+"""Warnings of one kind that are shown: two checkpoints mixed up would give hundreds."""
+
 LISTED = 3
 """Tensors that a sentence names; the data has them all."""
 
@@ -41,7 +44,8 @@ def describe_mcore(report: Report, side: McoreSide, dtype: str | None = None) ->
     if opened.ignored:
         listed = ", ".join(f"{count} {kind}" for kind, count in sorted(opened.ignored.items()))
         report.fact("ignored", f"entries that are no weights: {listed}", ignored=opened.ignored)
-    report.warnings += opened.warnings
+    told = opened.warnings[:SAID]
+    report.warnings += told + [f"… and {len(opened.warnings) - SAID} more tensors that differ between ranks"] * (len(opened.warnings) > SAID)
 
 
 def _config_from(report: Report, found: Reference) -> None:

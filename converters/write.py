@@ -52,7 +52,7 @@ def windows(pieces: Sequence[Piece], itemsizes: Sequence[int], limit: int = WIND
 
 
 def write_files(reader: Reader, files: Sequence[OutFile], root: Path, threads: int, observer: Observer) -> Specials:
-    """Fill every output file from a reader, below `root`, and bring it to disk.
+    """Fill every output file from a reader, below `root`. Bringing them to disk is the output directory's part: waiting after each file would stop the reading.
 
     Returns:
         how many numbers of which tensor are NaN or infinite.
@@ -96,7 +96,6 @@ class _Run:
                 literals += file.seal([_total(runs) for runs in sums])
             for offset, data in literals:
                 _pwrite(fd, memoryview(data), offset)
-            os.fdatasync(fd)
         finally:
             os.close(fd)
 

@@ -280,7 +280,7 @@ class TestRefused:
                 "tensor parallel size 8 does not divide text_config.num_key_value_heads = 4, vision_config.num_heads = 4",
                 "Sizes that would do: 1, 2, 4.",
             ),
-            ("dense", Topology(tp=3), "a vocabulary of 248 rows does not divide by tensor parallel size 3", "--make-vocab-size-divisible-by"),
+            ("dense", Topology(tp=3), "tensor parallel size 3 does not divide text_config.num_key_value_heads = 4", "Sizes that would do: 1, 2, 4."),
             ("dense", Topology(pp=3), "4 layers do not divide by the number of pipeline stages 3", "Sizes that would do: 1, 2, 4."),
             ("dense", Topology(pp=2, vpp=3), "2 layers per stage do not divide by the virtual pipeline size 3", "Sizes that would do: 1, 2."),
             ("dense", Topology(pp=3, first=1, last=1, vpp=2), "1 layers of pipeline stage 0 do not divide by the virtual pipeline size 2", "would do: 1."),
