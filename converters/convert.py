@@ -16,7 +16,7 @@ from .models.hf_dialects import Dialect
 from .options import Hf2McoreOptions, Mcore2HfOptions, Mcore2McoreOptions, McoreOutput
 from .report import Observer, Report
 from .running import cast, main_dtype, refuse_warned, run, threads_of
-from .sides import from_hf, in_dialect, mapped_table, open_hf_side, open_mcore_side
+from .sides import McoreSide, from_hf, in_dialect, mapped_table, open_hf_side, open_mcore_side
 from .targets import check_divides, mcore_files, rows_to_write, topology_of
 from .tell import describe_dialect, describe_hf, describe_mcore, describe_output, describe_side_files, describe_target
 from .tensors import Reader
@@ -32,17 +32,7 @@ def mcore2hf(source: Path, target: Path, options: Mcore2HfOptions, observer: Obs
     Raises:
         VlconvError: see errors.py; nothing is written then.
     """
-    side = open_mcore_side(
-        source,
-        reference=options.reference,
-        revision=options.revision,
-        iteration=options.iteration,
-        layout=options.layout,
-        divisor=options.make_vocab_size_divisible_by,
-        trust_reference=options.trust_reference,
-    )
-    if options.strict:
-        refuse_warned(side)
+    side = _opened(source, options, options.iteration, options.layout)
     dialect = Dialect(options.experts, options.hf_names)
     reader = cast(in_dialect(side.as_hf, side.config, dialect), options.dtype)
     config = config_json(config_to_write(side.reference.config, side.model, tied=side.config.text.tied, dtype=main_dtype(reader)))
@@ -86,17 +76,7 @@ def mcore2mcore(source: Path, target: Path, options: Mcore2McoreOptions, observe
     Raises:
         VlconvError: see errors.py; nothing is written then.
     """
-    side = open_mcore_side(
-        source,
-        reference=options.reference,
-        revision=options.revision,
-        iteration=options.from_iteration,
-        layout=options.from_layout,
-        divisor=options.make_vocab_size_divisible_by,
-        trust_reference=options.trust_reference,
-    )
-    if options.strict:
-        refuse_warned(side)
+    side = _opened(source, options, options.from_iteration, options.from_layout)
     if options.layout is None and options.format in side.layout.writes:
         options = replace(options, layout=side.layout.name)
     report = Report("mcore2mcore", "planned")
@@ -109,6 +89,22 @@ def mcore2mcore(source: Path, target: Path, options: Mcore2McoreOptions, observe
     describe_side_files(report, beside)
     sources = [source, *([side.reference.directory] if side.reference.directory else [])]
     return run(report, reader, files, target, sources, observer, options, {"huggingface": beside.copy}, side.chunks)
+
+
+def _opened(source: Path, options: Mcore2HfOptions | Mcore2McoreOptions, iteration: int | None, layout: str | None) -> McoreSide:
+    """The Megatron checkpoint to convert; with --strict its ranks must agree."""
+    side = open_mcore_side(
+        source,
+        reference=options.reference,
+        revision=options.revision,
+        iteration=iteration,
+        layout=layout,
+        divisor=options.make_vocab_size_divisible_by,
+        trust_reference=options.trust_reference,
+    )
+    if options.strict:
+        refuse_warned(side)
+    return side
 
 
 def _to_mcore(

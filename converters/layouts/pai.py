@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from ..models import MODELS
 from ..models.config import ModelConfig
-from ..rules import Copy, Rule, rename
+from ..rules import Copy, Rule
 from . import language, mbridge, towers
 from .layout import Layout
 
@@ -20,9 +20,7 @@ def rules(config: ModelConfig, vocab_rows: int) -> Iterator[Rule]:
 def vision(config: ModelConfig) -> Iterator[Copy]:
     """Patch embedding, blocks, the merger after the last block and those of deepstack."""
     v, h = config.vision, MODELS[config.model_type].vision_prefix
-    yield from towers.both("vision_model.patch_embed.proj.", f"{h}patch_embed.proj.", v.hidden, 0, weight=v.patch_shape)
-    yield from rename("vision_model.pos_embed.weight", f"{h}pos_embed.weight", (v.positions, v.hidden))
-    yield from towers.qwen3_blocks(config)
+    yield from towers.qwen3_front(config)
     m = "vision_model.decoder"
     yield from merger(config, f"{m}.final_layernorm", "vision_model.projection.encoder", f"{h}merger", norm=v.hidden)
     for k in range(len(v.deepstack)):

@@ -32,6 +32,14 @@ def qkv(v: VisionConfig, m: str, h: str) -> Iterator[Copy]:
         ])  # fmt: skip
 
 
+def qwen3_front(config: ModelConfig) -> Iterator[Copy]:
+    """What mbridge and pai share of Qwen3-VL's tower: patch embedding, positions, blocks."""
+    v, h = config.vision, MODELS[config.model_type].vision_prefix
+    yield from both("vision_model.patch_embed.proj.", f"{h}patch_embed.proj.", v.hidden, 0, weight=v.patch_shape)
+    yield from rename("vision_model.pos_embed.weight", f"{h}pos_embed.weight", (v.positions, v.hidden))
+    yield from qwen3_blocks(config)
+
+
 def qwen3_blocks(config: ModelConfig, m: str = "vision_model.decoder.layers", norms: tuple[str, str] = INSIDE) -> Iterator[Copy]:
     """Qwen3-VL's vision blocks: LayerNorm with bias, MLP not gated."""
     v, h = config.vision, f"{MODELS[config.model_type].vision_prefix}blocks"
