@@ -7,9 +7,21 @@ from typing import Annotated, Literal
 
 import typer
 
-DTYPES = {"bfloat16": "bfloat16", "float16": "float16", "float32": "float32", "bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
+DTYPES = {
+    "bfloat16": "bfloat16",
+    "float16": "float16",
+    "float32": "float32",
+    "bf16": "bfloat16",
+    "fp16": "float16",
+    "fp32": "float32",
+}
 
-UNITS = {"": 1, "B": 1, **{f"{p}B": 1000**n for n, p in enumerate("KMGT", 1)}, **{f"{p}IB": 1024**n for n, p in enumerate("KMGT", 1)}}
+UNITS = {
+    "": 1,
+    "B": 1,
+    **{f"{p}B": 1000**n for n, p in enumerate("KMGT", 1)},
+    **{f"{p}IB": 1024**n for n, p in enumerate("KMGT", 1)},
+}
 
 
 def parse_dtype(text: str) -> str:
@@ -61,12 +73,23 @@ References = Annotated[
         rich_help_panel=MODEL,
     ),
 ]
-Revision = Annotated[str | None, typer.Option(metavar="REV", help="Branch, tag or commit of a hub id.", rich_help_panel=MODEL)]
+Revision = Annotated[
+    str | None, typer.Option(metavar="REV", help="Branch, tag or commit of a hub id.", rich_help_panel=MODEL)
+]
 PickIteration = Annotated[
-    int | None, typer.Option(parser=parse_number, metavar="N", help="Which iteration to read where the directory holds several.", rich_help_panel=MODEL)
+    int | None,
+    typer.Option(
+        parser=parse_number,
+        metavar="N",
+        help="Which iteration to read where the directory holds several.",
+        rich_help_panel=MODEL,
+    ),
 ]
 ReadLayout = Annotated[
-    str | None, typer.Option("--layout", metavar="NAME", help="The trainer's naming. Left out: recognised, and said.", rich_help_panel=MODEL)
+    str | None,
+    typer.Option(
+        "--layout", metavar="NAME", help="The trainer's naming. Left out: recognised, and said.", rich_help_panel=MODEL
+    ),
 ]
 ExpertsForm = Annotated[
     Literal["hub", "transformers-5", "per-expert"] | None,
@@ -105,9 +128,23 @@ Dtype = Annotated[
         rich_help_panel=OUTPUT,
     ),
 ]
-MaxShardSize = Annotated[int, typer.Option(parser=parse_size, metavar="SIZE", help="Largest safetensors file, such as 500MB or 2GiB.", rich_help_panel=OUTPUT)]
+MaxShardSize = Annotated[
+    int,
+    typer.Option(
+        parser=parse_size,
+        metavar="SIZE",
+        help="Largest safetensors file, such as 500MB or 2GiB.",
+        rich_help_panel=OUTPUT,
+    ),
+]
 Overwrite = Annotated[
-    bool, typer.Option("--overwrite", metavar="", help="Replace an existing target, in one step, once the new one is complete.", rich_help_panel=OUTPUT)
+    bool,
+    typer.Option(
+        "--overwrite",
+        metavar="",
+        help="Replace an existing target, in one step, once the new one is complete.",
+        rich_help_panel=OUTPUT,
+    ),
 ]
 TrustReference = Annotated[
     bool,
@@ -119,12 +156,35 @@ TrustReference = Annotated[
     ),
 ]
 Strict = Annotated[
-    bool, typer.Option("--strict", metavar="", help="Refuse NaN and infinite weights, and ranks that disagree, instead of naming them.", rich_help_panel=TRUST)
+    bool,
+    typer.Option(
+        "--strict",
+        metavar="",
+        help="Refuse NaN and infinite weights, and ranks that disagree, instead of naming them.",
+        rich_help_panel=TRUST,
+    ),
 ]
-DryRun = Annotated[bool, typer.Option("--dry-run", metavar="", help="Recognise, check and plan; write nothing.", rich_help_panel=RUN)]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", metavar="", help="Recognise, check and plan; write nothing.", rich_help_panel=RUN)
+]
 Threads = Annotated[
-    int | None, typer.Option(parser=parse_positive, metavar="N", help="Threads that move data. Left out: chosen by the number of cores.", rich_help_panel=RUN)
+    int | None,
+    typer.Option(
+        parser=parse_positive,
+        metavar="N",
+        help="Threads that move data. Left out: chosen by the number of cores.",
+        rich_help_panel=RUN,
+    ),
 ]
-Json = Annotated[bool, typer.Option("--json", metavar="", help="Print one JSON document to stdout, everything else to stderr.", rich_help_panel=RUN)]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", metavar="", help="Say nothing but warnings and errors.", rich_help_panel=RUN)]
-Debug = Annotated[bool, typer.Option("--debug", metavar="", help="Show the traceback of an error.", rich_help_panel=RUN)]
+Json = Annotated[
+    bool,
+    typer.Option(
+        "--json", metavar="", help="Print one JSON document to stdout, everything else to stderr.", rich_help_panel=RUN
+    ),
+]
+Quiet = Annotated[
+    bool, typer.Option("--quiet", "-q", metavar="", help="Say nothing but warnings and errors.", rich_help_panel=RUN)
+]
+Debug = Annotated[
+    bool, typer.Option("--debug", metavar="", help="Show the traceback of an error.", rich_help_panel=RUN)
+]

@@ -8,7 +8,14 @@ from typing import Protocol
 
 from rich.console import Console
 from rich.filesize import decimal
-from rich.progress import BarColumn, DownloadColumn, Progress, TaskProgressColumn, TimeRemainingColumn, TransferSpeedColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    TaskProgressColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
 
 EVERY = 5.0
 """Seconds between two lines."""
@@ -28,7 +35,13 @@ class Bar:
     """A bar that goes away when all is done."""
 
     def __init__(self, console: Console) -> None:
-        columns = (BarColumn(), TaskProgressColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn(compact=True))
+        columns = (
+            BarColumn(),
+            TaskProgressColumn(),
+            DownloadColumn(),
+            TransferSpeedColumn(),
+            TimeRemainingColumn(compact=True),
+        )
         self._progress = Progress(*columns, console=console, transient=True)
         self._task = self._progress.add_task("", start=False, total=None)
         self._lock = Lock()

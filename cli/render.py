@@ -1,4 +1,7 @@
-"""What people and programs see: the plan and the progress on stderr, the result on stdout. The only place that prints."""
+"""What people and programs see: the plan and the progress on stderr, the result on stdout.
+
+The only place that prints.
+"""
 
 from __future__ import annotations
 
@@ -136,7 +139,11 @@ def _facts(console: Console, title: str, colour: str, facts: Sequence[tuple[str,
         grid.add_row(Text(safe(label)), Text(safe(text)))
     heading = Text(title, style=f"bold {colour}")
     if console.is_terminal:
-        console.print(Panel(Group(grid), title=heading, title_align="left", border_style=colour, expand=False) if facts else heading)
+        console.print(
+            Panel(Group(grid), title=heading, title_align="left", border_style=colour, expand=False)
+            if facts
+            else heading
+        )
         return
     console.print(heading, soft_wrap=True)
     wide = max((len(safe(label)) for label, _ in facts), default=0)
@@ -154,7 +161,9 @@ def _table(differences: Sequence[Difference]) -> Table:
     for d in differences[:ROWS]:
         first = str(list(d.first)) if d.first else ""
         size = f"{d.max_abs:.3g}" if d.max_abs is not None else ""
-        table.add_row(*(Text(safe(cell)) for cell in (d.tensor, d.kind, f"{d.count:,}" if d.count else "", first, size, d.note)))
+        table.add_row(
+            *(Text(safe(cell)) for cell in (d.tensor, d.kind, f"{d.count:,}" if d.count else "", first, size, d.note))
+        )
     return table
 
 

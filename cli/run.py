@@ -26,7 +26,9 @@ class Ended(BaseException):
         self.number = number
 
 
-def run(command: str, call: Callable[[Observer], Report], *, dry_run: bool, as_json: bool, quiet: bool, debug: bool) -> int:
+def run(
+    command: str, call: Callable[[Observer], Report], *, dry_run: bool, as_json: bool, quiet: bool, debug: bool
+) -> int:
     """Call, show what comes of it, and return the exit code."""
     screen = Screen(as_json=as_json, quiet=quiet, plan=not dry_run)
     try:
@@ -39,7 +41,9 @@ def run(command: str, call: Callable[[Observer], Report], *, dry_run: bool, as_j
         if debug:
             traceback.print_exc()
         kind, code, what, hint = _explained(fault, debug)
-        screen.fault(command, kind, what, hint, "not comparable" if code == 3 else "interrupted" if code > 128 else "error")
+        screen.fault(
+            command, kind, what, hint, "not comparable" if code == 3 else "interrupted" if code > 128 else "error"
+        )
         return code
 
 
@@ -55,10 +59,19 @@ def _explained(fault: BaseException, debug: bool) -> tuple[str, int, str, str]:
     if isinstance(fault, Ended):
         return kind, 128 + fault.number, f"ended by {signal.Signals(fault.number).name}", "Nothing was left behind."
     if isinstance(fault, OSError) and fault.filename is not None:
-        return kind, 1, f"{fault.filename}: {fault.strerror}", "See that the file can be read or written there, and try again."
+        return (
+            kind,
+            1,
+            f"{fault.filename}: {fault.strerror}",
+            "See that the file can be read or written there, and try again.",
+        )
     if isinstance(fault, MemoryError):
         return kind, 1, "there is not enough memory", "Try again with fewer --threads."
-    hint = "Please report it with the traceback above." if debug else "This is a fault of vlconv. Please report it with what --debug adds."
+    hint = (
+        "Please report it with the traceback above."
+        if debug
+        else "This is a fault of vlconv. Please report it with what --debug adds."
+    )
     return kind, 1, f"{kind}: {fault}", hint
 
 

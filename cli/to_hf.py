@@ -29,7 +29,10 @@ vlconv mcore2hf checkpoints Qwen3-VL-mine --dtype bf16 --max-shard-size 2GB --js
 
 
 def mcore2hf(
-    source: Annotated[Path, typer.Argument(metavar="MCORE", help="Megatron checkpoint: the directory with .metadata, or one above it.")],
+    source: Annotated[
+        Path,
+        typer.Argument(metavar="MCORE", help="Megatron checkpoint: the directory with .metadata, or one above it."),
+    ],
     target: Annotated[Path, typer.Argument(metavar="HF", help="Directory to write. It appears when it is complete.")],
     reference: a.Reference = None,
     revision: a.Revision = None,
@@ -39,10 +42,14 @@ def mcore2hf(
     dtype: a.Dtype = None,
     max_shard_size: a.MaxShardSize = "5GB",  # type: ignore[assignment]  # typer parses the default, too
     experts: Annotated[
-        Literal["hub", "per-expert"], typer.Option(metavar="FORM", help="How experts are written: hub or per-expert.", rich_help_panel=a.OUTPUT)
+        Literal["hub", "per-expert"],
+        typer.Option(metavar="FORM", help="How experts are written: hub or per-expert.", rich_help_panel=a.OUTPUT),
     ] = "hub",
     hf_names: Annotated[
-        Literal["old", "new"], typer.Option(metavar="old|new", help="Prefixes of Qwen2.5-VL; everything reads the old ones.", rich_help_panel=a.OUTPUT)
+        Literal["old", "new"],
+        typer.Option(
+            metavar="old|new", help="Prefixes of Qwen2.5-VL; everything reads the old ones.", rich_help_panel=a.OUTPUT
+        ),
     ] = "old",
     overwrite: a.Overwrite = False,
     trust_reference: a.TrustReference = False,
@@ -55,7 +62,8 @@ def mcore2hf(
 ) -> None:
     """Convert a Megatron checkpoint to a Hugging Face directory.
 
-    The model, the trainer's naming and the parallel sizes are recognised from the checkpoint; the summary says what was recognised, and from what.
+    The model, the trainer's naming and the parallel sizes are recognised from the checkpoint; the summary says what was
+    recognised, and from what.
     """
     from vlconv import converters
 
@@ -75,5 +83,12 @@ def mcore2hf(
         strict=strict,
         threads=threads,
     )
-    code = run("mcore2hf", lambda see: converters.mcore2hf(source, target, options, see), dry_run=dry_run, as_json=as_json, quiet=quiet, debug=debug)
+    code = run(
+        "mcore2hf",
+        lambda see: converters.mcore2hf(source, target, options, see),
+        dry_run=dry_run,
+        as_json=as_json,
+        quiet=quiet,
+        debug=debug,
+    )
     raise typer.Exit(code)

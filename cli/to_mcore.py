@@ -40,15 +40,29 @@ vlconv mcore2mcore checkpoints relaid --layout pai
 
 Format = Annotated[
     Literal["torch_dist", "torch"],
-    typer.Option("--format", metavar="FORMAT", help="As Megatron's --ckpt-format: torch_dist, or torch, the legacy rank files.", rich_help_panel=a.OUTPUT),
+    typer.Option(
+        "--format",
+        metavar="FORMAT",
+        help="As Megatron's --ckpt-format: torch_dist, or torch, the legacy rank files.",
+        rich_help_panel=a.OUTPUT,
+    ),
 ]
 PerLayer = Annotated[
-    bool, typer.Option("--per-layer", metavar="", help="torch_dist with one key per layer, for models whose layers are not alike.", rich_help_panel=a.OUTPUT)
+    bool,
+    typer.Option(
+        "--per-layer",
+        metavar="",
+        help="torch_dist with one key per layer, for models whose layers are not alike.",
+        rich_help_panel=a.OUTPUT,
+    ),
 ]
 WriteLayout = Annotated[
     str | None,
     typer.Option(
-        "--layout", metavar="NAME", help="The trainer's naming to write. Left out: the source's, or the usual one of the model.", rich_help_panel=a.OUTPUT
+        "--layout",
+        metavar="NAME",
+        help="The trainer's naming to write. Left out: the source's, or the usual one of the model.",
+        rich_help_panel=a.OUTPUT,
     ),
 ]
 WriteIteration = Annotated[
@@ -74,14 +88,23 @@ Tp = Annotated[int, _size(["--tp", "--tensor-model-parallel-size"], "Tensor para
 Pp = Annotated[int, _size(["--pp", "--pipeline-model-parallel-size"], "Pipeline parallel size.")]
 Vpp = Annotated[int, _size(["--vpp", "--virtual-pipeline-model-parallel-size"], "Model chunks per pipeline stage.")]
 Ep = Annotated[int, _size(["--ep", "--expert-model-parallel-size"], "Expert parallel size.")]
-Etp = Annotated[int | None, _size(["--etp", "--expert-tensor-parallel-size"], "Expert tensor parallel size: 1, or that of --tp (the default).")]
-First = Annotated[int | None, _size(["--decoder-first-pipeline-num-layers"], "Layers of the first stage, where it has fewer or more.")]
-Last = Annotated[int | None, _size(["--decoder-last-pipeline-num-layers"], "Layers of the last stage, where it has fewer or more.")]
+Etp = Annotated[
+    int | None,
+    _size(["--etp", "--expert-tensor-parallel-size"], "Expert tensor parallel size: 1, or that of --tp (the default)."),
+]
+First = Annotated[
+    int | None, _size(["--decoder-first-pipeline-num-layers"], "Layers of the first stage, where it has fewer or more.")
+]
+Last = Annotated[
+    int | None, _size(["--decoder-last-pipeline-num-layers"], "Layers of the last stage, where it has fewer or more.")
+]
 
 
 def hf2mcore(
     source: Annotated[Path, typer.Argument(metavar="HF", help="Hugging Face directory: config.json and safetensors.")],
-    target: Annotated[Path, typer.Argument(metavar="MCORE", help="Directory to write. It appears when it is complete.")],
+    target: Annotated[
+        Path, typer.Argument(metavar="MCORE", help="Directory to write. It appears when it is complete.")
+    ],
     experts_form: a.ExpertsForm = None,
     file_format: Format = "torch_dist",
     per_layer: PerLayer = False,
@@ -106,7 +129,8 @@ def hf2mcore(
 ) -> None:
     """Convert a Hugging Face directory to a Megatron checkpoint.
 
-    torch_dist, the default, loads at any parallel sizes. config.json and the tokenizer files go along, so that the way back needs no --reference.
+    torch_dist, the default, loads at any parallel sizes. config.json and the tokenizer files go along, so that the way
+    back needs no --reference.
     """
     from vlconv import converters
 
@@ -130,20 +154,38 @@ def hf2mcore(
         dry_run=dry_run,
         threads=threads,
     )
-    code = run("hf2mcore", lambda see: converters.hf2mcore(source, target, options, see), dry_run=dry_run, as_json=as_json, quiet=quiet, debug=debug)
+    code = run(
+        "hf2mcore",
+        lambda see: converters.hf2mcore(source, target, options, see),
+        dry_run=dry_run,
+        as_json=as_json,
+        quiet=quiet,
+        debug=debug,
+    )
     raise typer.Exit(code)
 
 
 def mcore2mcore(
-    source: Annotated[Path, typer.Argument(metavar="FROM", help="Megatron checkpoint of any format, or the directory above it.")],
+    source: Annotated[
+        Path, typer.Argument(metavar="FROM", help="Megatron checkpoint of any format, or the directory above it.")
+    ],
     target: Annotated[Path, typer.Argument(metavar="TO", help="Directory to write. It appears when it is complete.")],
     reference: a.Reference = None,
     revision: a.Revision = None,
     from_iteration: Annotated[
-        int | None, typer.Option(parser=a.parse_number, metavar="N", help="Which iteration to read where the directory holds several.", rich_help_panel=a.MODEL)
+        int | None,
+        typer.Option(
+            parser=a.parse_number,
+            metavar="N",
+            help="Which iteration to read where the directory holds several.",
+            rich_help_panel=a.MODEL,
+        ),
     ] = None,
     from_layout: Annotated[
-        str | None, typer.Option(metavar="NAME", help="The source's naming. Left out: recognised, and said.", rich_help_panel=a.MODEL)
+        str | None,
+        typer.Option(
+            metavar="NAME", help="The source's naming. Left out: recognised, and said.", rich_help_panel=a.MODEL
+        ),
     ] = None,
     file_format: Format = "torch_dist",
     per_layer: PerLayer = False,
@@ -169,7 +211,8 @@ def mcore2mcore(
 ) -> None:
     """Write a Megatron checkpoint's weights in another format, topology or layout.
 
-    Weights only: optimizer, scheduler and random states stay behind. Nothing passes through a Hugging Face directory on disk.
+    Weights only: optimizer, scheduler and random states stay behind. Nothing passes through a Hugging Face directory on
+    disk.
     """
     from vlconv import converters
 
@@ -197,5 +240,12 @@ def mcore2mcore(
         dry_run=dry_run,
         threads=threads,
     )
-    code = run("mcore2mcore", lambda see: converters.mcore2mcore(source, target, options, see), dry_run=dry_run, as_json=as_json, quiet=quiet, debug=debug)
+    code = run(
+        "mcore2mcore",
+        lambda see: converters.mcore2mcore(source, target, options, see),
+        dry_run=dry_run,
+        as_json=as_json,
+        quiet=quiet,
+        debug=debug,
+    )
     raise typer.Exit(code)

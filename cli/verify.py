@@ -38,13 +38,19 @@ class Verify(TyperCommand):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Give a bare `--on-disk` an empty value."""
-        bare = [i for i, arg in enumerate(args) if arg == "--on-disk" and (i + 1 == len(args) or args[i + 1].startswith("-"))]
+        bare = [
+            i
+            for i, arg in enumerate(args)
+            if arg == "--on-disk" and (i + 1 == len(args) or args[i + 1].startswith("-"))
+        ]
         return super().parse_args(ctx, ["--on-disk=" if i in bare else arg for i, arg in enumerate(args)])
 
 
 def verify(
     a_side: Annotated[Path, typer.Argument(metavar="A", help="Megatron checkpoint or Hugging Face directory.")],
-    b_side: Annotated[Path | None, typer.Argument(metavar="B", help="The other side. Left out: A is converted there and back.")] = None,
+    b_side: Annotated[
+        Path | None, typer.Argument(metavar="B", help="The other side. Left out: A is converted there and back.")
+    ] = None,
     reference: a.References = None,
     revision: a.Revision = None,
     iteration: a.PickIteration = None,
@@ -52,7 +58,13 @@ def verify(
     experts_form: a.ExpertsForm = None,
     make_vocab_size_divisible_by: a.ReadDivisor = None,
     values: Annotated[
-        bool, typer.Option("--values", metavar="", help="Accept other dtypes where the values are equal after exact widening.", rich_help_panel=a.TRUST)
+        bool,
+        typer.Option(
+            "--values",
+            metavar="",
+            help="Accept other dtypes where the values are equal after exact widening.",
+            rich_help_panel=a.TRUST,
+        ),
     ] = False,
     witness: Annotated[
         Literal["megatron-core", "transformers"] | None,
@@ -98,5 +110,12 @@ def verify(
         dry_run=dry_run,
         threads=threads,
     )
-    code = run("verify", lambda see: converters.verify(a_side, b_side, options, see), dry_run=dry_run, as_json=as_json, quiet=quiet, debug=debug)
+    code = run(
+        "verify",
+        lambda see: converters.verify(a_side, b_side, options, see),
+        dry_run=dry_run,
+        as_json=as_json,
+        quiet=quiet,
+        debug=debug,
+    )
     raise typer.Exit(code)

@@ -30,29 +30,37 @@ _DEFAULT_MCORE2MCORE = Mcore2McoreOptions()
 _DEFAULT_VERIFY = VerifyOptions()
 
 
-def mcore2hf(source: Path, target: Path, options: Mcore2HfOptions = _DEFAULT_MCORE2HF, observer: Observer | None = None) -> Report:
+def mcore2hf(
+    source: Path, target: Path, options: Mcore2HfOptions = _DEFAULT_MCORE2HF, observer: Observer | None = None
+) -> Report:
     """Convert a Megatron checkpoint to a Hugging Face directory; see convert.mcore2hf."""
-    from .convert import mcore2hf
+    from .conversion.convert import mcore2hf
 
     return mcore2hf(source, target, options, observer or Silent())
 
 
-def hf2mcore(source: Path, target: Path, options: Hf2McoreOptions = _DEFAULT_HF2MCORE, observer: Observer | None = None) -> Report:
+def hf2mcore(
+    source: Path, target: Path, options: Hf2McoreOptions = _DEFAULT_HF2MCORE, observer: Observer | None = None
+) -> Report:
     """Convert a Hugging Face directory to a Megatron checkpoint; see convert.hf2mcore."""
-    from .convert import hf2mcore
+    from .conversion.convert import hf2mcore
 
     return hf2mcore(source, target, options, observer or Silent())
 
 
-def mcore2mcore(source: Path, target: Path, options: Mcore2McoreOptions = _DEFAULT_MCORE2MCORE, observer: Observer | None = None) -> Report:
+def mcore2mcore(
+    source: Path, target: Path, options: Mcore2McoreOptions = _DEFAULT_MCORE2MCORE, observer: Observer | None = None
+) -> Report:
     """Write a Megatron checkpoint's weights in another format, topology or layout; see convert.mcore2mcore."""
-    from .convert import mcore2mcore
+    from .conversion.convert import mcore2mcore
 
     return mcore2mcore(source, target, options, observer or Silent())
 
 
-def verify(a: Path, b: Path | None = None, options: VerifyOptions = _DEFAULT_VERIFY, observer: Observer | None = None) -> Report:
+def verify(
+    a: Path, b: Path | None = None, options: VerifyOptions = _DEFAULT_VERIFY, observer: Observer | None = None
+) -> Report:
     """Compare two models of either side, or prove the round trip of one; see verifying.verify."""
-    from .verifying import verify
+    from .verification.verify import verify
 
     return verify(a, b, options, observer or Silent())

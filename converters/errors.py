@@ -13,13 +13,17 @@ VlconvError                  exit 1; the text says what, which file or tensor, a
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class VlconvError(Exception):
     """Base of every refusal.
 
     Args:
         what: one sentence: what is wrong, naming the file or tensor.
-        hint: what to do about it; printed on a line of its own. Where there is nothing particular to say, the class says it.
+        hint: what to do about it; printed on a line of its own. Where there is nothing particular to say, the class
+            says it.
     """
 
     exit_code = 1
@@ -68,6 +72,18 @@ class NotComparable(VlconvError):
     """Verify: the two sides cannot be compared."""
 
     exit_code = 3
+
+
+@contextmanager
+def naming(subject: str) -> Iterator[None]:
+    """Put the name of a file or tensor before errors raised by code that knows none.
+
+    A reader of bytes does not know which file they are from; its caller does.
+    """
+    try:
+        yield
+    except SourceError as fault:
+        raise type(fault)(f"{subject} {fault.what}", fault.hint) from None
 
 
 def shown(name: object, cap: int = 200) -> str:

@@ -57,13 +57,17 @@ class McoreOutput:
 
     Attributes:
         format: Megatron's `--ckpt-format`: torch_dist for any topology, torch (the legacy one) for the topology given.
-        per_layer: torch_dist with one key per layer, for a trainer whose layers are not homogeneous; else layers stacked, as most load them.
-        tensor_model_parallel_size, pipeline_model_parallel_size, virtual_pipeline_model_parallel_size, expert_model_parallel_size: of format torch.
+        per_layer: torch_dist with one key per layer, for a trainer whose layers are not homogeneous; else layers
+            stacked, as most load them.
+        tensor_model_parallel_size, pipeline_model_parallel_size, virtual_pipeline_model_parallel_size,
+            expert_model_parallel_size: of format torch.
             The virtual one counts model chunks per stage.
         expert_tensor_parallel_size: likewise; None: as tensor_model_parallel_size.
-        decoder_first_pipeline_num_layers, decoder_last_pipeline_num_layers: layers of the first and last stage, where they differ.
+        decoder_first_pipeline_num_layers, decoder_last_pipeline_num_layers: layers of the first and last stage, where
+            they differ.
         layout: the trainer's naming to write; None: the model's default.
-        make_vocab_size_divisible_by: the vocabulary is padded to a multiple of it times the tensor parallel size; None: not padded.
+        make_vocab_size_divisible_by: the vocabulary is padded to a multiple of it times the tensor parallel size; None:
+            not padded.
         dtype: cast all weights to it; None: kept as they are.
         iteration: write `iter_…` with this number; None: `release`.
         overwrite: an existing target is exchanged for the new one at the end.
@@ -125,7 +129,8 @@ class VerifyOptions:
     """Options of verify.
 
     Attributes:
-        references: for the Megatron sides in order: Hugging Face directories or hub ids; one serves both. Empty: looked for.
+        references: for the Megatron sides in order: Hugging Face directories or hub ids; one serves both. Empty: looked
+            for.
         revision: of a hub id.
         iteration: which of several iterations, in every Megatron side that has several.
         layout: the trainer's naming of the Megatron sides; None: recognised.

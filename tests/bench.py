@@ -3,8 +3,10 @@
     make bench                          2B, three runs of each
     make bench ARGS="--runs 1 --work /fast/disk"
 
-Each run copies the source with `cp -r` and `sync`, then converts it, both as whole processes, one after the other, so that a ratio compares like with
-like on a noisy machine. Memory is the largest sum of anonymous and shared pages (RssAnon + RssShmem) of the process and its children, polled.
+Each run copies the source with `cp -r` and `sync`, then converts it, both as whole processes, one after the other, so
+that a ratio compares like with
+like on a noisy machine. Memory is the largest sum of anonymous and shared pages (RssAnon + RssShmem) of the process and
+its children, polled.
 Needs four times the model's bytes of disk; removes all of it.
 """
 
@@ -27,12 +29,21 @@ from mcore import ranks
 from mcore.topology import Topology
 from tiny import tiny_config
 
-from vlconv.converters.formats.hf import plan_hf
+from vlconv.converters.formats.safetensors import plan_hf
 from vlconv.converters.models import MODELS
 from vlconv.converters.models.config import ModelConfig, TextConfig, VisionConfig
-from vlconv.converters.tensors import TensorSpec
+from vlconv.converters.tensors.spec import TensorSpec
 
-TEXT = {"layers": 28, "hidden": 2048, "heads": 16, "groups": 8, "head_dim": 128, "ffn": 6144, "vocab": 151936, "tied": True}
+TEXT = {
+    "layers": 28,
+    "hidden": 2048,
+    "heads": 16,
+    "groups": 8,
+    "head_dim": 128,
+    "ffn": 6144,
+    "vocab": 151936,
+    "tied": True,
+}
 VISION = {
     "depth": 24,
     "hidden": 1024,
@@ -73,14 +84,26 @@ def bench(work: Path, runs: int) -> int:
     config = ModelConfig("qwen3_vl", TextConfig(**TEXT), VisionConfig(**VISION, deepstack=(5, 11, 17)))
     make_hf(work / "huggingface", config)
     (work / "mcore").mkdir()
-    ranks.run(4, "mcore.bulk:write_from", str(work / "mcore"), config, str(work / "huggingface" / "model.safetensors"), Topology(tp=2, pp=2), timeout=600)
-    print(f"{size(work / 'mcore') / 1e9:.2f} GB, written by megatron-core at TP2 x PP2: {len(list((work / 'mcore').glob('*.distcp')))} files\n")
+    ranks.run(
+        4,
+        "mcore.bulk:write_from",
+        str(work / "mcore"),
+        config,
+        str(work / "huggingface" / "model.safetensors"),
+        Topology(tp=2, pp=2),
+        timeout=600,
+    )
+    print(
+        f"{size(work / 'mcore') / 1e9:.2f} GB, written by megatron-core at TP2 x PP2: {len(list((work / 'mcore').glob('*.distcp')))} files\n"
+    )
     measure("mcore2hf", work / "mcore", work / "out", runs)
     measure("hf2mcore", work / "huggingface", work / "out", runs)
     vlconv("hf2mcore", work / "huggingface", work / "out")
     done = [vlconv("verify", work / "mcore", work / "huggingface"), vlconv("verify", work / "mcore", work / "out")]
     seconds = f"{done[0].seconds:.1f} s and {done[1].seconds:.1f} s"
-    print(f"\nverify megatron-core's checkpoint against the Hugging Face directory, and against hf2mcore's: same, {seconds}")
+    print(
+        f"\nverify megatron-core's checkpoint against the Hugging Face directory, and against hf2mcore's: same, {seconds}"
+    )
     return 0
 
 
@@ -124,7 +147,9 @@ def process(command: list[str]) -> Run:
 def family(pid: int) -> list[int]:
     """A process and its descendants."""
     try:
-        children = [int(c) for task in Path(f"/proc/{pid}/task").iterdir() for c in (task / "children").read_text().split()]
+        children = [
+            int(c) for task in Path(f"/proc/{pid}/task").iterdir() for c in (task / "children").read_text().split()
+        ]
     except OSError:
         children = []
     return [pid, *(p for child in children for p in family(child))]
@@ -158,17 +183,37 @@ def make_hf(directory: Path, config: ModelConfig) -> None:
                 out.seek(offset)
                 for first in range(0, box.size, 1 << 22):
                     # the sign and 14 bits below the exponent's top one: any number smaller than two
-                    out.write((random.integers(0, 1 << 16, min(1 << 22, box.size - first), dtype=np.uint16) & 0xBFFF).tobytes())
+                    out.write(
+                        (
+                            random.integers(0, 1 << 16, min(1 << 22, box.size - first), dtype=np.uint16) & 0xBFFF
+                        ).tobytes()
+                    )
     (directory / "config.json").write_text(json.dumps(hf_config(config)))
 
 
 def hf_config(config: ModelConfig) -> dict[str, object]:
     """The tiny model's config.json with real sizes."""
     t, v = config.text, config.vision
-    text = {"num_hidden_layers": t.layers, "hidden_size": t.hidden, "num_attention_heads": t.heads, "num_key_value_heads": t.groups, "head_dim": t.head_dim}
+    text = {
+        "num_hidden_layers": t.layers,
+        "hidden_size": t.hidden,
+        "num_attention_heads": t.heads,
+        "num_key_value_heads": t.groups,
+        "head_dim": t.head_dim,
+    }
     text |= {"intermediate_size": t.ffn, "vocab_size": t.vocab}
-    vision = {"depth": v.depth, "hidden_size": v.hidden, "num_heads": v.heads, "intermediate_size": v.ffn, "out_hidden_size": v.out_hidden}
-    vision |= {"patch_size": v.patch, "num_position_embeddings": v.positions, "deepstack_visual_indexes": list(v.deepstack)}
+    vision = {
+        "depth": v.depth,
+        "hidden_size": v.hidden,
+        "num_heads": v.heads,
+        "intermediate_size": v.ffn,
+        "out_hidden_size": v.out_hidden,
+    }
+    vision |= {
+        "patch_size": v.patch,
+        "num_position_embeddings": v.positions,
+        "deepstack_visual_indexes": list(v.deepstack),
+    }
     return tiny_config("qwen3_vl", tied=True, text=text, vision=vision)
 
 

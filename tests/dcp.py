@@ -30,7 +30,11 @@ def metadata(directory: Path) -> Metadata:
 
 def shapes(directory: Path) -> dict[str, tuple[int, ...]]:
     """Every tensor entry."""
-    return {name: tuple(entry.size) for name, entry in metadata(directory).state_dict_metadata.items() if isinstance(entry, TensorStorageMetadata)}
+    return {
+        name: tuple(entry.size)
+        for name, entry in metadata(directory).state_dict_metadata.items()
+        if isinstance(entry, TensorStorageMetadata)
+    }
 
 
 def load(directory: Path) -> dict[str, Any]:
@@ -38,7 +42,11 @@ def load(directory: Path) -> dict[str, Any]:
     state: dict[str, Any] = {}
     for name, entry in metadata(directory).state_dict_metadata.items():
         if not name.startswith(("optimizer", "rng_state")):
-            state[name] = torch.empty(entry.size, dtype=entry.properties.dtype) if isinstance(entry, TensorStorageMetadata) else None
+            state[name] = (
+                torch.empty(entry.size, dtype=entry.properties.dtype)
+                if isinstance(entry, TensorStorageMetadata)
+                else None
+            )
     with warnings.catch_warnings(action="ignore"):  # that it loads without a process group
         checkpoint.load(state, checkpoint_id=directory, no_dist=True)
     return state

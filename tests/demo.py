@@ -33,7 +33,13 @@ def demo(work: Path) -> int:
     print(f"  {len(tensors)} tensors, {sum(t.numel() for t in tensors.values()):,} parameters")
     print(f"  {', '.join(sorted(p.name for p in (work / 'tiny-qwen3-vl').iterdir()))}")
     step(
-        "To Megatron, with the vocabulary padded as Megatron-LM pads it", work, "hf2mcore", "tiny-qwen3-vl", "megatron", "--make-vocab-size-divisible-by", "128"
+        "To Megatron, with the vocabulary padded as Megatron-LM pads it",
+        work,
+        "hf2mcore",
+        "tiny-qwen3-vl",
+        "megatron",
+        "--make-vocab-size-divisible-by",
+        "128",
     )
     step("And back; config and tokenizer come from megatron/huggingface", work, "mcore2hf", "megatron", "back")
     step("Every element of the two Hugging Face directories is the same", work, "verify", "tiny-qwen3-vl", "back")
@@ -49,7 +55,14 @@ def demo(work: Path) -> int:
 def step(what: str, work: Path, *arguments: str) -> None:
     """Run one vlconv command as a user would, showing it and what it says."""
     print(f"\n== {what}\n\n  $ vlconv {' '.join(arguments)}", flush=True)
-    run = subprocess.run([sys.executable, "-m", "vlconv", *arguments], cwd=work, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+    run = subprocess.run(
+        [sys.executable, "-m", "vlconv", *arguments],
+        cwd=work,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
     print("".join(f"  {line}\n" for line in run.stdout.splitlines()), end="", flush=True)
     if run.returncode:
         sys.exit(f"\nvlconv {arguments[0]} ended with exit code {run.returncode}.")

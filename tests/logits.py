@@ -1,4 +1,6 @@
-"""A forward pass in transformers, 4.57 or 5: text and two images of different grids, made by hand, so without processor, torchvision and network."""
+"""A forward pass in transformers, 4.57 or 5:
+text and two images of different grids, made by hand, so without processor, torchvision and network.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,12 @@ def inputs(config: dict[str, Any], seed: int = 0) -> dict[str, Any]:
     import torch
 
     vision, vocab = config["vision_config"], config.get("text_config", config)["vocab_size"]
-    merge, start, end, image = vision["spatial_merge_size"], config["vision_start_token_id"], config["vision_end_token_id"], config["image_token_id"]
+    merge, start, end, image = (
+        vision["spatial_merge_size"],
+        config["vision_start_token_id"],
+        config["vision_end_token_id"],
+        config["image_token_id"],
+    )
     channels = vision.get("in_channels", vision.get("in_chans", 3))
     generator = torch.Generator().manual_seed(seed)
     low = min(start, end, image, vocab) - 6  # below every special token
@@ -26,7 +33,9 @@ def inputs(config: dict[str, Any], seed: int = 0) -> dict[str, Any]:
         rows.append([*words[:4], start, *[image] * (t * h * w // merge**2), end, *words[4:]])
     ids = torch.tensor(rows)
     patches = sum(t * h * w for t, h, w in GRIDS)
-    pixels = torch.randn(patches, channels * vision["temporal_patch_size"] * vision["patch_size"] ** 2, generator=generator)
+    pixels = torch.randn(
+        patches, channels * vision["temporal_patch_size"] * vision["patch_size"] ** 2, generator=generator
+    )
     return {
         "input_ids": ids,
         "attention_mask": torch.ones_like(ids),
@@ -37,13 +46,20 @@ def inputs(config: dict[str, Any], seed: int = 0) -> dict[str, Any]:
 
 
 def load(directory: Path, dtype: str = "float32") -> Any:
-    """The model of a directory, computing in `dtype`; any weight that is missing, left over or of another shape is an error."""
+    """The model of a directory, computing in `dtype`.
+
+    Any weight that is missing, left over or of another shape is an error.
+    """
     import torch
     import transformers
 
     transformers.utils.logging.disable_progress_bar()
     model, info = transformers.AutoModelForImageTextToText.from_pretrained(
-        directory, dtype=getattr(torch, dtype), attn_implementation="eager", output_loading_info=True, local_files_only=True
+        directory,
+        dtype=getattr(torch, dtype),
+        attn_implementation="eager",
+        output_loading_info=True,
+        local_files_only=True,
     )
     faults = {what: found for what, found in info.items() if found}
     assert not faults, faults
@@ -55,7 +71,9 @@ def forward(model: Any, config: dict[str, Any], seed: int = 0) -> Any:
     import torch
 
     batch = inputs(config, seed)
-    if "mm_token_type_ids" not in inspect.signature(model.forward).parameters:  # transformers 4.57 finds the images by itself
+    if (
+        "mm_token_type_ids" not in inspect.signature(model.forward).parameters
+    ):  # transformers 4.57 finds the images by itself
         del batch["mm_token_type_ids"]
     with torch.inference_mode():
         return model(**batch).logits.float()

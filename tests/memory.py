@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from vlconv.converters.tensors import Box, TensorSpec, storage, whole
+from vlconv.converters.tensors.dtypes import storage
+from vlconv.converters.tensors.spec import Box, TensorSpec, whole
 
 
 class Memory:
@@ -12,10 +13,14 @@ class Memory:
 
     def __init__(self, tensors: dict[str, Any]) -> None:
         self._tensors = {name: bits(t) for name, t in tensors.items()}
-        self.specs = {name: TensorSpec(name, tuple(t.shape), str(t.dtype).removeprefix("torch.")) for name, t in tensors.items()}
+        self.specs = {
+            name: TensorSpec(name, tuple(t.shape), str(t.dtype).removeprefix("torch.")) for name, t in tensors.items()
+        }
 
     def read_into(self, box: Box, out: Any) -> None:
-        out[...] = self._tensors[box.name][tuple(slice(o, o + n) for o, n in zip(box.offsets, box.lengths, strict=True))]
+        out[...] = self._tensors[box.name][
+            tuple(slice(o, o + n) for o, n in zip(box.offsets, box.lengths, strict=True))
+        ]
 
     def finish(self) -> None:
         pass

@@ -23,9 +23,16 @@ def meta_shapes(hf_config: dict[str, Any]) -> dict[str, tuple[int, ...]]:
     with torch.device("meta"):
         model = transformers.AutoModelForImageTextToText.from_config(hf_model_config(hf_config))
     shapes = {name: tuple(p.shape) for name, p in model.named_parameters(remove_duplicate=True)}
-    if int(transformers.__version__.split(".")[0]) >= 5:  # its experts are [E, out, in]; the Hub's and 4.57's [E, in, out]
+    if (
+        int(transformers.__version__.split(".")[0]) >= 5
+    ):  # its experts are [E, out, in]; the Hub's and 4.57's [E, in, out]
         experts = (".mlp.experts.gate_up_proj", ".mlp.experts.down_proj")
-        shapes = {name: (shape[0], shape[2], shape[1]) if name.endswith(experts) else shape for name, shape in shapes.items()}
+        shapes = {
+            name: (shape[0], shape[2], shape[1]) if name.endswith(experts) else shape for name, shape in shapes.items()
+        }
     if hf_config["model_type"] == "qwen2_5_vl":  # the class moved its parts below `model.`, the Hub's files did not
-        shapes = {name.replace("model.language_model.", "model.").replace("model.visual.", "visual."): shape for name, shape in shapes.items()}
+        shapes = {
+            name.replace("model.language_model.", "model.").replace("model.visual.", "visual."): shape
+            for name, shape in shapes.items()
+        }
     return shapes

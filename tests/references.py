@@ -84,9 +84,17 @@ def read_hf(directory: Path) -> dict[str, Tensor]:
 
 def differing(found: dict[str, Tensor], expected: dict[str, Tensor]) -> list[str]:
     """Names of tensors that are missing, surplus, or not the same bit for bit; shape and dtype count too."""
-    return sorted(n for n in found.keys() | expected.keys() if n not in found or n not in expected or not same_bits(found[n], expected[n]))
+    return sorted(
+        n
+        for n in found.keys() | expected.keys()
+        if n not in found or n not in expected or not same_bits(found[n], expected[n])
+    )
 
 
 def same_bits(a: Tensor, b: Tensor) -> bool:
     """Whether shape, dtype and every bit are the same: a NaN equals itself, -0 is not 0."""
-    return a.dtype == b.dtype and a.shape == b.shape and torch.equal(a.contiguous().view(torch.uint8), b.contiguous().view(torch.uint8))
+    return (
+        a.dtype == b.dtype
+        and a.shape == b.shape
+        and torch.equal(a.contiguous().view(torch.uint8), b.contiguous().view(torch.uint8))
+    )

@@ -14,7 +14,13 @@ from vlconv.converters.errors import VlconvError
 
 
 def refused(
-    command: Callable[..., Any], source: Path, target: Path, *options: Any, fault: type[VlconvError], says: tuple[str, ...] | str, hint: str = ""
+    command: Callable[..., Any],
+    source: Path,
+    target: Path,
+    *options: Any,
+    fault: type[VlconvError],
+    says: tuple[str, ...] | str,
+    hint: str = "",
 ) -> VlconvError:
     """Run mcore2hf or hf2mcore, and look at what it says and leaves.
 
@@ -41,7 +47,10 @@ def refused(
 
 def snapshot(directory: Path) -> dict[str, tuple[int, int]]:
     """Every file and folder below, with inode and size; so nothing came, went or was exchanged."""
-    return {str(p.relative_to(directory)): (p.lstat().st_ino, p.lstat().st_size if not p.is_dir() else 0) for p in directory.rglob("*")}
+    return {
+        str(p.relative_to(directory)): (p.lstat().st_ino, p.lstat().st_size if not p.is_dir() else 0)
+        for p in directory.rglob("*")
+    }
 
 
 def edit_metadata(directory: Path, change: Callable[[Any], None]) -> None:

@@ -18,11 +18,13 @@ SOURCES = sorted(p for folder in ("cli", "converters") for p in (ROOT / folder).
 HEAVY = {"torch", "transformers", "megatron", "huggingface_hub"}
 """Never imported by importing a module of ours."""
 
-FILES_ONLY = ("safetensors", "torch.distributed.checkpoint", "megatron")
-"""Imported in formats/ alone."""
-
-WITNESSES = {"converters/witness.py"}
-"""Where a foreign library is called to contradict us."""
+FILES_AND_WITNESSES = {
+    "safetensors": ("converters/formats/", "converters/verification/"),
+    "torch.distributed.checkpoint": ("converters/formats/", "converters/verification/"),
+    "megatron": ("converters/verification/",),
+    "transformers": ("converters/verification/",),
+}
+"""Libraries of files and of witnesses, and the rooms that may import them."""
 
 FORBIDDEN_CALLS = {"eval", "exec", "torch.load", "pickle.load", "pickle.loads", "yaml.unsafe_load", "yaml.full_load"}
 """What would run, or believe, a stranger's file."""
@@ -76,6 +78,34 @@ def under(name: str, *roots: str) -> bool:
     return any(name == root or name.startswith(f"{root}.") for root in roots)
 
 
+def rooms_table() -> dict[str, str]:
+    """Room -> the cell "may import" of its row in ARCHITECTURE.md; rooms are told by their name in backquotes."""
+    text = (ROOT / "ARCHITECTURE.md").read_text()
+    rows = re.findall(r"^\| `converters/([\w/.]+?)/?` \|.*\| ([^|]+) \|$", text, re.MULTILINE)
+    return {name: cell.strip() for name, cell in rows}
+
+
+ROOMS = rooms_table()
+
+
+def room_of(name: str) -> str:
+    """The room of a file's path or of a module's name: "formats/dcp" of "converters/formats/dcp/read.py"."""
+    dotted = name.removeprefix("vlconv.").removesuffix(".py").replace("/", ".").removeprefix("converters").strip(".")
+    parts = [part for part in dotted.split(".") if part != "__init__"]
+    found = ("/".join(parts[:n]) for n in range(len(parts), 0, -1))
+    return (
+        next((room for room in found if room in ROOMS), f"{parts[0]}.py" if f"{parts[0]}.py" in ROOMS else "")
+        if parts
+        else "__init__.py"
+    )
+
+
+def may_import(room: str) -> list[str]:
+    """The rooms that a room may import: those its row names, in backquotes, and what is inside it."""
+    named = re.findall(r"`([\w/.]+?)/?`", ROOMS[room])
+    return [*named, *(other for other in ROOMS if other.startswith(f"{room}/"))]
+
+
 def fine(wrong: list[Import]) -> None:
     assert not wrong, "\n".join(map(str, wrong))
 
@@ -90,43 +120,63 @@ class TestImports:
         fine([i for i in seen if i.name.removeprefix("vlconv.converters").lstrip(".") not in {"", *api}])
 
     def test_converters_never_meets_cli(self) -> None:
-        fine([i for i in IMPORTS if i.path.startswith("converters/") and i.name.startswith("vlconv") and not under(i.name, "vlconv", "vlconv.converters")])
-        fine([i for i in IMPORTS if i.path.startswith("converters/") and under(i.name, "vlconv.app", "vlconv.run", "vlconv.render", "vlconv.progress")])
+        fine(
+            [
+                i
+                for i in IMPORTS
+                if i.path.startswith("converters/")
+                and i.name.startswith("vlconv")
+                and not under(i.name, "vlconv", "vlconv.converters")
+            ]
+        )
+        fine(
+            [
+                i
+                for i in IMPORTS
+                if i.path.startswith("converters/")
+                and under(i.name, "vlconv.app", "vlconv.run", "vlconv.render", "vlconv.progress")
+            ]
+        )
 
-    @pytest.mark.parametrize(
-        ("room", "never"),
-        [
-            ("converters/formats/", ["models", "layouts", "convert", "verifying", "plan", "rules", "write", "compare", "output", "config", "sides"]),
-            ("converters/models/", ["formats", "layouts", "convert", "verifying", "plan", "write", "compare", "output", "config", "sides"]),
-            ("converters/layouts/", ["formats", "convert", "verifying", "plan", "write", "compare", "output", "config", "sides"]),
-            ("converters/config/", ["formats", "layouts", "convert", "verifying", "plan", "rules", "write", "compare", "output", "sides"]),
-            ("converters/output.py", ["formats", "models", "layouts"]),
-            ("converters/swap.py", ["formats", "models", "layouts"]),
-            ("converters/rules.py", ["formats", "models", "layouts"]),
-            ("converters/plan.py", ["models", "layouts"]),
-            ("converters/write.py", ["models", "layouts"]),
-            ("converters/compare.py", ["models", "layouts"]),
-        ],
-    )
-    def test_rooms_know_only_what_is_below_them(self, room: str, never: list[str]) -> None:
-        fine([i for i in IMPORTS if i.path.startswith(room) and under(i.name, *(f"vlconv.converters.{n}" for n in never))])
+    @pytest.mark.parametrize("path", sorted({i.path for i in IMPORTS if i.path.startswith("converters/")}))
+    def test_each_room_imports_what_its_row_says(self, path: str) -> None:
+        """The table "Rooms" of ARCHITECTURE.md, row by row."""
+        own, allowed = room_of(path), may_import(room_of(path))
+        ours = [i for i in IMPORTS if i.path == path and under(i.name, "vlconv.converters")]
+        fine([i for i in ours if (theirs := room_of(i.name)) not in (own, *allowed) and theirs])
 
-    @pytest.mark.parametrize("name", ["tensors", "errors", "report", "options"])
-    def test_the_vocabulary_stands_on_nothing(self, name: str) -> None:
-        fine([i for i in IMPORTS if i.path == f"converters/{name}.py" and under(i.name, "vlconv")])
+    def test_the_table_has_a_row_for_every_room(self) -> None:
+        assert set(ROOMS) == {room_of(i.path) for i in IMPORTS if i.path.startswith("converters/")}
+
+    def test_no_room_is_above_a_room_that_imports_it(self) -> None:
+        below: dict[str, set[str]] = {}  # a folder and what is inside it are one room here
+        for room in ROOMS:
+            below[room] = {other for other in may_import(room) if not other.startswith(f"{room}/")}
+        for room, others in below.items():
+            assert not [other for other in others if room in below[other]], room
 
     def test_only_cli_talks(self) -> None:
-        fine([i for i in IMPORTS if not i.path.startswith("cli/") and under(i.name, "typer", "rich", "click", "logging", "tqdm")])
+        fine(
+            [
+                i
+                for i in IMPORTS
+                if not i.path.startswith("cli/") and under(i.name, "typer", "rich", "click", "logging", "tqdm")
+            ]
+        )
 
-    def test_only_formats_touches_the_formats_libraries(self) -> None:
-        fine([i for i in IMPORTS if not i.path.startswith("converters/formats/") and i.path not in WITNESSES and under(i.name, *FILES_ONLY)])
+    @pytest.mark.parametrize("library", FILES_AND_WITNESSES)
+    def test_libraries_stay_in_their_rooms(self, library: str) -> None:
+        rooms = FILES_AND_WITNESSES[library]
+        fine([i for i in IMPORTS if not i.path.startswith(rooms) and under(i.name, library)])
 
     def test_nothing_heavy_is_imported_on_load(self) -> None:
         fine([i for i in IMPORTS if i.on_load and under(i.name, *HEAVY)])
 
     def test_no_second_copy_under_another_name(self) -> None:
         fine([i for i in IMPORTS if under(i.name, "converters", "cli", "tests")])
-        fine([i for path in (ROOT / "tests").rglob("*.py") for i in imports(path) if under(i.name, "converters", "cli")])
+        fine(
+            [i for path in (ROOT / "tests").rglob("*.py") for i in imports(path) if under(i.name, "converters", "cli")]
+        )
 
     def test_inside_converters_imports_are_relative(self) -> None:
         absolute = [
@@ -151,7 +201,11 @@ class TestSource:
     @pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(ROOT)))
     def test_nothing_runs_what_a_file_says(self, path: Path) -> None:
         calls = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
-        assert not [f"{path.name}:{c.lineno} calls {ast.unparse(c.func)}" for c in calls if ast.unparse(c.func) in FORBIDDEN_CALLS]
+        assert not [
+            f"{path.name}:{c.lineno} calls {ast.unparse(c.func)}"
+            for c in calls
+            if ast.unparse(c.func) in FORBIDDEN_CALLS
+        ]
 
     @pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(ROOT)))
     def test_every_module_says_what_it_is_for(self, path: Path) -> None:
@@ -165,7 +219,6 @@ class TestPackaging:
     def test_packages_are_the_folders(self) -> None:
         listed = self.project["tool"]["setuptools"]["packages"]
         assert sorted(listed) == sorted({package(path) for path in SOURCES})
-        assert all((ROOT / "converters" / p).is_dir() for p in ("config", "formats", "layouts", "models"))
 
     def test_types_are_shipped(self) -> None:
         assert (ROOT / "cli/py.typed").is_file()

@@ -17,7 +17,8 @@ from mcore.topology import Topology
 from torch.distributed.checkpoint import FileSystemReader
 from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 
-# The tensors of `tiny()` in a stacked checkpoint, as trainers' checkpoints show them: L 4, H 64, Q 256, F 96, V 248; vision D 3, h 32, m 80, K 2, 4h 128.
+# The tensors of `tiny()` in a stacked checkpoint, as trainers' checkpoints show them: L 4, H 64, Q 256, F 96, V 248;
+# vision D 3, h 32, m 80, K 2, 4h 128.
 STACKED = {
     "language_model.embedding.word_embeddings.weight": (248, 64),
     "language_model.output_layer.weight": (248, 64),
@@ -65,7 +66,13 @@ STACKED_MOE = {name: shape for name, shape in STACKED.items() if not name.starts
     "language_model.decoder.layers.mlp.experts.experts.linear_fc1.weight": (4, 4, 48, 64),
     "language_model.decoder.layers.mlp.experts.experts.linear_fc2.weight": (4, 4, 64, 24),
 }
-CONFIGS = {"dense": tiny(), "tied": tiny(tied=True), "moe": tiny(moe=True), "mixed": tiny(moe=True, dense_layers=[1]), "2.5": tiny_2_5()}
+CONFIGS = {
+    "dense": tiny(),
+    "tied": tiny(tied=True),
+    "moe": tiny(moe=True),
+    "mixed": tiny(moe=True, dense_layers=[1]),
+    "2.5": tiny_2_5(),
+}
 
 
 def shapes(directory: Path) -> dict[str, tuple[int, ...]]:
@@ -74,16 +81,25 @@ def shapes(directory: Path) -> dict[str, tuple[int, ...]]:
     return {name: tuple(entry.size) for name, entry in entries.items() if isinstance(entry, TensorStorageMetadata)}
 
 
-@pytest.mark.parametrize(("config", "topology", "expected"), [("dense", Topology(tp=2, pp=2, vpp=2), STACKED), ("moe", Topology(tp=2, ep=2), STACKED_MOE)])
-def test_stacked_keys_are_those_of_trainers(tmp_path: Path, config: str, topology: Topology, expected: dict[str, tuple[int, ...]]) -> None:
+@pytest.mark.parametrize(
+    ("config", "topology", "expected"),
+    [("dense", Topology(tp=2, pp=2, vpp=2), STACKED), ("moe", Topology(tp=2, ep=2), STACKED_MOE)],
+)
+def test_stacked_keys_are_those_of_trainers(
+    tmp_path: Path, config: str, topology: Topology, expected: dict[str, tuple[int, ...]]
+) -> None:
     directory = save(tmp_path / "ckpt", CONFIGS[config], random_hf_tensors(CONFIGS[config]), topology)
     found = shapes(directory)
     assert {name: shape for name, shape in found.items() if not name.startswith("optimizer.")} == expected
-    assert {name.removeprefix("optimizer.state.exp_avg.") for name in found if name.startswith("optimizer.state.exp_avg.")} == expected.keys()
+    assert {
+        name.removeprefix("optimizer.state.exp_avg.") for name in found if name.startswith("optimizer.state.exp_avg.")
+    } == expected.keys()
 
 
 def test_megatron_lm_folder(tmp_path: Path) -> None:
-    directory = save(tmp_path / "ckpt", CONFIGS["tied"], random_hf_tensors(CONFIGS["tied"]), Topology(), iteration=10, padded=True)
+    directory = save(
+        tmp_path / "ckpt", CONFIGS["tied"], random_hf_tensors(CONFIGS["tied"]), Topology(), iteration=10, padded=True
+    )
     assert directory == tmp_path / "ckpt" / "iter_0000010"
     assert (tmp_path / "ckpt" / "latest_checkpointed_iteration.txt").read_text() == "10"
     found = shapes(directory)
@@ -101,7 +117,9 @@ def test_megatron_lm_folder(tmp_path: Path) -> None:
         ("mixed", "singleton", Topology(tp=2, pp=2, ep=2, etp=1), Topology(ep=4)),
     ],
 )
-def test_megatron_reshards_what_it_saved(tmp_path: Path, config: str, form: str, saved: Topology, loaded: Topology) -> None:
+def test_megatron_reshards_what_it_saved(
+    tmp_path: Path, config: str, form: str, saved: Topology, loaded: Topology
+) -> None:
     hf = random_hf_tensors(CONFIGS[config])
     directory = save(tmp_path / "ckpt", CONFIGS[config], hf, saved, form, optimizer=False)
     assert load_and_compare(directory, CONFIGS[config], hf, loaded) == []
@@ -128,7 +146,9 @@ def test_a_difference_is_named(tmp_path: Path) -> None:
     directory = save(tmp_path / "ckpt", CONFIGS["dense"], hf, Topology(), optimizer=False)
     hf["model.language_model.layers.3.self_attn.v_proj.weight"][-1, -1] += 1
     faults = load_and_compare(directory, CONFIGS["dense"], hf, Topology(tp=2))
-    assert faults == ["rank 1: language_model.decoder.layers.3.self_attention.linear_qkv.weight: 1 of 8192 elements differ"]
+    assert faults == [
+        "rank 1: language_model.decoder.layers.3.self_attention.linear_qkv.weight: 1 of 8192 elements differ"
+    ]
 
 
 def test_strict_means_strict(tmp_path: Path) -> None:
@@ -143,9 +163,16 @@ def test_formulas_agree_with_transformers(config: str) -> None:
     hf = random_hf_tensors(CONFIGS[config], scale=0.05)
     state = whole(CONFIGS[config], hf)
     ids = torch.randint(0, CONFIGS[config].text.vocab, (2, 12), generator=torch.Generator().manual_seed(1))
-    torch.testing.assert_close(mcore_text_logits(state, CONFIGS[config], ids), hf_text_logits(hf, CONFIGS[config], ids), atol=1e-5, rtol=0)
+    torch.testing.assert_close(
+        mcore_text_logits(state, CONFIGS[config], ids), hf_text_logits(hf, CONFIGS[config], ids), atol=1e-5, rtol=0
+    )
     hidden = torch.randn(20, CONFIGS[config].vision.hidden, generator=torch.Generator().manual_seed(2))
-    torch.testing.assert_close(mcore_vision_block(state, CONFIGS[config], 1, hidden), hf_vision_block(hf, CONFIGS[config], 1, hidden), atol=1e-5, rtol=0)
+    torch.testing.assert_close(
+        mcore_vision_block(state, CONFIGS[config], 1, hidden),
+        hf_vision_block(hf, CONFIGS[config], 1, hidden),
+        atol=1e-5,
+        rtol=0,
+    )
 
 
 def test_a_failing_rank_is_quoted() -> None:

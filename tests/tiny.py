@@ -1,6 +1,7 @@
 """Tiny models in the image of the releases: config.json, weights, tokenizer and processor files, made without a network.
 
-Dimensions differ where a mix-up could hide: vocabulary, FFN, expert FFN and vision widths. The vocabulary is no multiple of 128.
+Dimensions differ where a mix-up could hide: vocabulary, FFN, expert FFN and vision widths. The vocabulary is no
+multiple of 128.
 """
 
 from __future__ import annotations
@@ -78,11 +79,22 @@ _QWEN3_VISION: dict[str, Any] = _VISION | {
     "num_position_embeddings": 16,
 }
 
-_QWEN25_VISION: dict[str, Any] = _VISION | {"fullatt_block_indexes": [1, 3], "hidden_act": "silu", "in_chans": 3, "tokens_per_second": 2, "window_size": 16}
+_QWEN25_VISION: dict[str, Any] = _VISION | {
+    "fullatt_block_indexes": [1, 3],
+    "hidden_act": "silu",
+    "in_chans": 3,
+    "tokens_per_second": 2,
+    "window_size": 16,
+}
 
 
 def tiny_config(
-    model_type: str = "qwen3_vl", *, tied: bool = False, text: dict[str, Any] | None = None, vision: dict[str, Any] | None = None, **top: Any
+    model_type: str = "qwen3_vl",
+    *,
+    tied: bool = False,
+    text: dict[str, Any] | None = None,
+    vision: dict[str, Any] | None = None,
+    **top: Any,
 ) -> dict[str, Any]:
     """A config.json as transformers 4.57 and the Hub write it, of tiny geometry: 4 layers, hidden 64, 8 heads in 4 groups, vocabulary 300, vision depth 4.
 
@@ -93,16 +105,40 @@ def tiny_config(
         vision: the same for the vision tower.
         top: the same for the top level.
     """
-    ids = {name: IDS[name] for name in ("image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id")}
-    config: dict[str, Any] = {"architectures": [MODELS[model_type].architecture], "model_type": model_type, "tie_word_embeddings": tied, **ids}
+    ids = {
+        name: IDS[name] for name in ("image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id")
+    }
+    config: dict[str, Any] = {
+        "architectures": [MODELS[model_type].architecture],
+        "model_type": model_type,
+        "tie_word_embeddings": tied,
+        **ids,
+    }
     if model_type == "qwen2_5_vl":  # the Hub's configs of Qwen2.5-VL are flat
-        config |= _TEXT | {"rope_scaling": {"type": "mrope", "mrope_section": [2, 1, 1]}, "rope_theta": 1000000.0, "torch_dtype": "bfloat16"}
-        config |= {"max_window_layers": 4, "sliding_window": 4096, "use_sliding_window": False, "vision_config": {"model_type": model_type, **_QWEN25_VISION}}
+        config |= _TEXT | {
+            "rope_scaling": {"type": "mrope", "mrope_section": [2, 1, 1]},
+            "rope_theta": 1000000.0,
+            "torch_dtype": "bfloat16",
+        }
+        config |= {
+            "max_window_layers": 4,
+            "sliding_window": 4096,
+            "use_sliding_window": False,
+            "vision_config": {"model_type": model_type, **_QWEN25_VISION},
+        }
     else:
-        config["text_config"] = _QWEN3_TEXT | (_MOE if model_type == "qwen3_vl_moe" else {}) | {"model_type": f"{model_type}_text", "tie_word_embeddings": tied}
+        config["text_config"] = (
+            _QWEN3_TEXT
+            | (_MOE if model_type == "qwen3_vl_moe" else {})
+            | {"model_type": f"{model_type}_text", "tie_word_embeddings": tied}
+        )
         config["vision_config"] = {"model_type": model_type, **_QWEN3_VISION}
     config = copy.deepcopy(config)
-    for section, changes in ((config.get("text_config", config), text), (config["vision_config"], vision), (config, top)):
+    for section, changes in (
+        (config.get("text_config", config), text),
+        (config["vision_config"], vision),
+        (config, top),
+    ):
         section.update(changes or {})
         for name in [n for n, value in (changes or {}).items() if value is None]:
             del section[name]
@@ -118,7 +154,8 @@ def tiny_shapes(config: dict[str, Any]) -> Shapes:
 def tiny_weights(shapes: Shapes, seed: int = 0, dtype: str = "bfloat16") -> dict[str, Any]:
     """Random torch tensors at the scale of a fresh initialisation, so that every one of them matters in a forward pass.
 
-    Each depends on the seed and its name alone. Matrices have standard deviation 1/sqrt(inputs), norms scatter about 1, biases about 0.
+    Each depends on the seed and its name alone. Matrices have standard deviation 1/sqrt(inputs), norms scatter about 1,
+    biases about 0.
     """
     import torch
 
@@ -150,10 +187,14 @@ def write_weights(directory: Path, tensors: dict[str, Any], shards: int = 1) -> 
         save_file({name: tensors[name] for name in part}, directory / file, metadata={"format": "pt"})
         weight_map |= dict.fromkeys(part, file)
     total = sum(t.numel() * t.element_size() for t in tensors.values())
-    (directory / "model.safetensors.index.json").write_text(json.dumps({"metadata": {"total_size": total}, "weight_map": weight_map}, indent=2) + "\n")
+    (directory / "model.safetensors.index.json").write_text(
+        json.dumps({"metadata": {"total_size": total}, "weight_map": weight_map}, indent=2) + "\n"
+    )
 
 
-def write_tiny_hf(directory: Path, config: dict[str, Any] | None = None, seed: int = 0, dtype: str = "bfloat16", shards: int = 1) -> dict[str, Any]:
+def write_tiny_hf(
+    directory: Path, config: dict[str, Any] | None = None, seed: int = 0, dtype: str = "bfloat16", shards: int = 1
+) -> dict[str, Any]:
     """Make a complete Hugging Face directory of a tiny model and return its tensors (torch) by name."""
     config = tiny_config() if config is None else config
     directory.mkdir(parents=True, exist_ok=True)
@@ -179,9 +220,22 @@ def write_side_files(directory: Path, config: dict[str, Any]) -> None:
     tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in special])
     tokenizer.save(str(directory / "tokenizer.json"))
     patch = config["vision_config"]["patch_size"]
-    processor = {"patch_size": patch, "temporal_patch_size": 2, "merge_size": 2, "size": {"longest_edge": 16384, "shortest_edge": 64}}
-    processor |= {"image_mean": [0.5] * 3, "image_std": [0.5] * 3, "image_processor_type": "Qwen2VLImageProcessorFast", "processor_class": "Qwen3VLProcessor"}
-    added = {str(len(vocab) + i): {"content": token, "special": True, "normalized": False, "lstrip": False, "rstrip": False} for i, token in enumerate(special)}
+    processor = {
+        "patch_size": patch,
+        "temporal_patch_size": 2,
+        "merge_size": 2,
+        "size": {"longest_edge": 16384, "shortest_edge": 64},
+    }
+    processor |= {
+        "image_mean": [0.5] * 3,
+        "image_std": [0.5] * 3,
+        "image_processor_type": "Qwen2VLImageProcessorFast",
+        "processor_class": "Qwen3VLProcessor",
+    }
+    added = {
+        str(len(vocab) + i): {"content": token, "special": True, "normalized": False, "lstrip": False, "rstrip": False}
+        for i, token in enumerate(special)
+    }
     tokens = {
         "tokenizer_class": "Qwen2Tokenizer",
         "eos_token": "<|im_end|>",
@@ -208,5 +262,6 @@ def write_side_files(directory: Path, config: dict[str, Any]) -> None:
 
 
 CHAT_TEMPLATE = (
-    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )

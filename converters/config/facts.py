@@ -63,16 +63,22 @@ def runtime_facts(hf_config: Json, config: ModelConfig) -> Facts:
     facts = {
         "rope_theta": Fact(rope_theta(hf_config), f"{path}rope_theta"),
         "rope_type": Fact(_rope_type(scaling), f"{path}rope_scaling.rope_type"),
-        "mrope_section": Fact(_required(scaling, "mrope_section", f"{path}rope_scaling."), f"{path}rope_scaling.mrope_section"),
+        "mrope_section": Fact(
+            _required(scaling, "mrope_section", f"{path}rope_scaling."), f"{path}rope_scaling.mrope_section"
+        ),
         "rms_norm_eps": Fact(_required(section, "rms_norm_eps", path), f"{path}rms_norm_eps"),
         "tied": Fact(config.text.tied, "tie_word_embeddings"),
         "vision.heads": Fact(config.vision.heads, "vision_config.num_heads"),
     }
     if config.text.experts:
-        facts["experts_per_token"] = Fact(text.integer("num_experts_per_tok", most=config.text.experts), text.place("num_experts_per_tok"))
+        facts["experts_per_token"] = Fact(
+            text.integer("num_experts_per_tok", most=config.text.experts), text.place("num_experts_per_tok")
+        )
     if config.vision.deepstack:
         facts["vision.deepstack"] = Fact(list(config.vision.deepstack), "vision_config.deepstack_visual_indexes")
-    if config.model_type == "qwen2_5_vl":  # queries and keys are not normalised per head, so no tensor has the width of one
+    if (
+        config.model_type == "qwen2_5_vl"
+    ):  # queries and keys are not normalised per head, so no tensor has the width of one
         facts["heads"] = Fact(config.text.heads, text.place("num_attention_heads"))
         vision = Fields(hf_config["vision_config"], "vision_config")
         for name in WINDOWS:
@@ -87,7 +93,10 @@ def _rope_type(scaling: Json) -> object:
 
 def _required(section: Json, name: str, path: str) -> Any:
     if section.get(name) is None:
-        raise CorruptError(f"config.json: {path}{name} is missing", "Add it: versions of transformers need not agree on what its absence means.")
+        raise CorruptError(
+            f"config.json: {path}{name} is missing",
+            "Add it: versions of transformers need not agree on what its absence means.",
+        )
     return section[name]
 
 
@@ -98,7 +107,10 @@ def geometry_facts(hf_config: Json, config: ModelConfig) -> Facts:
     facts = {name: Fact(getattr(text, name), path + field) for name, field in GEOMETRY.items() if name not in unused}
     if text.experts:
         facts["dense_layers"] = Fact(sorted(text.dense_layers), f"{path}mlp_only_layers")
-    return facts | {f"vision.{name}": Fact(_listed(getattr(config.vision, name)), f"vision_config.{field}") for name, field in VISION.items()}
+    return facts | {
+        f"vision.{name}": Fact(_listed(getattr(config.vision, name)), f"vision_config.{field}")
+        for name, field in VISION.items()
+    }
 
 
 def _unused(config: ModelConfig) -> set[str]:

@@ -9,11 +9,11 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from ..errors import MismatchError, ReferenceFault, shown
-from ..jsonfile import parse_json
+from ..formats.json_file import parse_json
 from ..models.config import ModelConfig, TextConfig, VisionConfig
 from ..models.releases import RELEASES, TOKEN_IDS, Release
-from ..tensors import Shape
-from ..vocabulary import explain
+from ..tensors.spec import Shape
+from ..tensors.vocabulary import explain
 from .facts import GEOMETRY, VISION, Facts
 from .made_config import TEXT_IDS, made_config, release_facts
 from .megatron_args import same, stated
@@ -78,8 +78,10 @@ def config_from_facts(
     """A complete config.json, or an error that lists what is not known.
 
     Args:
-        shapes: of a Megatron checkpoint: names without wrappers' prefixes, one tensor per layer, experts on a leading axis.
-        statements: (where, values) of what the checkpoint states of itself: args, run_config, args.json, mca_config.json.
+        shapes: of a Megatron checkpoint: names without wrappers' prefixes, one tensor per layer, experts on a leading
+            axis.
+        statements: (where, values) of what the checkpoint states of itself: args, run_config, args.json,
+            mca_config.json.
         dtype: of the weights.
         divisor: --make-vocab-size-divisible-by, to explain padding.
         tie_shown: whether an output layer means that it is not tied; else it may be a copy of the embedding.
@@ -95,11 +97,14 @@ def config_from_facts(
     kind = model_type(shapes)
     known = _Known()
     seen = shape_facts(shapes)
-    known.add(seen if tie_shown or seen.get("tied") else {name: value for name, value in seen.items() if name != "tied"}, lambda _: SHAPES)
+    known.add(
+        seen if tie_shown or seen.get("tied") else {name: value for name, value in seen.items() if name != "tied"},
+        lambda _: SHAPES,
+    )
     ids: dict[str, int] = {}
     for where, values in statements:
         said = _relevant(stated(values), kind)
-        known.add({name: fact.value for name, fact in said.items()}, lambda name, said=said, where=where: f"{said[name].place} in {where}")  # type: ignore[misc]
+        known.add({name: fact.value for name, fact in said.items()}, _places(said, where))
         ids |= {name: values[name] for name in (*TOKEN_IDS, *TEXT_IDS) if type(values.get(name)) is int}
     _derive(known)
     release = _fitting(kind, known.values, divisor)
@@ -113,18 +118,28 @@ def config_from_facts(
     return MadeConfig(_with_ids(hf_config, ids), sources, fits if fits in sources else "")
 
 
+def _places(said: Facts, where: str) -> Callable[[str], str]:
+    """Fact -> where it is stated."""
+    return lambda name: f"{said[name].place} in {where}"
+
+
 def _embedded(statements: Iterable[tuple[str, Mapping[str, Any]]]) -> MadeConfig | None:
     """ROLL keeps the whole config.json as text inside its own."""
     for where, values in statements:
         text = values.get("hf_config_json")
         if isinstance(text, str) and text:
-            return MadeConfig(parse_json(text.encode("utf-8", "surrogatepass"), f"hf_config_json in {where}"), {f"hf_config_json in {where}": ["all of it"]})
+            return MadeConfig(
+                parse_json(text.encode("utf-8", "surrogatepass"), f"hf_config_json in {where}"),
+                {f"hf_config_json in {where}": ["all of it"]},
+            )
     return None
 
 
 def _relevant(said: Facts, kind: str) -> Facts:
     """What is stated, without what this model has no use for."""
-    unused = {"qwen2_5_vl": ("vision.positions", "vision.deepstack")}.get(kind, ("vision.window_size", "vision.fullatt_block_indexes"))
+    unused = {"qwen2_5_vl": ("vision.positions", "vision.deepstack")}.get(
+        kind, ("vision.window_size", "vision.fullatt_block_indexes")
+    )
     moe = () if kind == "qwen3_vl_moe" else ("experts", "moe_ffn", "experts_per_token", "dense_layers")
     # The FFN width of dense layers describes nothing where there are none: trainers then put the experts' there.
     ffn = ("ffn",) if kind == "qwen3_vl_moe" and not said.get("dense_layers", (None,))[0] else ()
@@ -149,8 +164,17 @@ def _fitting(kind: str, values: Values, divisor: int | None) -> Release | None:
     for release in RELEASES:
         facts = release_facts(release) | {"vision.mergers": len(release.config.vision.deepstack)}
         facts |= {"q_width": facts["heads"] * facts["head_dim"], "kv_width": facts["groups"] * facts["head_dim"]}
-        seen = {name for name in values if name in facts and name not in RUNTIME} | {"tied", "q_width", "kv_width", "vision.mergers"}
-        if release.config.model_type == kind and all(same(values.get(name), facts[name]) for name in seen) and _padded(values, facts["vocab"], divisor):
+        seen = {name for name in values if name in facts and name not in RUNTIME} | {
+            "tied",
+            "q_width",
+            "kv_width",
+            "vision.mergers",
+        }
+        if (
+            release.config.model_type == kind
+            and all(same(values.get(name), facts[name]) for name in seen)
+            and _padded(values, facts["vocab"], divisor)
+        ):
             return release
     return None
 
@@ -164,14 +188,32 @@ def _padded(values: Values, vocab: int, divisor: int | None) -> bool:
 
 
 def _needed(kind: str, values: Values) -> list[str]:
-    names = ["layers", "hidden", "heads", "groups", "head_dim", "vocab", "tied", "rope_theta", "mrope_section", "rms_norm_eps"]
+    names = [
+        "layers",
+        "hidden",
+        "heads",
+        "groups",
+        "head_dim",
+        "vocab",
+        "tied",
+        "rope_theta",
+        "mrope_section",
+        "rms_norm_eps",
+    ]
     names += [f"vision.{name}" for name in VISION if name not in ("positions", "deepstack")]
     if kind == "qwen2_5_vl":
         return [*names, "ffn", "vision.window_size", "vision.fullatt_block_indexes"]
     names += ["vision.positions", "vision.deepstack"]
     if kind == "qwen3_vl":
         return [*names, "ffn"]
-    return [*names, "experts", "moe_ffn", "experts_per_token", "dense_layers", *(["ffn"] if values.get("dense_layers") else [])]
+    return [
+        *names,
+        "experts",
+        "moe_ffn",
+        "experts_per_token",
+        "dense_layers",
+        *(["ffn"] if values.get("dense_layers") else []),
+    ]
 
 
 def _complete(kind: str, known: _Known) -> None:
@@ -188,8 +230,12 @@ def _refuse(missing: list[str]) -> None:
 
 
 def _config(kind: str, values: Values) -> ModelConfig:
-    text = {name: values.get(name, 0) for name in (*GEOMETRY, "tied")} | {"dense_layers": frozenset(values.get("dense_layers", ()))}
-    vision = {name: values.get(f"vision.{name}", 0) for name in VISION} | {"deepstack": tuple(values.get("vision.deepstack", ()))}
+    text = {name: values.get(name, 0) for name in (*GEOMETRY, "tied")} | {
+        "dense_layers": frozenset(values.get("dense_layers", ()))
+    }
+    vision = {name: values.get(f"vision.{name}", 0) for name in VISION} | {
+        "deepstack": tuple(values.get("vision.deepstack", ()))
+    }
     return ModelConfig(kind, TextConfig(**text), VisionConfig(**vision))
 
 

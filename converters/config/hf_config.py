@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import CorruptError, shown
-from ..jsonfile import read_json
+from ..formats.json_file import read_json
 from ..models.fields import Json
 from ..models.model import Model
 
@@ -20,7 +20,10 @@ def read_config(directory: Path) -> dict[str, Any]:
 
 
 def text_section(hf_config: Json) -> tuple[Json, str]:
-    """The object with the language model's fields, and its path: text_config, or the top level of a flat Qwen2.5-VL config."""
+    """The object with the language model's fields, and its path.
+
+    text_config, or the top level of a flat Qwen2.5-VL config.
+    """
     text = hf_config.get("text_config")
     return (text, "text_config.") if isinstance(text, Mapping) else (hf_config, "")
 
@@ -29,10 +32,15 @@ def rope_theta(hf_config: Json) -> float:
     """The base of the rotary embedding, wherever the version that wrote the config put it.
 
     Raises:
-        CorruptError: it is nowhere (transformers 4.57 and 5 would then compute different models), or stated twice with different values.
+        CorruptError: it is nowhere (transformers 4.57 and 5 would then compute different models), or stated twice with
+            different values.
     """
     text, path = text_section(hf_config)
-    sections = (("", text), ("rope_parameters.", text.get("rope_parameters")), ("rope_scaling.", text.get("rope_scaling")))
+    sections = (
+        ("", text),
+        ("rope_parameters.", text.get("rope_parameters")),
+        ("rope_scaling.", text.get("rope_scaling")),
+    )
     found: dict[str, float] = {}
     for place, section in sections:
         value = section.get("rope_theta") if isinstance(section, Mapping) else None
@@ -42,26 +50,35 @@ def rope_theta(hf_config: Json) -> float:
             found[f"{path}{place}rope_theta"] = value
     if not found:
         raise CorruptError(
-            f"config.json: {path}rope_theta is missing", "Add it: without it different versions of transformers compute different models from the same weights."
+            f"config.json: {path}rope_theta is missing",
+            "Add it: without it different versions of transformers compute different models from the same weights.",
         )
     if len(set(found.values())) > 1:
-        raise CorruptError("config.json contradicts itself: " + ", ".join(f"{place} is {value}" for place, value in found.items()))
+        raise CorruptError(
+            "config.json contradicts itself: " + ", ".join(f"{place} is {value}" for place, value in found.items())
+        )
     return found.popitem()[1]
 
 
 def rope_scaling(hf_config: Json) -> dict[str, Any]:
-    """How positions are scaled and split, without the base: rope_scaling, or rope_parameters as transformers 5 writes it."""
+    """How positions are scaled and split, without the base.
+
+    rope_scaling, or rope_parameters as transformers 5 writes it.
+    """
     text, path = text_section(hf_config)
     section = text.get("rope_scaling") or text.get("rope_parameters")
     if not isinstance(section, Mapping):
-        raise CorruptError(f"config.json: {path}rope_scaling is missing", "It holds mrope_section, which no shape shows.")
+        raise CorruptError(
+            f"config.json: {path}rope_scaling is missing", "It holds mrope_section, which no shape shows."
+        )
     return {key: value for key, value in section.items() if key != "rope_theta"}
 
 
 def config_to_write(reference: Json, model: Model, *, tied: bool, dtype: str) -> dict[str, Any]:
     """The config.json that goes with converted weights.
 
-    Everything the reference says is kept, unknown keys too, but for what the weights decide and what transformers 4.57 spells otherwise than 5.
+    Everything the reference says is kept, unknown keys too, but for what the weights decide and what transformers 4.57
+    spells otherwise than 5.
 
     Args:
         reference: the config.json to start from, of either version.

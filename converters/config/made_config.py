@@ -1,4 +1,7 @@
-"""A config.json made without one: from a model's integers and what no shape shows, in the form that transformers 4.57 and 5 both read."""
+"""A config.json made without one.
+
+From a model's integers and what no shape shows, in the form that transformers 4.57 and 5 both read.
+"""
 
 from __future__ import annotations
 
@@ -18,20 +21,41 @@ def made_config(config: ModelConfig, runtime: Mapping[str, Any], dtype: str = "b
 
     Args:
         config: the integers.
-        runtime: rope_theta, mrope_section, rms_norm_eps; of a MoE model experts_per_token; of Qwen2.5-VL vision.window_size and vision.fullatt_block_indexes.
+        runtime: rope_theta, mrope_section, rms_norm_eps; of a MoE model experts_per_token; of Qwen2.5-VL
+            vision.window_size and vision.fullatt_block_indexes.
         dtype: of the weights.
     """
     model, tied = MODELS[config.model_type], config.text.tied
     text = _text(config.text, runtime) | {"max_position_embeddings": FAMILIES[config.model_type].max_position}
-    top = {"architectures": [model.architecture], "model_type": config.model_type, "dtype": dtype, "tie_word_embeddings": tied, **TOKEN_IDS}
+    top = {
+        "architectures": [model.architecture],
+        "model_type": config.model_type,
+        "dtype": dtype,
+        "tie_word_embeddings": tied,
+        **TOKEN_IDS,
+    }
     vision = {"model_type": config.model_type, **_vision(config.vision), **dict(FAMILIES[config.model_type].vision)}
     section = list(runtime["mrope_section"])
     if config.model_type == "qwen2_5_vl":  # flat, as on the Hub
         vision |= {name: _listed(runtime[f"vision.{name}"]) for name in ("fullatt_block_indexes", "window_size")}
-        return {**top, **text, "rope_scaling": {"type": "mrope", "mrope_section": section}, "use_sliding_window": False, "vision_config": vision}
-    vision |= {"deepstack_visual_indexes": list(config.vision.deepstack), "num_position_embeddings": config.vision.positions}
+        return {
+            **top,
+            **text,
+            "rope_scaling": {"type": "mrope", "mrope_section": section},
+            "use_sliding_window": False,
+            "vision_config": vision,
+        }
+    vision |= {
+        "deepstack_visual_indexes": list(config.vision.deepstack),
+        "num_position_embeddings": config.vision.positions,
+    }
     rope = {"mrope_interleaved": True, "mrope_section": section, "rope_type": "default"}
-    text |= {"model_type": f"{config.model_type}_text", "attention_bias": False, "dtype": dtype, "head_dim": config.text.head_dim}
+    text |= {
+        "model_type": f"{config.model_type}_text",
+        "attention_bias": False,
+        "dtype": dtype,
+        "head_dim": config.text.head_dim,
+    }
     text |= {"rope_scaling": rope, "tie_word_embeddings": tied}
     if config.text.experts:
         text |= _experts(config.text, runtime)
@@ -46,13 +70,19 @@ def release_runtime(release: Release) -> dict[str, Any]:
         runtime["rms_norm_eps"] = release.rms_norm_eps
     if release.config.text.experts:
         runtime["experts_per_token"] = family.experts_per_token
-    return runtime | {f"vision.{name}": _listed(value) for name, value in family.vision if name in ("fullatt_block_indexes", "window_size")}
+    return runtime | {
+        f"vision.{name}": _listed(value)
+        for name, value in family.vision
+        if name in ("fullatt_block_indexes", "window_size")
+    }
 
 
 def release_facts(release: Release) -> dict[str, Any]:
     """All that is known of an official release, under the names of facts.py."""
     text, vision = release.config.text, release.config.vision
-    facts: dict[str, Any] = {name: getattr(text, name) for name in (*GEOMETRY, "tied")} | {"dense_layers": sorted(text.dense_layers)}
+    facts: dict[str, Any] = {name: getattr(text, name) for name in (*GEOMETRY, "tied")} | {
+        "dense_layers": sorted(text.dense_layers)
+    }
     facts |= {f"vision.{name}": _listed(getattr(vision, name)) for name in VISION}
     return facts | release_runtime(release)
 

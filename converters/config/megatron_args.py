@@ -1,4 +1,7 @@
-"""What a checkpoint says of its own model: Megatron-LM's args, a run_config's `model:` section, args.json, mca_config.json."""
+"""What a checkpoint says of its own model.
+
+Megatron-LM's args, a run_config's `model:` section, args.json, mca_config.json.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ from typing import Any, NamedTuple
 from ..errors import shown
 from ..models.config import ModelConfig
 from ..models.fields import Json
-from ..sharding import Topology
+from ..tensors.sharding import Topology
 from .facts import VISION, WINDOWS, Fact, Facts, runtime_facts
 from .hf_config import text_section
 
@@ -30,7 +33,11 @@ NAMES = {
 }
 """Each fact's names in Megatron-LM's args and in megatron-core's TransformerConfig."""
 
-TIES = {"untie_embeddings_and_output_weights": False, "share_embeddings_and_output_weights": True, "tie_embeddings_and_output_weights": True}
+TIES = {
+    "untie_embeddings_and_output_weights": False,
+    "share_embeddings_and_output_weights": True,
+    "tie_embeddings_and_output_weights": True,
+}
 """The tie's names, and which value of each means tied: Megatron-LM's, Megatron-Bridge's, ROLL's."""
 
 
@@ -46,7 +53,10 @@ class Contradiction(NamedTuple):
 
 
 def stated(args: Mapping[str, Any]) -> Facts:
-    """What Megatron's args, a run_config's `model:` section, args.json or mca_config.json say; None and what is not there says nothing."""
+    """What Megatron's args, a run_config's `model:` section, args.json or mca_config.json say.
+
+    None and what is not there says nothing.
+    """
     said: Facts = {}
     for name, names in NAMES.items():
         for arg in names:
@@ -64,12 +74,17 @@ def stated(args: Mapping[str, Any]) -> Facts:
             said.pop(name, None)
     elif (dense := _dense_layers(args.get("moe_layer_freq"), said.get("layers"))) is not None:
         said["dense_layers"] = Fact(dense, "moe_layer_freq")
-    if "mrope_section" not in said and (section := _number(_section(args, "rope_scaling").get("mrope_section"))) is not None:
+    if (
+        "mrope_section" not in said
+        and (section := _number(_section(args, "rope_scaling").get("mrope_section"))) is not None
+    ):
         said["mrope_section"] = Fact(section, "rope_scaling.mrope_section")
     vision = _section(args, "vision_config")
     for name, field in {**VISION, **WINDOWS}.items():
         value = _number(vision.get(field))
-        if name in ("patch", "temporal_patch") and isinstance(value, list) and len(set(value)) == 1:  # transformers 5 may spell 16 as [16, 16]
+        if (
+            name in ("patch", "temporal_patch") and isinstance(value, list) and len(set(value)) == 1
+        ):  # transformers 5 may spell 16 as [16, 16]
             value = value[0]
         if value is not None:
             said[f"vision.{name}"] = Fact(value, f"vision_config.{field}")
@@ -77,7 +92,10 @@ def stated(args: Mapping[str, Any]) -> Facts:
 
 
 def _section(args: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    """A nested configuration; Megatron-Bridge writes those of transformers as {"_target_": ..., "config_dict": {...}}."""
+    """A nested configuration.
+
+    Megatron-Bridge writes those of transformers as {"_target_": ..., "config_dict": {...}}.
+    """
     section = args.get(name)
     if isinstance(section, Mapping) and isinstance(section.get("config_dict"), Mapping):
         section = section["config_dict"]
@@ -85,7 +103,10 @@ def _section(args: Mapping[str, Any], name: str) -> Mapping[str, Any]:
 
 
 def _dense_layers(frequency: object, layers: Fact | None) -> list[int] | None:
-    """Megatron's moe_layer_freq: every n-th layer from the first on is MoE, or a list with 1 for MoE and 0 for dense."""
+    """Megatron's moe_layer_freq.
+
+    Every n-th layer from the first on is MoE, or a list with 1 for MoE and 0 for dense.
+    """
     if isinstance(frequency, list):
         return [i for i, moe in enumerate(frequency) if moe == 0]
     if isinstance(frequency, int) and not isinstance(frequency, bool) and frequency > 0 and layers:
@@ -115,7 +136,11 @@ def contradictions(facts: Facts, args: Mapping[str, Any]) -> list[Contradiction]
         args: Megatron's args by name, or the `model:` section of a run_config.
     """
     said = stated(args)
-    return [Contradiction(name, facts[name], said[name]) for name in facts if name in said and not same(facts[name].value, said[name].value)]
+    return [
+        Contradiction(name, facts[name], said[name])
+        for name in facts
+        if name in said and not same(facts[name].value, said[name].value)
+    ]
 
 
 def same(ours: object, theirs: object) -> bool:
@@ -125,7 +150,9 @@ def same(ours: object, theirs: object) -> bool:
     return ours == theirs
 
 
-def args_to_write(hf_config: Json, config: ModelConfig, topology: Topology, *, rows: int, divisor: int | None, dtype: str) -> dict[str, Any]:
+def args_to_write(
+    hf_config: Json, config: ModelConfig, topology: Topology, *, rows: int, divisor: int | None, dtype: str
+) -> dict[str, Any]:
     """Megatron's args that describe a model and its topology, for a checkpoint's own `args`.
 
     Args:

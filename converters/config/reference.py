@@ -1,4 +1,7 @@
-"""The reference: the Hugging Face directory that gives what weights cannot show, and the files that go beside converted weights."""
+"""The reference.
+
+The Hugging Face directory that gives what weights cannot show, and the files that go beside converted weights.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..errors import CorruptError, ReferenceFault, shown
-from ..jsonfile import read_json
+from ..formats.json_file import read_json
 from .hf_config import read_config
 
 PLACES = ("huggingface", "../huggingface", "../../huggingface")
@@ -33,7 +36,8 @@ class Reference(NamedTuple):
         said: how it was found.
         config: its config.json, or the one that was made.
         sources: without a directory: source -> the fields of config.json that come from it.
-        release: without a directory: the source in `sources` that is an official release, not the checkpoint; "" when none was needed.
+        release: without a directory: the source in `sources` that is an official release, not the checkpoint; "" when
+            none was needed.
     """
 
     directory: Path | None
@@ -70,16 +74,25 @@ def find_reference(option: str | None, revision: str | None, near: Path) -> Refe
     directory = Path(option)
     if directory.exists():
         if revision is not None:
-            raise ReferenceFault(f"--revision goes with a hub id, but --reference {directory} is here on disk", "Leave --revision out, or give a hub id.")
+            raise ReferenceFault(
+                f"--revision goes with a hub id, but --reference {directory} is here on disk",
+                "Leave --revision out, or give a hub id.",
+            )
         return _reference(directory, "given as --reference")
     if not _HUB_ID.fullmatch(option):
-        raise ReferenceFault(f"the reference {shown(option)} does not exist", "Give a Hugging Face directory with a config.json, or a hub id.")
+        raise ReferenceFault(
+            f"the reference {shown(option)} does not exist",
+            "Give a Hugging Face directory with a config.json, or a hub id.",
+        )
     return _reference(_download(option, revision), f"hub id {option}" + (f", revision {revision}" if revision else ""))
 
 
 def _reference(directory: Path, said: str) -> Reference:
     if not (directory / "config.json").is_file():
-        raise ReferenceFault(f"the reference {directory} has no config.json", "Give the directory of the Hugging Face model that was trained.")
+        raise ReferenceFault(
+            f"the reference {directory} has no config.json",
+            "Give the directory of the Hugging Face model that was trained.",
+        )
     return Reference(directory, said, read_config(directory))
 
 
@@ -92,30 +105,49 @@ def _beside(near: Path) -> Reference | None:
 
 
 def _download(hub_id: str, revision: str | None) -> Path:
-    """Fetch config and side files, never weights; from the local cache where the Hub is out of reach. Returns the snapshot's directory."""
+    """Fetch config and side files, never weights; from the local cache where the Hub is out of reach.
+
+    Returns the snapshot's directory.
+    """
     from huggingface_hub import HfApi, snapshot_download
-    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError, RepositoryNotFoundError, RevisionNotFoundError
+    from huggingface_hub.errors import (
+        HFValidationError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
 
     wanted: list[str] = []
     why: Exception | None = None
     try:
         info = HfApi().model_info(hub_id, revision=revision, files_metadata=True, timeout=10)
-        wanted = [s.rfilename for s in info.siblings or [] if s.rfilename == "config.json" or _refusal(s.rfilename, s.size or 0) is None]
+        wanted = [
+            s.rfilename
+            for s in info.siblings or []
+            if s.rfilename == "config.json" or _refusal(s.rfilename, s.size or 0) is None
+        ]
     except (RepositoryNotFoundError, RevisionNotFoundError, HFValidationError) as error:
-        raise ReferenceFault(f"the Hub does not give {hub_id}: {_first_line(error)}", "Check the id, --revision and HF_TOKEN.") from error
+        raise ReferenceFault(
+            f"the Hub does not give {hub_id}: {_first_line(error)}", "Check the id, --revision and HF_TOKEN."
+        ) from error
     except Exception as error:  # which classes a failed connection raises differs between versions of huggingface_hub
         why = error
     try:
         # Names are taken literally: a pattern of the repository's making must not match its weights.
         patterns = [glob.escape(name) for name in wanted]
-        return Path(snapshot_download(hub_id, revision=revision, allow_patterns=patterns, local_files_only=why is not None))
+        return Path(
+            snapshot_download(hub_id, revision=revision, allow_patterns=patterns, local_files_only=why is not None)
+        )
     except LocalEntryNotFoundError as error:
         raise ReferenceFault(
             f"the reference {hub_id} is not a directory here, not in the local cache, and the Hub cannot be reached: {_first_line(why or error)}",
             "Pass --reference with a directory, or fetch its files beforehand where there is a network (HF_HOME is the cache).",
         ) from error
     except Exception as error:
-        raise ReferenceFault(f"the files of {hub_id} could not be fetched: {_first_line(error)}", "Try again, or pass --reference with a directory.") from error
+        raise ReferenceFault(
+            f"the files of {hub_id} could not be fetched: {_first_line(error)}",
+            "Try again, or pass --reference with a directory.",
+        ) from error
 
 
 def _first_line(error: Exception) -> str:
@@ -161,7 +193,9 @@ def _missing(there: Mapping[str, Path]) -> list[str]:
         missing.append("tokenizer")
     if not there.keys() & {"preprocessor_config.json", "processor_config.json"}:
         missing.append("preprocessor_config.json")
-    if not there.keys() & {"chat_template.jinja", "chat_template.json"} and not _template_inside(there.get("tokenizer_config.json")):
+    if not there.keys() & {"chat_template.jinja", "chat_template.json"} and not _template_inside(
+        there.get("tokenizer_config.json")
+    ):
         missing.append("chat template")
     return missing
 

@@ -7,13 +7,17 @@ from collections.abc import Collection, Iterator, Mapping
 from math import isqrt
 from typing import Any
 
-from ..tensors import Shape
+from ..tensors.spec import Shape
 
 EMBEDDING = "embedding.word_embeddings.weight"
 _TOWERS = ("vision_model.", "visual.", "image_encoder.")
-_BLOCK = re.compile(r"(?:^|\.)(?:blocks\.layers|blocks|decoder\.layers)\.(\d+)\.(?:attn\.qkv|self_attention\.linear_qkv)\.weight$")
+_BLOCK = re.compile(
+    r"(?:^|\.)(?:blocks\.layers|blocks|decoder\.layers)\.(\d+)\.(?:attn\.qkv|self_attention\.linear_qkv)\.weight$"
+)
 _FC2 = re.compile(r"(?:^|\.)(?:blocks\.layers|blocks|decoder\.layers)\.\d+\.mlp\.(?:linear_fc2|down_proj)\.weight$")
-_MERGER = re.compile(r"(?:^|\.)(?:merger\.linear_fc2|merger\.mlp\.2|(?:projection|projector)\.encoder\.linear_fc2)\.weight$")
+_MERGER = re.compile(
+    r"(?:^|\.)(?:merger\.linear_fc2|merger\.mlp\.2|(?:projection|projector)\.encoder\.linear_fc2)\.weight$"
+)
 _DEEPSTACK = re.compile(r"deepstack_merger_list\.(\d+)\.")
 _DEEPSTACK_BLOCK = re.compile(r"blocks\.layers\.(\d+)\.deepstack_layer\.")
 
@@ -35,7 +39,8 @@ Values = dict[str, Any]
 def shape_facts(shapes: Mapping[str, Shape]) -> Values:
     """Every fact that shapes show, under the names of facts.py.
 
-    Besides those: `rows` of the embedding, padding included, `q_width` and `kv_width`, the rows of all query heads and of all key heads, and
+    Besides those: `rows` of the embedding, padding included, `q_width` and `kv_width`, the rows of all query heads and
+    of all key heads, and
     `vision.mergers`, how many deepstack mergers there are.
 
     Args:
@@ -55,11 +60,17 @@ def model_type(names: Collection[str]) -> str:
 
 
 def _megatron(name: str) -> str:
-    """A name in Megatron's words: "language_model.layers.3.mlp.gate.weight" -> "language_model.decoder.layers.3.mlp.router.weight"."""
+    """A name in Megatron's words.
+
+    "language_model.layers.3.mlp.gate.weight" -> "language_model.decoder.layers.3.mlp.router.weight".
+    """
     theirs = next((end for end in _HUGGING_FACE if name.endswith(end)), None)
     if theirs is None:
         return name
-    return name.removesuffix(theirs).replace("decoder.layers.", "layers.").replace("layers.", "decoder.layers.") + _HUGGING_FACE[theirs]
+    return (
+        name.removesuffix(theirs).replace("decoder.layers.", "layers.").replace("layers.", "decoder.layers.")
+        + _HUGGING_FACE[theirs]
+    )
 
 
 def _text_facts(shapes: Mapping[str, Shape]) -> Values:
@@ -67,14 +78,21 @@ def _text_facts(shapes: Mapping[str, Shape]) -> Values:
     prefix = embedding.removesuffix(EMBEDDING)
     rows, hidden = _axes(shapes.get(embedding, ()), 2)
     layers = list(_layers(shapes, f"{prefix}decoder.layers."))
-    facts: Values = {"rows": rows, "hidden": hidden, "layers": len(layers) or None, "tied": not any(name.endswith("output_layer.weight") for name in shapes)}
+    facts: Values = {
+        "rows": rows,
+        "hidden": hidden,
+        "layers": len(layers) or None,
+        "tied": not any(name.endswith("output_layer.weight") for name in shapes),
+    }
     if not layers:
         return _known(facts)
     first = layers[0]
     facts["q_width"] = _axes(first.get("self_attention.linear_proj.weight", ()), 2)[1]
     facts["kv_width"] = _kv_width(first, facts["q_width"])
     facts["head_dim"] = _axes(first.get("self_attention.q_layernorm.weight", ()), 1)[0]
-    facts["ffn"] = next((_axes(layer["mlp.linear_fc2.weight"], 2)[1] for layer in layers if "mlp.linear_fc2.weight" in layer), None)
+    facts["ffn"] = next(
+        (_axes(layer["mlp.linear_fc2.weight"], 2)[1] for layer in layers if "mlp.linear_fc2.weight" in layer), None
+    )
     sparse = [i for i, layer in enumerate(layers) if "mlp.router.weight" in layer]
     if sparse:
         facts["experts"] = _axes(layers[sparse[0]]["mlp.router.weight"], 2)[0]
@@ -107,7 +125,9 @@ def _kv_width(layer: Mapping[str, Shape], q_width: int | None) -> int | None:
 def _vision_facts(shapes: Mapping[str, Shape]) -> Values:
     patch = next((shape for name, shape in shapes.items() if name.endswith("patch_embed.proj.weight")), ())
     hidden, channels, temporal, size, _ = _axes(patch, 5)
-    out, merged = _axes(next((shape for name, shape in shapes.items() if _MERGER.search(name) and "deepstack" not in name), ()), 2)
+    out, merged = _axes(
+        next((shape for name, shape in shapes.items() if _MERGER.search(name) and "deepstack" not in name), ()), 2
+    )
     blocks = {int(found[1]) for name in shapes if (found := _BLOCK.search(name))}
     named = {int(found[1]) for name in shapes if (found := _DEEPSTACK_BLOCK.search(name))}
     facts: Values = {
@@ -119,7 +139,9 @@ def _vision_facts(shapes: Mapping[str, Shape]) -> Values:
         "temporal_patch": temporal,
         "channels": channels,
         "merge": isqrt(merged // hidden) if merged and hidden else None,
-        "positions": _axes(next((shape for name, shape in shapes.items() if name.endswith("pos_embed.weight")), ()), 2)[0],
+        "positions": _axes(next((shape for name, shape in shapes.items() if name.endswith("pos_embed.weight")), ()), 2)[
+            0
+        ],
         "mergers": len({found[1] for name in shapes if (found := _DEEPSTACK.search(name))} or named),
         "deepstack": sorted(named) or None,  # only MindSpeed-MM's names show which blocks they look at
     }

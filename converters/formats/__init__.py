@@ -1,4 +1,7 @@
-"""Files and nothing else: how each format is read and planned. FORMATS are Megatron's, by the name of `--ckpt-format`."""
+"""Files and nothing else: how each format is read and planned.
+
+FORMATS are Megatron's, by the name of `--ckpt-format`.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from ..locate import locate
-from . import legacy, torch_dist
+from .dcp import read as torch_dist
+from .legacy import read as legacy
+from .locate import locate
 from .opened import Opened
 
 

@@ -1,6 +1,7 @@
 """One reader for every file format: a format is parsed into chunks, and boxes are read from chunks.
 
-A chunk says: this box of that tensor lies in that item, from that element on, with those strides. An item is a run of bytes in a file, with a CRC-32
+A chunk says: this box of that tensor lies in that item, from that element on, with those strides. An item is a run of
+bytes in a file, with a CRC-32
 where the format keeps one.
 """
 
@@ -13,11 +14,13 @@ from math import prod
 from typing import TYPE_CHECKING, NamedTuple
 
 from ..errors import CorruptError, shown
-from ..tensors import ITEMSIZE, Box, BoxIndex, Shape, TensorSpec, tiling_fault
-from .sums import Sums
+from ..tensors.dtypes import ITEMSIZE
+from ..tensors.spec import Box, Shape, TensorSpec
+from ..tensors.tiling import BoxIndex, tiling_fault
+from .crc import Sums
 
 if TYPE_CHECKING:
-    from ..tensors import Array
+    from ..tensors.spec import Array
 
 BLOCK = 1 << 20
 """Bytes per read: small enough to stay in cache for the checksum and the copy that follow."""
@@ -51,7 +54,9 @@ class ChunkReader:
         locate: item number -> Extent; may open the file, and raise CorruptError. Called once per item that is read.
     """
 
-    def __init__(self, specs: Mapping[str, TensorSpec], chunks: Mapping[str, Sequence[Chunk]], locate: Callable[[int], Extent]) -> None:
+    def __init__(
+        self, specs: Mapping[str, TensorSpec], chunks: Mapping[str, Sequence[Chunk]], locate: Callable[[int], Extent]
+    ) -> None:
         self.specs = dict(specs)
         self._chunks = chunks
         self._locate = locate
@@ -66,7 +71,10 @@ class ChunkReader:
         for name, spec in self.specs.items():
             fault = tiling_fault(spec.shape, ((c.offsets, c.lengths) for c in self._chunks[name]))
             if fault:
-                raise CorruptError(f"the chunks of {shown(name)} {list(spec.shape)} {fault}", "The checkpoint is incomplete or damaged: save it again.")
+                raise CorruptError(
+                    f"the chunks of {shown(name)} {list(spec.shape)} {fault}",
+                    "The checkpoint is incomplete or damaged: save it again.",
+                )
 
     def read_into(self, box: Box, out: Array) -> None:
         """See Reader."""
@@ -83,7 +91,10 @@ class ChunkReader:
             self._copy(chunk.item, start, lengths, strides, view)
             found += prod(lengths)
         if found != box.size:
-            raise CorruptError(f"{shown(box.name)}: {found} of {box.size} elements of a box are in the file", "The checkpoint is incomplete: save it again.")
+            raise CorruptError(
+                f"{shown(box.name)}: {found} of {box.size} elements of a box are in the file",
+                "The checkpoint is incomplete: save it again.",
+            )
 
     def finish(self) -> None:
         """Check the CRC of every item that was read, reading for the sum alone what nobody asked for."""
@@ -111,7 +122,11 @@ class ChunkReader:
         if strides != row_major(lengths) and len(lengths) > 1:
             order = sorted(range(len(lengths)), key=lambda a: -strides[a])
             if order != list(range(len(lengths))):
-                view, lengths, strides = view.transpose(order), tuple(lengths[a] for a in order), tuple(strides[a] for a in order)
+                view, lengths, strides = (
+                    view.transpose(order),
+                    tuple(lengths[a] for a in order),
+                    tuple(strides[a] for a in order),
+                )
         if _is_run(lengths, strides):
             self._run(item, start * view.itemsize, lengths, view)
         else:
@@ -153,7 +168,10 @@ class ChunkReader:
         while done < len(out):
             got = os.preadv(fd, [out[done:]], extent.offset + at + done)
             if got == 0:
-                raise CorruptError(f"{extent.path}: ends early, at byte {extent.offset + at + done}", "The file is truncated: copy or save it again.")
+                raise CorruptError(
+                    f"{extent.path}: ends early, at byte {extent.offset + at + done}",
+                    "The file is truncated: copy or save it again.",
+                )
             done += got
 
     def _buffer(self, nbytes: int) -> memoryview:

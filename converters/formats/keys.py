@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from ..errors import CorruptError, shown
-from ..tensors import Shape, TensorSpec
+from ..tensors.spec import Shape, TensorSpec
 from .chunks import Chunk, row_major
 
 LISTS = ("layers", "deepstack_merger_list", "deepstack_norm_list")
@@ -43,7 +43,10 @@ _IGNORED_HEADS = (
 
 
 def ignorable(name: str) -> bool:
-    """Whether an entry is no weight of a model, however it is called: optimizer, rng, extra state, quantiser leftovers."""
+    """Whether an entry is no weight of a model, however it is called.
+
+    Optimizer, rng, extra state, quantiser leftovers.
+    """
     return name.startswith(_IGNORED_HEADS) or any(part in name for part in _IGNORED_PARTS)
 
 
@@ -81,7 +84,9 @@ def _expert(parts: list[str], half: str) -> tuple[list[str], int | None, str]:
     if rest and rest[0] in ("experts", "local_experts") and len(rest) > 1 and _is_number(rest[1]):
         return [*head, "experts", "experts", *rest[2:]], int(rest[1]), half
     for kind in ("weight", "bias"):  # weight12, or weight12_w in Megatron-FSDP
-        number, _, tail = rest[-1].removeprefix(kind).partition("_") if rest and rest[-1].startswith(kind) else ("", "", "")
+        number, _, tail = (
+            rest[-1].removeprefix(kind).partition("_") if rest and rest[-1].startswith(kind) else ("", "", "")
+        )
         if _is_number(number) and tail in ("", "w", "v") and rest[0] != "experts":
             return [*head, "experts", "experts", *rest[:-1], kind], int(number), tail or half
     return parts, None, half
@@ -121,7 +126,10 @@ def canonical(stored: Iterable[Stored]) -> tuple[dict[str, TensorSpec], dict[str
                 )
             shapes[name] = (max(known[0], shape[0]), *shape[1:]) if shape else shape
             if len(shapes) > MOST_TENSORS:
-                raise CorruptError(f"{shown(tensor.spec.name)}: more than {MOST_TENSORS} tensors, which no model has", "The checkpoint is damaged or hostile.")
+                raise CorruptError(
+                    f"{shown(tensor.spec.name)}: more than {MOST_TENSORS} tensors, which no model has",
+                    "The checkpoint is damaged or hostile.",
+                )
             chunks.setdefault(name, []).extend(listed)
     return {name: TensorSpec(name, shape, dtypes[name]) for name, shape in shapes.items()}, chunks
 
@@ -135,7 +143,10 @@ def _unstack(tensor: Stored, how: Fold) -> Iterator[tuple[str, Shape, list[Chunk
     if not shape:
         raise CorruptError(f"{shown(tensor.spec.name)}: has no layer axis", "The checkpoint is damaged.")
     if shape[0] > MOST_LAYERS:
-        raise CorruptError(f"{shown(tensor.spec.name)}: has {shape[0]} layers, which no model has", "The checkpoint is damaged or hostile.")
+        raise CorruptError(
+            f"{shown(tensor.spec.name)}: has {shape[0]} layers, which no model has",
+            "The checkpoint is damaged or hostile.",
+        )
     layers: list[list[Chunk]] = [[] for _ in range(shape[0])]
     for chunk in tensor.chunks:
         strides = chunk.strides or row_major(chunk.lengths)
@@ -143,7 +154,15 @@ def _unstack(tensor: Stored, how: Fold) -> Iterator[tuple[str, Shape, list[Chunk
             layer = chunk.offsets[0] + row
             if not 0 <= layer < len(layers):
                 raise CorruptError(f"{shown(tensor.spec.name)}: a chunk reaches outside", "The checkpoint is damaged.")
-            layers[layer].append(Chunk(chunk.offsets[1:], chunk.lengths[1:], chunk.item, chunk.start + row * strides[0], chunk.strides and strides[1:]))
+            layers[layer].append(
+                Chunk(
+                    chunk.offsets[1:],
+                    chunk.lengths[1:],
+                    chunk.item,
+                    chunk.start + row * strides[0],
+                    chunk.strides and strides[1:],
+                )
+            )
     for layer, listed in enumerate(layers):
         yield how.name.replace("{}", str(layer), 1), *_place(shape[1:], listed, how)
 
@@ -156,6 +175,8 @@ def _place(shape: Shape, chunks: list[Chunk], how: Fold) -> tuple[Shape, list[Ch
         shape = (2 * shape[0], *shape[1:])
     if how.expert is not None:
         e = how.expert
-        chunks = [Chunk((e, *c.offsets), (1, *c.lengths), c.item, c.start, c.strides and (0, *c.strides)) for c in chunks]
+        chunks = [
+            Chunk((e, *c.offsets), (1, *c.lengths), c.item, c.start, c.strides and (0, *c.strides)) for c in chunks
+        ]
         shape = (e + 1, *shape)
     return shape, chunks

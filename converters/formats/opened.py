@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..sharding import Split
-from ..tensors import Shape, TensorSpec
+from ..tensors.sharding import Split
+from ..tensors.spec import Shape, TensorSpec
 from .chunks import ChunkReader
 
 Assemble = Callable[[Mapping[str, Split]], ChunkReader]
@@ -22,14 +22,17 @@ class Opened:
     Attributes:
         format: Megatron's name for it, as `--ckpt-format` takes it.
         directory: the folder that holds the files.
-        specs: the model's tensors under canonical names (see keys.py), whatever prefix the trainer put before them. Where a format keeps only ranks' own
+        specs: the model's tensors under canonical names (see keys.py), whatever prefix the trainer put before them.
+            Where a format keeps only ranks' own
             tensors, a shape is a rank's, but for the rows of embedding and output layer.
-        assemble: given how each tensor is cut among ranks, reads whole tensors; a format that keeps global shapes needs it not.
+        assemble: given how each tensor is cut among ranks, reads whole tensors; a format that keeps global shapes needs
+            it not.
         whole: given the same, the shapes of whole tensors, without reading any; None where `specs` has them.
         ignored: what else is in there: kind -> number of entries.
         form: how the layers are keyed, in words.
         args: reads what the checkpoint states of itself: names as in Megatron's args; {} when it states nothing.
-        tied_copy: an output layer is there that may be a copy of the embedding, for the last pipeline stage of a tied model.
+        tied_copy: an output layer is there that may be a copy of the embedding, for the last pipeline stage of a tied
+            model.
         warnings: filled while assembling.
     """
 

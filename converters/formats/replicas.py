@@ -6,18 +6,14 @@ from collections.abc import Iterator
 from math import prod
 from typing import TYPE_CHECKING
 
-from ..bits import largest_difference
 from ..errors import MismatchError
-from ..tensors import ITEMSIZE, Box, TensorSpec, storage
+from ..tensors.dtypes import ITEMSIZE, largest_difference, storage
+from ..tensors.spec import Box, TensorSpec
 from .chunks import BLOCK, Chunk, ChunkReader, Extent, row_major
-from .zips import ItemTensor
+from .zips.read import ItemTensor
 
 if TYPE_CHECKING:
-    from ..tensors import Array
-
-EMBEDDING = ("word_embeddings.weight", "embed_tokens.weight")
-OUTPUT = ("output_layer.weight", "lm_head.weight")
-"""The embedding and the output layer, as Megatron and as Hugging Face calls them."""
+    from ..tensors.spec import Array
 
 
 def no_copy(what: str, how: str) -> MismatchError:
@@ -40,7 +36,10 @@ def difference(first_path: str, first: ItemTensor, second_path: str, second: Ite
 
 
 def unequal(a: ChunkReader, first: str, b: ChunkReader, second: str) -> str:
-    """How two tensors of one shape and dtype differ, in words; "" when they are equal. Reads both, a bounded part at a time."""
+    """How two tensors of one shape and dtype differ, in words; "" when they are equal.
+
+    Reads both, a bounded part at a time.
+    """
     count, largest, dtype = 0, None, a.specs[first].dtype
     for ours, theirs in zip(_blocks(a, first), _blocks(b, second), strict=True):
         if differing := int((ours != theirs).sum()):
@@ -49,7 +48,9 @@ def unequal(a: ChunkReader, first: str, b: ChunkReader, second: str) -> str:
             largest = gap if largest is None else max(largest, gap or 0.0)
     if not count:
         return ""
-    return f"{count} of {prod(a.specs[first].shape)} elements" + (f", by at most {largest:.3g}" if largest is not None else "")
+    return f"{count} of {prod(a.specs[first].shape)} elements" + (
+        f", by at most {largest:.3g}" if largest is not None else ""
+    )
 
 
 def _reader(path: str, tensor: ItemTensor) -> ChunkReader:

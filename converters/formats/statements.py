@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..errors import CorruptError
-from ..jsonfile import read_json
+from .json_file import read_json
 
 _LIMIT = 16 << 20
 
@@ -31,7 +31,10 @@ def statements(directory: Path, args: Callable[[], dict[str, Any]]) -> list[Stat
     if bridge.is_file():
         found.append(Stated("run_config.yaml", _model_section(bridge)))
     for name in ("args.json", "mca_config.json"):
-        path = next((p for folder in (directory, directory.parent, directory.parent.parent) if (p := folder / name).is_file()), None)
+        path = next(
+            (p for folder in (directory, directory.parent, directory.parent.parent) if (p := folder / name).is_file()),
+            None,
+        )
         if path is not None:
             found.append(Stated(name, read_json(path)))
     return [stated for stated in found if stated.values]
@@ -46,6 +49,8 @@ def _model_section(path: Path) -> dict[str, Any]:
         # CSafeLoader builds plain values only, and refuses tags that name classes.
         parsed = yaml.load(path.read_bytes(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
     except (yaml.YAMLError, RecursionError, UnicodeDecodeError) as error:
-        raise CorruptError(f"{path}: cannot be read as YAML: {type(error).__name__}", "Remove the file if it is not Megatron-Bridge's.") from error
+        raise CorruptError(
+            f"{path}: cannot be read as YAML: {type(error).__name__}", "Remove the file if it is not Megatron-Bridge's."
+        ) from error
     model = parsed.get("model") if isinstance(parsed, dict) else None
     return {str(k): v for k, v in model.items()} if isinstance(model, dict) else {}

@@ -13,7 +13,19 @@ from .mbridge_qwen2_5 import MBRIDGE_QWEN2_5
 from .mindspeed_mm import MINDSPEED_MM, MINDSPEED_MM_CANONICAL
 from .pai import PAI
 
-_ALL = (MBRIDGE, MBRIDGE_QWEN2_5, MEGATRON_BRIDGE_0_3, MEGATRON_BRIDGE_QWEN2_5, MS_SWIFT, PAI, ROLL, MINDSPEED_MM, MINDSPEED_MM_CANONICAL, HF, HF_OLD)
+_ALL = (
+    MBRIDGE,
+    MBRIDGE_QWEN2_5,
+    MEGATRON_BRIDGE_0_3,
+    MEGATRON_BRIDGE_QWEN2_5,
+    MS_SWIFT,
+    PAI,
+    ROLL,
+    MINDSPEED_MM,
+    MINDSPEED_MM_CANONICAL,
+    HF,
+    HF_OLD,
+)
 
 LAYOUTS: dict[str, Layout] = {layout.name: layout for layout in _ALL}
 
@@ -45,13 +57,23 @@ def to_write(name: str | None, model_type: str, file_format: str) -> Layout:
         UnsupportedError: its trainers do not read that format.
     """
     layout = named(name or DEFAULTS[model_type])
-    known = ", ".join(other.name for other in LAYOUTS.values() if model_type in other.models and file_format in other.writes)
+    known = ", ".join(
+        other.name for other in LAYOUTS.values() if model_type in other.models and file_format in other.writes
+    )
     if model_type not in layout.models:
-        raise MismatchError(f"layout {layout.name} is one of {', '.join(layout.models)}; the source is a {model_type}", f"For {model_type} there are: {known}.")
+        raise MismatchError(
+            f"layout {layout.name} is one of {', '.join(layout.models)}; the source is a {model_type}",
+            f"For {model_type} there are: {known}.",
+        )
     if file_format not in layout.writes:
-        what = f"is written as {' and '.join(layout.writes)}, not as {file_format}" if layout.writes else "is read, but not written"
+        what = (
+            f"is written as {' and '.join(layout.writes)}, not as {file_format}"
+            if layout.writes
+            else "is read, but not written"
+        )
         raise UnsupportedError(
-            f"layout {layout.name} ({layout.trainers}) {what}: its trainers read nothing else", f"For {model_type} as {file_format} there are: {known}."
+            f"layout {layout.name} ({layout.trainers}) {what}: its trainers read nothing else",
+            f"For {model_type} as {file_format} there are: {known}.",
         )
     return layout
 
@@ -68,5 +90,12 @@ def detect(names: Iterable[str]) -> Layout:
         return fitting[0]
     roots = sorted({".".join(n.split(".")[:2]) for n in listed})
     seen = "\n".join(f"  {shown(r)}.…" for r in roots[:10])
-    what = f"fit several layouts: {', '.join(layout.name for layout in fitting)}" if fitting else "fit no layout that vlconv knows"
-    raise UnsupportedError(f"the tensor names {what}. They begin with:\n{seen}", f"Known layouts: {', '.join(LAYOUTS)}; --layout NAME overrides.")
+    what = (
+        f"fit several layouts: {', '.join(layout.name for layout in fitting)}"
+        if fitting
+        else "fit no layout that vlconv knows"
+    )
+    raise UnsupportedError(
+        f"the tensor names {what}. They begin with:\n{seen}",
+        f"Known layouts: {', '.join(LAYOUTS)}; --layout NAME overrides.",
+    )

@@ -10,8 +10,8 @@ from dataclasses import replace
 
 from ..models.config import ModelConfig
 from ..models.hf_dialects import Dialect, dialect_copies, read_dialect
-from ..rules import Rule
-from ..tensors import Shape
+from ..tensors.rules import Rule
+from ..tensors.spec import Shape
 from .layout import Layout
 from .refusals import stripped
 
@@ -47,5 +47,9 @@ HF = Layout(
 )
 
 HF_OLD = replace(
-    HF, name="hf-old", trainers="FSDP2 trainers, torch DCP, Qwen2.5-VL's old names", models=("qwen2_5_vl",), has=("visual.patch_embed.", "layers.")
+    HF,
+    name="hf-old",
+    trainers="FSDP2 trainers, torch DCP, Qwen2.5-VL's old names",
+    models=("qwen2_5_vl",),
+    has=("visual.patch_embed.", "layers."),
 )

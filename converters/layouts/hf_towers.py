@@ -1,11 +1,14 @@
-"""The layouts that keep the Hugging Face vision tower inside a Megatron model: only its prefix differs, and where the language model stands."""
+"""The layouts that keep the Hugging Face vision tower inside a Megatron model.
+
+Only its prefix differs, and where the language model stands.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
 from ..models.config import ModelConfig
-from ..rules import Rule
+from ..tensors.rules import Rule
 from . import language, towers
 from .layout import Layout, Spellings
 
@@ -29,7 +32,16 @@ def _extra_state(text: str) -> Callable[[ModelConfig], Iterator[str]]:
     return lambda config: language.extra_state(config, text)
 
 
-def _layout(name: str, trainers: str, models: tuple[str, ...], tower: str, text: str, has: tuple[str, ...], *, untied_hint: str = "") -> Layout:
+def _layout(
+    name: str,
+    trainers: str,
+    models: tuple[str, ...],
+    tower: str,
+    text: str,
+    has: tuple[str, ...],
+    *,
+    untied_hint: str = "",
+) -> Layout:
     """A layout that is nothing but two prefixes."""
     return Layout(
         name=name,

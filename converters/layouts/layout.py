@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from ..models.config import ModelConfig
-from ..rules import Rule
-from ..tensors import Shape
+from ..tensors.rules import Rule
+from ..tensors.spec import Shape
 
 Spellings = Iterator[tuple[str, str]]
 
@@ -55,7 +55,9 @@ class Layout:
     def fits(self, names: Iterable[str]) -> bool:
         """Whether the names carry this layout's marks."""
         listed = list(names)
-        return all(any(n.startswith(mark) for n in listed) for mark in self.has) and not any(mark in n for mark in self.lacks for n in listed)
+        return all(any(n.startswith(mark) for n in listed) for mark in self.has) and not any(
+            mark in n for mark in self.lacks for n in listed
+        )
 
     @property
     def why(self) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 from ..models import MODELS
 from ..models.config import ModelConfig
-from ..rules import Copy, Rule
+from ..tensors.rules import Copy, Rule
 from . import language, towers
 from .layout import Layout, Spellings
 
@@ -24,9 +24,13 @@ def vision(config: ModelConfig) -> Iterator[Copy]:
     """Patch embedding, blocks, the merger after the last block and those of deepstack."""
     v, h = config.vision, MODELS[config.model_type].vision_prefix
     yield from towers.qwen3_front(config)
-    yield from merger(config, "vision_model.merger", f"{h}merger", norm=v.hidden)  # normalised before patches are merged
+    yield from merger(
+        config, "vision_model.merger", f"{h}merger", norm=v.hidden
+    )  # normalised before patches are merged
     for k in range(len(v.deepstack)):  # normalised after
-        yield from merger(config, f"vision_model.decoder.deepstack_merger_list.{k}", f"{h}deepstack_merger_list.{k}", norm=v.merged)
+        yield from merger(
+            config, f"vision_model.decoder.deepstack_merger_list.{k}", f"{h}deepstack_merger_list.{k}", norm=v.merged
+        )
 
 
 def merger(config: ModelConfig, m: str, h: str, norm: int) -> Iterator[Copy]:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 from ..models import MODELS
 from ..models.config import ModelConfig
-from ..rules import Copy, Rule, rename
+from ..tensors.rules import Copy, Rule, rename
 from . import language, towers
 from .layout import Layout, Spellings
 

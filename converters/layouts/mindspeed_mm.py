@@ -1,6 +1,7 @@
 """mindspeed-mm: MindSpeed-MM's image_encoder and text_decoder.
 
-A second form for Qwen2.5-VL, mindspeed-mm-canonical, keeps q, k, v and gate, up apart in the decoder and the vision QKV in Hugging Face's order.
+A second form for Qwen2.5-VL, mindspeed-mm-canonical, keeps q, k, v and gate, up apart in the decoder and the vision QKV
+in Hugging Face's order.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from dataclasses import replace
 
 from ..models import MODELS
 from ..models.config import ModelConfig, VisionConfig
-from ..rules import Copy, Rule, pad_rows, rename
+from ..tensors.rules import Copy, Rule, pad_rows, rename
 from . import language, towers
 from .language import BESIDE
 from .layout import Layout
@@ -32,7 +33,9 @@ def _vision_3(config: ModelConfig) -> Iterator[Copy]:
     yield from towers.qwen3_blocks(config, _BLOCKS, BESIDE)
     yield from _projector(config, "image_encoder.projector", f"{h}merger", norm=v.hidden)
     for k, block in enumerate(v.deepstack):  # each deepstack merger lives in the block after which it looks
-        yield from _projector(config, f"{_BLOCKS}.{block}.deepstack_layer", f"{h}deepstack_merger_list.{k}", norm=v.merged)
+        yield from _projector(
+            config, f"{_BLOCKS}.{block}.deepstack_layer", f"{h}deepstack_merger_list.{k}", norm=v.merged
+        )
 
 
 def _projector(config: ModelConfig, m: str, h: str, norm: int) -> Iterator[Copy]:
@@ -77,13 +80,17 @@ def canonical_rules(config: ModelConfig, vocab_rows: int) -> Iterator[Rule]:
     """The form with q, k, v and gate, up apart, in the decoder and, but for the QKV, in the vision blocks."""
     c, v, model = config.text, config.vision, MODELS[config.model_type]
     m, h = "text_decoder.", model.text_prefix
-    yield from pad_rows(f"{m}embedding.word_embeddings.weight", f"{h}embed_tokens.weight", c.vocab, vocab_rows, (c.hidden,))
+    yield from pad_rows(
+        f"{m}embedding.word_embeddings.weight", f"{h}embed_tokens.weight", c.vocab, vocab_rows, (c.hidden,)
+    )
     for i in range(c.layers):
         yield from _apart(config, f"{m}decoder.layers.{i}", f"{h}layers.{i}")
     yield from rename(f"{m}decoder.final_layernorm.weight", f"{h}norm.weight", (c.hidden,))
     if not c.tied:
         yield from pad_rows(f"{m}output_layer.weight", "lm_head.weight", c.vocab, vocab_rows, (c.hidden,))
-    yield from rename(f"{_ENCODER}.patch_embed.proj.weight", f"{model.vision_prefix}patch_embed.proj.weight", v.patch_shape)
+    yield from rename(
+        f"{_ENCODER}.patch_embed.proj.weight", f"{model.vision_prefix}patch_embed.proj.weight", v.patch_shape
+    )
     for i in range(v.depth):
         yield from _apart_vision(v, f"{_BLOCKS}.{i}", f"{model.vision_prefix}blocks.{i}")
     yield from _merger_2_5(config)
@@ -92,9 +99,15 @@ def canonical_rules(config: ModelConfig, vocab_rows: int) -> Iterator[Rule]:
 def _apart(config: ModelConfig, m: str, h: str) -> Iterator[Copy]:
     c = config.text
     yield from rename(f"{m}.input_layernorm.weight", f"{h}.input_layernorm.weight", (c.hidden,))
-    for name, rows in (("q_proj", c.heads * c.head_dim), ("k_proj", c.groups * c.head_dim), ("v_proj", c.groups * c.head_dim)):
+    for name, rows in (
+        ("q_proj", c.heads * c.head_dim),
+        ("k_proj", c.groups * c.head_dim),
+        ("v_proj", c.groups * c.head_dim),
+    ):
         yield from towers.both(f"{m}.self_attention.{name}.", f"{h}.self_attn.{name}.", rows, c.hidden)
-    yield from rename(f"{m}.self_attention.linear_proj.weight", f"{h}.self_attn.o_proj.weight", (c.hidden, c.heads * c.head_dim))
+    yield from rename(
+        f"{m}.self_attention.linear_proj.weight", f"{h}.self_attn.o_proj.weight", (c.hidden, c.heads * c.head_dim)
+    )
     yield from rename(f"{m}.pre_mlp_layernorm.weight", f"{h}.post_attention_layernorm.weight", (c.hidden,))
     for name in ("gate_proj", "up_proj"):
         yield from rename(f"{m}.mlp.{name}.weight", f"{h}.mlp.{name}.weight", (c.ffn, c.hidden))

@@ -1,4 +1,7 @@
-"""pai: Qwen3-VL, dense and MoE, as Pai-Megatron-Patch names it: mbridge's blocks, but norms and projections of the mergers in modules of their own."""
+"""pai: Qwen3-VL, dense and MoE, as Pai-Megatron-Patch names it.
+
+Mbridge's blocks, but norms and projections of the mergers in modules of their own.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ from collections.abc import Iterator
 
 from ..models import MODELS
 from ..models.config import ModelConfig
-from ..rules import Copy, Rule
+from ..tensors.rules import Copy, Rule
 from . import language, mbridge, towers
 from .layout import Layout
 
@@ -24,7 +27,13 @@ def vision(config: ModelConfig) -> Iterator[Copy]:
     m = "vision_model.decoder"
     yield from merger(config, f"{m}.final_layernorm", "vision_model.projection.encoder", f"{h}merger", norm=v.hidden)
     for k in range(len(v.deepstack)):
-        yield from merger(config, f"{m}.deepstack_norm_list.{k}", f"{m}.deepstack_merger_list.{k}.encoder", f"{h}deepstack_merger_list.{k}", norm=v.merged)
+        yield from merger(
+            config,
+            f"{m}.deepstack_norm_list.{k}",
+            f"{m}.deepstack_merger_list.{k}.encoder",
+            f"{h}deepstack_merger_list.{k}",
+            norm=v.merged,
+        )
 
 
 def merger(config: ModelConfig, norm_module: str, encoder: str, h: str, norm: int) -> Iterator[Copy]:

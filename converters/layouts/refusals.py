@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
 from ..errors import UnsupportedError, shown
-from ..tensors import TensorSpec
+from ..tensors.spec import TensorSpec
 
 WRAPPERS = ("model.module.module.", "model.module.", "module.module.", "module.", "model.")
 """What data-parallel and FSDP wrappers put before names; stripped longest first, repeatedly."""
@@ -33,7 +33,16 @@ def _holds(*parts: str) -> Callable[[str, TensorSpec], bool]:
 
 _REFUSALS = (
     _Refusal(
-        _holds(".adapter.", ".lora_A.", ".lora_B.", ".lora_a.", ".lora_b.", ".base_layer.", ".modules_to_save.", ".to_wrap."),
+        _holds(
+            ".adapter.",
+            ".lora_A.",
+            ".lora_B.",
+            ".lora_a.",
+            ".lora_b.",
+            ".base_layer.",
+            ".modules_to_save.",
+            ".to_wrap.",
+        ),
         "is part of an adapter (LoRA)",
         "Merge the adapter into the model with the trainer first.",
     ),
@@ -47,15 +56,24 @@ _REFUSALS = (
         "has one row: this is a critic or reward model",
         "Only language models with their output layer are converted.",
     ),
-    _Refusal(_holds("value_head", "v_head", "score.", "reward_head"), "is the head of a critic or reward model", "Only language models are converted."),
+    _Refusal(
+        _holds("value_head", "v_head", "score.", "reward_head"),
+        "is the head of a critic or reward model",
+        "Only language models are converted.",
+    ),
     _Refusal(
         lambda name, spec: (
-            spec.dtype.startswith(("uint", "int", "float8")) or name.endswith(("_scale_inv", "_scale", ".qweight", ".qzeros", ".scales", ".g_idx"))
+            spec.dtype.startswith(("uint", "int", "float8"))
+            or name.endswith(("_scale_inv", "_scale", ".qweight", ".qzeros", ".scales", ".g_idx"))
         ),
         "is a quantised weight",
         "Save the checkpoint with plain bfloat16 weights.",
     ),
-    _Refusal(_holds("decoder.final_norm."), "belongs to Megatron's hybrid-model layout", "That layout is still in development and not converted."),
+    _Refusal(
+        _holds("decoder.final_norm."),
+        "belongs to Megatron's hybrid-model layout",
+        "That layout is still in development and not converted.",
+    ),
 )
 
 
@@ -66,21 +84,32 @@ def refuse(specs: Mapping[str, TensorSpec]) -> None:
         UnsupportedError: naming the tensor, saying what it is and what to do.
     """
     if not specs:
-        raise UnsupportedError("the checkpoint holds no weights, only a trainer's state", "verl may have saved the model in Hugging Face's form beside it.")
+        raise UnsupportedError(
+            "the checkpoint holds no weights, only a trainer's state",
+            "verl may have saved the model in Hugging Face's form beside it.",
+        )
     for refusal in _REFUSALS:
         name = next((n for n, spec in specs.items() if refusal.meets(n, spec)), None)
         if name is not None:
             raise UnsupportedError(f"{shown(name)} {shown(list(specs[name].shape))} {refusal.what}", refusal.hint)
     if not any("vision" in n or "visual" in n or "image_encoder" in n for n in specs):
         raise UnsupportedError(
-            "the checkpoint holds no vision tower", "This is a text-only model, or the text part of one; vlconv converts whole Qwen-VL models."
+            "the checkpoint holds no vision tower",
+            "This is a text-only model, or the text part of one; vlconv converts whole Qwen-VL models.",
         )
     if _is_pai_qwen2(specs):
-        raise UnsupportedError("the checkpoint is Pai-Megatron-Patch's Qwen2-VL: a projection, norms with bias and no deepstack", "Qwen2-VL is not converted.")
+        raise UnsupportedError(
+            "the checkpoint is Pai-Megatron-Patch's Qwen2-VL: a projection, norms with bias and no deepstack",
+            "Qwen2-VL is not converted.",
+        )
 
 
 def _is_pai_qwen2(names: Iterable[str]) -> bool:
     """Qwen2.5-VL's norms have no bias, and Qwen3-VL has deepstack."""
     tower = [name for name in names if name.startswith("vision_model.")]
     projects = any(name.startswith("vision_model.projection.encoder.") for name in tower)
-    return projects and any("linear_qkv.layer_norm_bias" in name for name in tower) and not any("deepstack" in name for name in tower)
+    return (
+        projects
+        and any("linear_qkv.layer_norm_bias" in name for name in tower)
+        and not any("deepstack" in name for name in tower)
+    )

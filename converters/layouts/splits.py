@@ -1,8 +1,11 @@
-"""How Megatron cuts each tensor of a layout among ranks: by the module's name, as megatron-core's own parallel linear layers do."""
+"""How Megatron cuts each tensor of a layout among ranks.
+
+By the module's name, as megatron-core's own parallel linear layers do.
+"""
 
 from __future__ import annotations
 
-from ..sharding import REPLICATED, Split
+from ..tensors.sharding import REPLICATED, Split
 from .layout import Layout
 
 _ROWS = Split(axis=0)
@@ -28,7 +31,10 @@ _BY_NAME = {
     "linear_proj.weight": _COLUMNS,
     "linear_fc2.weight": _COLUMNS,
 }
-"""Column-parallel layers cut their output rows, row-parallel ones their input columns; a row-parallel bias is whole on every rank."""
+"""Column-parallel layers cut their output rows, row-parallel ones their input columns.
+
+A row-parallel bias is whole on every rank.
+"""
 
 
 def split_of(name: str, layout: Layout, model_type: str) -> Split:
@@ -40,11 +46,16 @@ def split_of(name: str, layout: Layout, model_type: str) -> Split:
     found = _BY_NAME.get(".".join(name.split(".")[-2:]), REPLICATED)
     if layout.own_tp and name.startswith(layout.own_tp):
         found = found._replace(tower=True)
-    return found._replace(gated=True) if ".linear_fc1." in name and found.axis == 0 and _gated(name, model_type) else found
+    return (
+        found._replace(gated=True) if ".linear_fc1." in name and found.axis == 0 and _gated(name, model_type) else found
+    )
 
 
 def _gated(name: str, model_type: str) -> bool:
-    """Whether a linear_fc1 holds [gate; up]: in the decoder always, in a vision block only in Qwen2.5-VL's, in a merger never."""
+    """Whether a linear_fc1 holds [gate; up].
+
+    In the decoder always, in a vision block only in Qwen2.5-VL's, in a merger never.
+    """
     if ".layers." not in name or "deepstack" in name:
         return False
     vision = name.startswith(("vision_model.", "image_encoder."))

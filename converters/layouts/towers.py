@@ -1,6 +1,7 @@
 """Vision towers: Megatron's own blocks, shared by several layouts, and the Hugging Face tower inside a Megatron model.
 
-Per head, the mcore side of a vision linear_qkv holds [q | k | v]; Hugging Face holds [q of all heads | k of all | v of all] in one tensor.
+Per head, the mcore side of a vision linear_qkv holds [q | k | v]; Hugging Face holds [q of all heads | k of all | v of
+all] in one tensor.
 """
 
 from __future__ import annotations
@@ -9,14 +10,17 @@ from collections.abc import Iterator
 
 from ..models import MODELS
 from ..models.config import ModelConfig, VisionConfig
-from ..rules import Copy, Rows, concat, interleave, rename
-from ..tensors import Shape
+from ..tensors.rules import Copy, Rows, concat, interleave, rename
+from ..tensors.spec import Shape
 from .language import INSIDE
 from .layout import Spellings
 
 
 def both(left: str, right: str, rows: int, columns: int, weight: Shape = ()) -> Iterator[Copy]:
-    """Weight and bias under two names: a linear layer or, with columns 0, a norm; `weight` gives another shape of the weight."""
+    """Weight and bias under two names: a linear layer or, with columns 0, a norm.
+
+    `weight` gives another shape of the weight.
+    """
     yield from rename(f"{left}weight", f"{right}weight", weight or ((rows, columns) if columns else (rows,)))
     yield from rename(f"{left}bias", f"{right}bias", (rows,))
 
@@ -40,7 +44,9 @@ def qwen3_front(config: ModelConfig) -> Iterator[Copy]:
     yield from qwen3_blocks(config)
 
 
-def qwen3_blocks(config: ModelConfig, m: str = "vision_model.decoder.layers", norms: tuple[str, str] = INSIDE) -> Iterator[Copy]:
+def qwen3_blocks(
+    config: ModelConfig, m: str = "vision_model.decoder.layers", norms: tuple[str, str] = INSIDE
+) -> Iterator[Copy]:
     """Qwen3-VL's vision blocks: LayerNorm with bias, MLP not gated."""
     v, h = config.vision, f"{MODELS[config.model_type].vision_prefix}blocks"
     for i in range(v.depth):
@@ -52,7 +58,9 @@ def qwen3_blocks(config: ModelConfig, m: str = "vision_model.decoder.layers", no
         yield from both(f"{m}.{i}.mlp.linear_fc2.", f"{h}.{i}.mlp.linear_fc2.", v.hidden, v.ffn)
 
 
-def qwen2_5_blocks(config: ModelConfig, m: str = "vision_model.decoder.layers", norms: tuple[str, str] = INSIDE) -> Iterator[Copy]:
+def qwen2_5_blocks(
+    config: ModelConfig, m: str = "vision_model.decoder.layers", norms: tuple[str, str] = INSIDE
+) -> Iterator[Copy]:
     """Qwen2.5-VL's vision blocks: RMSNorm, gated MLP with bias."""
     v, h = config.vision, f"{MODELS[config.model_type].vision_prefix}blocks"
     for i in range(v.depth):
@@ -82,7 +90,10 @@ def extra_state(config: ModelConfig, m: str = "vision_model.decoder.layers") -> 
 
 
 def hf_tower(config: ModelConfig, m: str) -> Iterator[Copy]:
-    """The Hugging Face vision tower inside a Megatron model: every tensor as it is, behind another prefix; never sharded, never stacked."""
+    """The Hugging Face vision tower inside a Megatron model: every tensor as it is, behind another prefix.
+
+    Never sharded, never stacked.
+    """
     model = MODELS[config.model_type]
     for name, shape in model.vision_tensors(config).items():
         yield from rename(f"{m}{name}", f"{model.vision_prefix}{name}", shape)

@@ -10,7 +10,18 @@ from .qwen2_5_vl import QWEN2_5_VL
 from .qwen3_vl import QWEN3_VL
 from .qwen3_vl_moe import QWEN3_VL_MOE
 
-__all__ = ["MODELS", "Json", "Model", "ModelConfig", "Shapes", "TextConfig", "Tie", "VisionConfig", "decide_tie", "model_for"]
+__all__ = [
+    "MODELS",
+    "Json",
+    "Model",
+    "ModelConfig",
+    "Shapes",
+    "TextConfig",
+    "Tie",
+    "VisionConfig",
+    "decide_tie",
+    "model_for",
+]
 
 MODELS: dict[str, Model] = {model.model_type: model for model in (QWEN3_VL, QWEN3_VL_MOE, QWEN2_5_VL)}
 
@@ -46,5 +57,7 @@ def model_for(hf_config: Json) -> Model:
         known = f"{REFUSED[kind]}, model_type {kind!r}" if kind in REFUSED else f"model_type {shown(kind)!r}"
         raise UnsupportedError(f"config.json names {known}, which is not supported", f"Supported: {', '.join(MODELS)}.")
     if hf_config.get("quantization_config") is not None:
-        raise UnsupportedError(f"config.json describes quantised weights of {kind} (quantization_config)", "Use the unquantised model.")
+        raise UnsupportedError(
+            f"config.json describes quantised weights of {kind} (quantization_config)", "Use the unquantised model."
+        )
     return MODELS[kind]

@@ -1,11 +1,14 @@
-"""The integers of a Qwen-VL model, whatever their source: a Hugging Face config.json, Megatron's args, or bare shapes."""
+"""The integers of a Qwen-VL model, whatever their source.
+
+A Hugging Face config.json, Megatron's args, or bare shapes.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Annotated, get_type_hints
 
-from ..tensors import Shape
+from ..tensors.spec import Shape
 
 # The text beside a type is the place of the value in config.json, for error messages: see hf_path.
 

@@ -23,7 +23,9 @@ class Fields:
         """Args: section: the JSON object; path: "text_config", or "" for the top level."""
         self.path = path
         if not isinstance(section, Mapping):
-            raise CorruptError(f"config.json: {path or 'the document'} is {'missing' if section is None else 'not an object'}")
+            raise CorruptError(
+                f"config.json: {path or 'the document'} is {'missing' if section is None else 'not an object'}"
+            )
         self.section: Json = section
 
     def place(self, name: str) -> str:
@@ -38,7 +40,8 @@ class Fields:
         """A required integer, under any of its spellings; those present must agree.
 
         Raises:
-            CorruptError: missing, not an integer, out of bounds, or two spellings that disagree. The first spelling is the one named.
+            CorruptError: missing, not an integer, out of bounds, or two spellings that disagree. The first spelling is
+                the one named.
         """
         found: dict[str, int] = {}
         for name in names:
@@ -46,12 +49,18 @@ class Fields:
             if value is None:
                 continue
             if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
-                raise CorruptError(f"config.json: {self.place(name)} is {shown(value)}, not an integer from {least} to {most}")
+                raise CorruptError(
+                    f"config.json: {self.place(name)} is {shown(value)}, not an integer from {least} to {most}"
+                )
             found[name] = value
         if not found:
-            raise CorruptError(f"config.json: {self.place(names[0])} is missing", "Give a complete config.json: no value is guessed.")
+            raise CorruptError(
+                f"config.json: {self.place(names[0])} is missing", "Give a complete config.json: no value is guessed."
+            )
         if len(set(found.values())) > 1:
-            raise CorruptError("config.json contradicts itself: " + ", ".join(f"{self.place(n)} is {v}" for n, v in found.items()))
+            raise CorruptError(
+                "config.json contradicts itself: " + ", ".join(f"{self.place(n)} is {v}" for n, v in found.items())
+            )
         return found.popitem()[1]
 
     def integers(self, name: str, most: int = LARGEST) -> tuple[int, ...]:
@@ -59,8 +68,12 @@ class Fields:
         value = self.section.get(name)
         if value is None:
             return ()
-        if not isinstance(value, list) or any(isinstance(v, bool) or not isinstance(v, int) or not 0 <= v < most for v in value):
-            raise CorruptError(f"config.json: {self.place(name)} is {shown(value)}, not a list of integers below {most}")
+        if not isinstance(value, list) or any(
+            isinstance(v, bool) or not isinstance(v, int) or not 0 <= v < most for v in value
+        ):
+            raise CorruptError(
+                f"config.json: {self.place(name)} is {shown(value)}, not a list of integers below {most}"
+            )
         if len(set(value)) != len(value):
             raise CorruptError(f"config.json: {self.place(name)} is {shown(value)}, which names an integer twice")
         return tuple(value)
@@ -81,7 +94,8 @@ class Tie(NamedTuple):
 def decide_tie(hf_config: Json, lm_head: bool | None = None) -> Tie:
     """Whether input and output embeddings are one tensor.
 
-    The top level of the config decides, then text_config, then whether an output layer is there: transformers 5 reads only the first, 4.57 only
+    The top level of the config decides, then text_config, then whether an output layer is there: transformers 5 reads
+    only the first, 4.57 only
     the second for Qwen3-VL, and transformers 5 itself writes a wrong one into text_config.
 
     Args:
@@ -96,7 +110,9 @@ def decide_tie(hf_config: Json, lm_head: bool | None = None) -> Tie:
     if tie is None:
         if lm_head is None:
             raise CorruptError("config.json: tie_word_embeddings is missing", "Set it to true or false.")
-        return Tie(not lm_head, f"{'an' if lm_head else 'no'} output layer among the weights (config.json says nothing)")
+        return Tie(
+            not lm_head, f"{'an' if lm_head else 'no'} output layer among the weights (config.json says nothing)"
+        )
     if lm_head is not None and lm_head == tie.tied:
         there = "there is an output layer of its own" if lm_head else "there is no output layer"
         raise MismatchError(
@@ -108,7 +124,10 @@ def decide_tie(hf_config: Json, lm_head: bool | None = None) -> Tie:
 
 def _stated_tie(hf_config: Json) -> Tie | None:
     text = hf_config.get("text_config")
-    for place, section in (("tie_word_embeddings", hf_config), ("text_config.tie_word_embeddings", text if isinstance(text, Mapping) else {})):
+    for place, section in (
+        ("tie_word_embeddings", hf_config),
+        ("text_config.tie_word_embeddings", text if isinstance(text, Mapping) else {}),
+    ):
         value = section.get("tie_word_embeddings")
         if isinstance(value, bool):
             return Tie(value, place)

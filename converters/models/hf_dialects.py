@@ -1,7 +1,9 @@
 """Other spellings of a model on the Hugging Face side, as copies between a dialect (left) and the Hub's names (right).
 
-Letters: E experts, H hidden, I expert FFN width. The Hub holds experts as gate_up_proj [E, H, 2I] (gate first) and down_proj [E, I, H].
-transformers 5 saves them under the same names as [E, 2I, H] and [E, H, I]; some trainers save each expert's three matrices by themselves.
+Letters: E experts, H hidden, I expert FFN width. The Hub holds experts as gate_up_proj [E, H, 2I] (gate first) and
+down_proj [E, I, H].
+transformers 5 saves them under the same names as [E, 2I, H] and [E, H, I]; some trainers save each expert's three
+matrices by themselves.
 """
 
 from __future__ import annotations
@@ -10,8 +12,8 @@ from collections.abc import Iterator, Mapping
 from typing import Literal, NamedTuple, get_args
 
 from ..errors import MismatchError
-from ..rules import Copy, rename, transposed
-from ..tensors import Box, Shape
+from ..tensors.rules import Copy, rename, transposed
+from ..tensors.spec import Box, Shape
 from . import MODELS
 from .config import ModelConfig, TextConfig
 
@@ -38,7 +40,8 @@ def read_dialect(shapes: Mapping[str, Shape], config: ModelConfig, experts_form:
         experts_form: settles the experts' form where their shapes cannot.
 
     Raises:
-        MismatchError: the experts are square, so that their orientation cannot be seen, or they are oriented two ways at once.
+        MismatchError: the experts are square, so that their orientation cannot be seen, or they are oriented two ways
+            at once.
     """
     new = config.model_type == "qwen2_5_vl" and any(name.startswith((NEW_TEXT, NEW_VISION)) for name in shapes)
     return Dialect(_experts_form(shapes, config, experts_form), "new" if new else "old")
@@ -50,7 +53,11 @@ def dialect_copies(config: ModelConfig, dialect: Dialect) -> list[Copy]:
     copies: list[Copy] = []
     for name, shape in model.hf_tensors(config).items():
         stem, _, kind = name.rpartition(".mlp.experts.")
-        left = _spelled(name, model.text_prefix, model.vision_prefix) if config.model_type == "qwen2_5_vl" and dialect.hf_names == "new" else name
+        left = (
+            _spelled(name, model.text_prefix, model.vision_prefix)
+            if config.model_type == "qwen2_5_vl" and dialect.hf_names == "new"
+            else name
+        )
         if stem and dialect.experts == "transformers-5":
             copies += transposed(name, name, (shape[0], shape[2], shape[1]))
         elif stem and dialect.experts == "per-expert":
@@ -68,7 +75,10 @@ def _spelled(name: str, text: str, vision: str) -> str:
 
 
 def _per_expert(c: TextConfig, stem: str, kind: str) -> Iterator[Copy]:
-    """One expert's Linear weight is the transpose of a part of its slice: gate [I, H] of columns 0..I, up [I, H] of columns I..2I, down [H, I]."""
+    """One expert's Linear weight is the transpose of a part of its slice.
+
+    Gate [I, H] of columns 0..I, up [I, H] of columns I..2I, down [H, I].
+    """
     parts = [("gate_proj", 0), ("up_proj", c.moe_ffn)] if kind == "gate_up_proj" else [("down_proj", 0)]
     rows, columns = (c.moe_ffn, c.hidden) if kind == "gate_up_proj" else (c.hidden, c.moe_ffn)
     for expert in range(c.experts):
@@ -88,9 +98,21 @@ def _experts_form(shapes: Mapping[str, Shape], config: ModelConfig, asked: str |
     seen = {name: form for name, shape in shapes.items() if (form := _orientation(name, shape, config.text))}
     forms = set(seen.values())
     if forms == {"hub", "transformers-5"}:
-        listed = ", ".join(next(f"{name} {list(shapes[name])} is {form}" for name, f in seen.items() if f == form) for form in sorted(forms))
-        raise MismatchError(f"the experts are oriented two ways at once: {listed}", "The directory mixes files of different origin.")
-    square = next((name for name, shape in shapes.items() if ".mlp.experts." in name and len(shape) == 3 and shape[1] == shape[2]), None)
+        listed = ", ".join(
+            next(f"{name} {list(shapes[name])} is {form}" for name, f in seen.items() if f == form)
+            for form in sorted(forms)
+        )
+        raise MismatchError(
+            f"the experts are oriented two ways at once: {listed}", "The directory mixes files of different origin."
+        )
+    square = next(
+        (
+            name
+            for name, shape in shapes.items()
+            if ".mlp.experts." in name and len(shape) == 3 and shape[1] == shape[2]
+        ),
+        None,
+    )
     if not forms and square is not None:
         raise MismatchError(
             f"{square} {list(shapes[square])} is square, and nothing else shows which way the experts are oriented",

@@ -17,9 +17,15 @@ def text_config(text: Fields, tied: bool, *, head_dim: int | None = None, moe: b
         head_dim: the head dimension where the model has no field for it; else the field is required.
         moe: read the experts' fields too.
     """
-    layers, heads, groups = text.integer("num_hidden_layers", most=MOST_LAYERS), text.integer("num_attention_heads"), text.integer("num_key_value_heads")
+    layers, heads, groups = (
+        text.integer("num_hidden_layers", most=MOST_LAYERS),
+        text.integer("num_attention_heads"),
+        text.integer("num_key_value_heads"),
+    )
     if heads % groups:
-        raise CorruptError(f"config.json: {text.place('num_attention_heads')} {heads} is not a multiple of {text.place('num_key_value_heads')} {groups}")
+        raise CorruptError(
+            f"config.json: {text.place('num_attention_heads')} {heads} is not a multiple of {text.place('num_key_value_heads')} {groups}"
+        )
     experts = text.integer("num_experts", "num_local_experts", least=0, most=2**16) if moe else 0
     dense = _dense_layers(text, layers) if experts else frozenset()
     needs_ffn = not experts or bool(dense) or text.has("intermediate_size")
@@ -78,7 +84,10 @@ def _mlp(c: TextConfig) -> Shapes:
 
 
 def _experts(c: TextConfig) -> Shapes:
-    """The Hub's form: experts first, and each matrix transposed against a Linear's weight; gate before up on the last axis."""
+    """The Hub's form: experts first, and each matrix transposed against a Linear's weight.
+
+    Gate before up on the last axis.
+    """
     return {
         "mlp.gate.weight": (c.experts, c.hidden),
         "mlp.experts.gate_up_proj": (c.experts, c.hidden, 2 * c.moe_ffn),

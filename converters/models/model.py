@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from ..tensors import Shape
+from ..tensors.spec import Shape
 from .config import ModelConfig, TextConfig, VisionConfig
 from .fields import Json, decide_tie
 
@@ -37,7 +37,10 @@ class Model:
         return self.read_config(hf_config, decide_tie(hf_config).tied if tied is None else tied)
 
     def text_tensors(self, config: ModelConfig) -> Shapes:
-        """The language decoder without the output layer: names WITHOUT the prefix, as 'layers.0.mlp.up_proj.weight', with shapes."""
+        """The language decoder without the output layer.
+
+        Names WITHOUT the prefix, as 'layers.0.mlp.up_proj.weight', with shapes.
+        """
         return self.read_text(config.text)
 
     def vision_tensors(self, config: ModelConfig) -> Shapes:

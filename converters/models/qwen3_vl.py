@@ -25,7 +25,11 @@ def vision_tensors(v: VisionConfig) -> Shapes:
     norms = layer_norm("norm1", v.hidden) | layer_norm("norm2", v.hidden)
     attention = linear("attn.qkv", 3 * v.hidden, v.hidden) | linear("attn.proj", v.hidden, v.hidden)
     mlp = linear("mlp.linear_fc1", v.ffn, v.hidden) | linear("mlp.linear_fc2", v.hidden, v.ffn)
-    tensors: Shapes = {"patch_embed.proj.weight": v.patch_shape, "patch_embed.proj.bias": (v.hidden,), "pos_embed.weight": (v.positions, v.hidden)}
+    tensors: Shapes = {
+        "patch_embed.proj.weight": v.patch_shape,
+        "patch_embed.proj.bias": (v.hidden,),
+        "pos_embed.weight": (v.positions, v.hidden),
+    }
     tensors |= blocks(v.depth, norms | attention | mlp)
     # The last merger normalises before patches are laid side by side, the deepstack ones after.
     tensors |= _merger("merger", v, v.hidden)

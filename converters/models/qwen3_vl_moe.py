@@ -1,4 +1,7 @@
-"""Qwen3-VL with a mixture of experts: Qwen3-VL's vision tower, and experts in all layers but those the config keeps dense."""
+"""Qwen3-VL with a mixture of experts.
+
+Qwen3-VL's vision tower, and experts in all layers but those the config keeps dense.
+"""
 
 from __future__ import annotations
 

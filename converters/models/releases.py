@@ -1,6 +1,7 @@
 """The official releases: their geometry, and what is the same in a whole family but cannot be seen in shapes.
 
-Source: config.json of each repository on the Hub. Used only where a checkpoint comes without any config and its shapes fit exactly one release.
+Source: config.json of each repository on the Hub. Used only where a checkpoint comes without any config and its shapes
+fit exactly one release.
 """
 
 from __future__ import annotations
@@ -9,7 +10,12 @@ from dataclasses import dataclass
 
 from .config import ModelConfig, TextConfig, VisionConfig
 
-TOKEN_IDS = {"vision_start_token_id": 151652, "vision_end_token_id": 151653, "image_token_id": 151655, "video_token_id": 151656}
+TOKEN_IDS = {
+    "vision_start_token_id": 151652,
+    "vision_end_token_id": 151653,
+    "image_token_id": 151655,
+    "video_token_id": 151656,
+}
 """The same in all families."""
 
 
@@ -34,7 +40,12 @@ class Release:
 
 
 _QWEN3_VISION = (("hidden_act", "gelu_pytorch_tanh"),)
-_QWEN2_5_VISION = (("fullatt_block_indexes", (7, 15, 23, 31)), ("hidden_act", "silu"), ("tokens_per_second", 2), ("window_size", 112))
+_QWEN2_5_VISION = (
+    ("fullatt_block_indexes", (7, 15, 23, 31)),
+    ("hidden_act", "silu"),
+    ("tokens_per_second", 2),
+    ("window_size", 112),
+)
 
 FAMILIES: dict[str, Family] = {
     "qwen3_vl": Family(5_000_000, (24, 20, 20), 262_144, vision=_QWEN3_VISION),
@@ -45,7 +56,19 @@ FAMILIES: dict[str, Family] = {
 
 def _tower(depth: int, hidden: int, ffn: int, out_hidden: int, deepstack: tuple[int, ...]) -> VisionConfig:
     """A vision tower of Qwen3-VL."""
-    return VisionConfig(depth, hidden, 16, ffn, out_hidden, patch=16, temporal_patch=2, channels=3, merge=2, positions=2304, deepstack=deepstack)
+    return VisionConfig(
+        depth,
+        hidden,
+        16,
+        ffn,
+        out_hidden,
+        patch=16,
+        temporal_patch=2,
+        channels=3,
+        merge=2,
+        positions=2304,
+        deepstack=deepstack,
+    )
 
 
 def _small(out_hidden: int) -> VisionConfig:
@@ -62,7 +85,15 @@ def _windowed(ffn: int, out_hidden: int) -> VisionConfig:
 
 
 def _text(
-    layers: int, hidden: int, heads: int, groups: int, ffn: int, *, vocab: int = 151_936, tied: bool = False, moe: tuple[int, int] = (0, 0)
+    layers: int,
+    hidden: int,
+    heads: int,
+    groups: int,
+    ffn: int,
+    *,
+    vocab: int = 151_936,
+    tied: bool = False,
+    moe: tuple[int, int] = (0, 0),
 ) -> TextConfig:
     """A language model; `moe` is the number of experts and their FFN width."""
     return TextConfig(layers, hidden, heads, groups, 128, ffn, vocab, tied, *moe)
@@ -73,10 +104,24 @@ RELEASES: tuple[Release, ...] = (
     Release("Qwen3-VL-4B", ModelConfig("qwen3_vl", _text(36, 2560, 32, 8, 9728, tied=True), _small(2560))),
     Release("Qwen3-VL-8B", ModelConfig("qwen3_vl", _text(36, 4096, 32, 8, 12288), _large(4096))),
     Release("Qwen3-VL-32B", ModelConfig("qwen3_vl", _text(64, 5120, 64, 8, 25600), _large(5120))),
-    Release("Qwen3-VL-30B-A3B", ModelConfig("qwen3_vl_moe", _text(48, 2048, 32, 4, 6144, moe=(128, 768)), _large(2048))),
-    Release("Qwen3-VL-235B-A22B", ModelConfig("qwen3_vl_moe", _text(94, 4096, 64, 4, 12288, moe=(128, 1536)), _large(4096))),
-    Release("Qwen2.5-VL-3B", ModelConfig("qwen2_5_vl", _text(36, 2048, 16, 2, 11008, tied=True), _windowed(3420, 2048))),
-    Release("Qwen2.5-VL-7B", ModelConfig("qwen2_5_vl", _text(28, 3584, 28, 4, 18944, vocab=152_064), _windowed(3420, 3584))),
-    Release("Qwen2.5-VL-32B", ModelConfig("qwen2_5_vl", _text(64, 5120, 40, 8, 27648, vocab=152_064), _windowed(3456, 5120))),
-    Release("Qwen2.5-VL-72B", ModelConfig("qwen2_5_vl", _text(80, 8192, 64, 8, 29568, vocab=152_064), _windowed(3456, 8192)), rms_norm_eps=None),
+    Release(
+        "Qwen3-VL-30B-A3B", ModelConfig("qwen3_vl_moe", _text(48, 2048, 32, 4, 6144, moe=(128, 768)), _large(2048))
+    ),
+    Release(
+        "Qwen3-VL-235B-A22B", ModelConfig("qwen3_vl_moe", _text(94, 4096, 64, 4, 12288, moe=(128, 1536)), _large(4096))
+    ),
+    Release(
+        "Qwen2.5-VL-3B", ModelConfig("qwen2_5_vl", _text(36, 2048, 16, 2, 11008, tied=True), _windowed(3420, 2048))
+    ),
+    Release(
+        "Qwen2.5-VL-7B", ModelConfig("qwen2_5_vl", _text(28, 3584, 28, 4, 18944, vocab=152_064), _windowed(3420, 3584))
+    ),
+    Release(
+        "Qwen2.5-VL-32B", ModelConfig("qwen2_5_vl", _text(64, 5120, 40, 8, 27648, vocab=152_064), _windowed(3456, 5120))
+    ),
+    Release(
+        "Qwen2.5-VL-72B",
+        ModelConfig("qwen2_5_vl", _text(80, 8192, 64, 8, 29568, vocab=152_064), _windowed(3456, 8192)),
+        rms_norm_eps=None,
+    ),
 )

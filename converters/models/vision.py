@@ -16,9 +16,15 @@ def vision_config(hf_config: Json, *, qwen3: bool) -> VisionConfig:
         qwen3: there is a position table and there are deepstack mergers.
     """
     vision = Fields(hf_config.get("vision_config"), "vision_config")
-    depth, hidden, heads = vision.integer("depth", most=MOST_LAYERS), vision.integer("hidden_size"), vision.integer("num_heads")
+    depth, hidden, heads = (
+        vision.integer("depth", most=MOST_LAYERS),
+        vision.integer("hidden_size"),
+        vision.integer("num_heads"),
+    )
     if hidden % heads:
-        raise CorruptError(f"config.json: vision_config.hidden_size {hidden} is not a multiple of vision_config.num_heads {heads}")
+        raise CorruptError(
+            f"config.json: vision_config.hidden_size {hidden} is not a multiple of vision_config.num_heads {heads}"
+        )
     if qwen3 and not vision.has("deepstack_visual_indexes"):
         raise CorruptError("config.json: vision_config.deepstack_visual_indexes is missing")
     return VisionConfig(

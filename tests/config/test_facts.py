@@ -44,9 +44,17 @@ BRIDGE = {
     "layernorm_epsilon": "1e-06",
     "rotary_base": 5000000.0,
     "share_embeddings_and_output_weights": False,
-    "vision_config": {"depth": 4, "num_heads": 4, "deepstack_visual_indexes": [0, 2], "hidden_act": "gelu_pytorch_tanh"},
+    "vision_config": {
+        "depth": 4,
+        "num_heads": 4,
+        "deepstack_visual_indexes": [0, 2],
+        "hidden_act": "gelu_pytorch_tanh",
+    },
 }
-"""run_config.yaml's `model:` of the tiny MoE one. All layers have experts, so that the dense FFN width describes nothing."""
+"""run_config.yaml's `model:` of the tiny MoE one.
+
+All layers have experts, so that the dense FFN width describes nothing.
+"""
 
 
 def facts(kind="qwen3_vl", **changes):
@@ -57,7 +65,9 @@ def facts(kind="qwen3_vl", **changes):
 
 def test_what_no_shape_shows():
     hf_config = tiny_config("qwen3_vl_moe")
-    found = {fact.place: fact.value for fact in runtime_facts(hf_config, model_for(hf_config).config(hf_config)).values()}
+    found = {
+        fact.place: fact.value for fact in runtime_facts(hf_config, model_for(hf_config).config(hf_config)).values()
+    }
     assert found == {
         "text_config.rope_theta": 5000000,
         "text_config.rope_scaling.rope_type": "default",
@@ -78,7 +88,10 @@ def test_what_no_shape_shows_of_qwen2_5():
     assert found["rope_type"].value == "default"
 
 
-@pytest.mark.parametrize(("kind", "args"), [("qwen3_vl", ARGS), ("qwen3_vl_moe", BRIDGE), ("qwen3_vl", {}), ("qwen3_vl", dict.fromkeys(ARGS))])
+@pytest.mark.parametrize(
+    ("kind", "args"),
+    [("qwen3_vl", ARGS), ("qwen3_vl_moe", BRIDGE), ("qwen3_vl", {}), ("qwen3_vl", dict.fromkeys(ARGS))],
+)
 def test_agreement(kind, args):
     assert contradictions(facts(kind), args) == []
 
@@ -123,7 +136,9 @@ def test_each_contradiction_of_args(name, value, field, theirs):
     ],
 )
 def test_each_contradiction_of_a_run_config(name, value, field):
-    assert [c.ours.place for c in contradictions(facts("qwen3_vl_moe"), BRIDGE | {name: value})] == ([field] if field else [])
+    assert [c.ours.place for c in contradictions(facts("qwen3_vl_moe"), BRIDGE | {name: value})] == (
+        [field] if field else []
+    )
 
 
 def test_defaults_that_megatron_fills_in_say_nothing():
@@ -135,7 +150,17 @@ def test_defaults_that_megatron_fills_in_say_nothing():
 def test_values_of_unknown_kinds_say_nothing():
     odd = SimpleNamespace()
     assert stated(dict.fromkeys(ARGS, odd)) == {}
-    assert stated({"num_layers": "four", "mrope_section": ["a"], "untie_embeddings_and_output_weights": 1, "vision_config": odd}) == {}
+    assert (
+        stated(
+            {
+                "num_layers": "four",
+                "mrope_section": ["a"],
+                "untie_embeddings_and_output_weights": 1,
+                "vision_config": odd,
+            }
+        )
+        == {}
+    )
 
 
 def test_every_layer_frequency():

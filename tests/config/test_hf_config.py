@@ -1,4 +1,6 @@
-"""The config.json that goes with converted weights: what is kept, what is changed, and that transformers reads the same model from every variant."""
+"""The config.json that goes with converted weights:
+what is kept, what is changed, and that transformers reads the same model from every variant.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,8 @@ from tiny import tiny_config, write_tiny_hf
 
 from vlconv.converters.config.hf_config import config_json, config_to_write, read_config, rope_scaling, rope_theta
 from vlconv.converters.errors import CorruptError
-from vlconv.converters.models import decide_tie, model_for
+from vlconv.converters.models import model_for
+from vlconv.converters.models.fields import decide_tie
 
 KINDS = ["qwen3_vl", "qwen3_vl_moe", "qwen2_5_vl"]
 
@@ -53,7 +56,11 @@ VARIANTS = {
     "rope_parameters beside rope_scaling": ("qwen3_vl", False, lambda c: rope_parameters(c, keep=True)),
     "rope_parameters only, Qwen2.5-VL": ("qwen2_5_vl", False, rope_parameters),
     "rope_parameters only, MoE": ("qwen3_vl_moe", False, rope_parameters),
-    "num_local_experts only": ("qwen3_vl_moe", False, lambda c: changed(c, text={"num_experts": None, "num_local_experts": 4})),
+    "num_local_experts only": (
+        "qwen3_vl_moe",
+        False,
+        lambda c: changed(c, text={"num_experts": None, "num_local_experts": 4}),
+    ),
     "both names of num_experts": ("qwen3_vl_moe", False, lambda c: changed(c, text={"num_local_experts": 4})),
     "untied, text tied, top untied": ("qwen3_vl_moe", False, lambda c: changed(c, {TIE: False}, {TIE: True})),
     "tied, top tied, text absent": ("qwen3_vl", True, lambda c: changed(c, {TIE: True}, {TIE: None})),
@@ -117,7 +124,13 @@ def test_a_config_as_on_the_hub_stays_as_it_is(kind):
 
 
 def test_unknown_keys_are_kept():
-    config = tiny_config("qwen3_vl", text={"new_in_text": [1]}, vision={"new_in_vision": {"a": None}}, new_at_the_top="ü", transformers_version="4.57.0")
+    config = tiny_config(
+        "qwen3_vl",
+        text={"new_in_text": [1]},
+        vision={"new_in_vision": {"a": None}},
+        new_at_the_top="ü",
+        transformers_version="4.57.0",
+    )
     found = written(config)
     assert found["text_config"]["new_in_text"] == [1]
     assert found["vision_config"]["new_in_vision"] == {"a": None}
@@ -134,7 +147,11 @@ def test_the_reference_is_not_changed():
 
 def test_the_weights_decide_dtype_and_architecture():
     found = written(tiny_config("qwen3_vl", architectures=["Other"]), dtype="float32")
-    assert (found["dtype"], found["text_config"]["dtype"], found["architectures"]) == ("float32", "float32", ["Qwen3VLForConditionalGeneration"])
+    assert (found["dtype"], found["text_config"]["dtype"], found["architectures"]) == (
+        "float32",
+        "float32",
+        ["Qwen3VLForConditionalGeneration"],
+    )
 
 
 def test_long_context_scaling_is_kept():
@@ -152,7 +169,10 @@ def test_two_thetas():
     config = rope_parameters(tiny_config("qwen3_vl"), keep=True)
     assert rope_theta(config) == 5e6
     config["text_config"]["rope_theta"] = 1e4
-    with pytest.raises(CorruptError, match=r"contradicts itself: text_config.rope_theta is 10000.0, text_config.rope_parameters.rope_theta is 5000000"):
+    with pytest.raises(
+        CorruptError,
+        match=r"contradicts itself: text_config.rope_theta is 10000.0, text_config.rope_parameters.rope_theta is 5000000",
+    ):
         rope_theta(config)
 
 

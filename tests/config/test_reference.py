@@ -91,8 +91,17 @@ def test_a_config_that_is_no_json_object(checkpoint, tmp_path, text):
 def test_out_of_reach_fails_at_once(tmp_path, offline):
     """In a process of its own: huggingface_hub reads these variables once."""
     start = time.monotonic()
-    run = subprocess.run([sys.executable, "-c", FIND], env={**os.environ, "HF_HOME": str(tmp_path), **offline}, capture_output=True, text=True, check=False)
-    assert "ReferenceFault: the reference Qwen/Qwen3-VL-2B-Instruct is not a directory here, not in the local cache" in run.stderr
+    run = subprocess.run(
+        [sys.executable, "-c", FIND],
+        env={**os.environ, "HF_HOME": str(tmp_path), **offline},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (
+        "ReferenceFault: the reference Qwen/Qwen3-VL-2B-Instruct is not a directory here, not in the local cache"
+        in run.stderr
+    )
     assert time.monotonic() - start < 10
 
 
@@ -127,7 +136,9 @@ def test_only_config_and_side_files_are_fetched(checkpoint, tmp_path, monkeypatc
     class Api:
         def model_info(self, repo_id, **how):
             assert how["revision"] == "v1"
-            return SimpleNamespace(siblings=[SimpleNamespace(rfilename=name, size=size) for name, size in sizes.items()])
+            return SimpleNamespace(
+                siblings=[SimpleNamespace(rfilename=name, size=size) for name, size in sizes.items()]
+            )
 
     def snapshot_download(repo_id, **how):
         asked.update(how, repo_id=repo_id)
@@ -156,7 +167,20 @@ def test_what_is_left_behind(tmp_path):
     (tmp_path / "elsewhere").mkdir()
     hf = put_config(tmp_path / "hf")
     write_side_files(hf, tiny_config())
-    endings = ["safetensors", "bin", "pt", "pth", "ckpt", "distcp", "gguf", "onnx", "h5", "msgpack", "SAFETENSORS", "index.json"]
+    endings = [
+        "safetensors",
+        "bin",
+        "pt",
+        "pth",
+        "ckpt",
+        "distcp",
+        "gguf",
+        "onnx",
+        "h5",
+        "msgpack",
+        "SAFETENSORS",
+        "index.json",
+    ]
     silent = [f"x.{ending}" for ending in endings] + ["README.md", "vlconv.json", "args.json", ".gitattributes"]
     for name in [*silent, "modeling_x.py", "LICENSE"]:
         (hf / name).write_text("x")

@@ -13,8 +13,9 @@ import pytest
 from vlconv.converters.errors import CorruptError
 from vlconv.converters.formats import chunks as module
 from vlconv.converters.formats.chunks import Chunk, ChunkReader, Extent, dense, row_major
-from vlconv.converters.formats.sums import Sums, crc32
-from vlconv.converters.tensors import ITEMSIZE, Box, TensorSpec, storage
+from vlconv.converters.formats.crc import Sums, crc32
+from vlconv.converters.tensors.dtypes import ITEMSIZE, storage
+from vlconv.converters.tensors.spec import Box, TensorSpec
 
 DTYPES = ("uint8", "bfloat16", "float32", "float64")
 
@@ -32,7 +33,11 @@ def tiled(shape, random_):
     """A random ragged tiling."""
     if not shape:
         return [((), ())]
-    return [((o, *offsets), (n, *lengths)) for o, n in cuts(shape[0], random_) for offsets, lengths in tiled(shape[1:], random_)]
+    return [
+        ((o, *offsets), (n, *lengths))
+        for o, n in cuts(shape[0], random_)
+        for offsets, lengths in tiled(shape[1:], random_)
+    ]
 
 
 def any_box(name, shape, random_):
@@ -41,7 +46,9 @@ def any_box(name, shape, random_):
 
 
 class Store:
-    """Random tensors in chunks that lie in random items of one file: contiguous, or transposed and within a larger storage."""
+    """Random tensors in chunks that lie in random items of one file:
+    contiguous, or transposed and within a larger storage.
+    """
 
     def __init__(self, path, random_, tensors=3, views=True):
         self.path, self.random = path, random_
@@ -55,7 +62,9 @@ class Store:
     def _add(self, name, views):
         dtype = self.random.choice(DTYPES)
         shape = tuple(self.random.randint(1, 6) for _ in range(self.random.randint(1, 4)))
-        array = np.frombuffer(self.random.randbytes(int(np.prod(shape)) * ITEMSIZE[dtype]), storage(dtype)).reshape(shape)
+        array = np.frombuffer(self.random.randbytes(int(np.prod(shape)) * ITEMSIZE[dtype]), storage(dtype)).reshape(
+            shape
+        )
         self.arrays[name], self.specs[name], self.chunks[name] = array, TensorSpec(name, shape, dtype), []
         for box in tiled(shape, self.random):
             start, strides = self._item(part(array, box), views and self.random.random() < 0.5)
@@ -69,9 +78,16 @@ class Store:
             inner, start = [piece.shape[a] for a in order], self.random.randrange(4)
             wider = row_major((*inner[:1], *(n + self.random.randrange(2) for n in inner[1:])))
             strides = tuple(wider[order.index(a)] for a in range(piece.ndim))
-            room = start + sum((n - 1) * s for n, s in zip(piece.shape, strides, strict=True)) + 1 + self.random.randrange(3)
+            room = (
+                start
+                + sum((n - 1) * s for n, s in zip(piece.shape, strides, strict=True))
+                + 1
+                + self.random.randrange(3)
+            )
             data = np.frombuffer(self.random.randbytes(room * piece.itemsize), piece.dtype).copy()
-            np.lib.stride_tricks.as_strided(data[start:], piece.shape, [s * piece.itemsize for s in strides])[...] = piece
+            np.lib.stride_tricks.as_strided(data[start:], piece.shape, [s * piece.itemsize for s in strides])[...] = (
+                piece
+            )
         else:
             data = np.ascontiguousarray(piece)
         raw = data.tobytes()
@@ -106,7 +122,9 @@ class TestBoxes:
             order = random_.sample(range(len(box.lengths)), len(box.lengths))
             steps = [random_.randint(1, 2) for _ in order]
             whole = np.zeros([box.lengths[a] * s for a, s in zip(order, steps, strict=True)], store.arrays[name].dtype)
-            view = whole[tuple(slice(None, None, s) for s in steps)].transpose([order.index(a) for a in range(len(order))])
+            view = whole[tuple(slice(None, None, s) for s in steps)].transpose(
+                [order.index(a) for a in range(len(order))]
+            )
             reader.read_into(box, view)
             assert np.array_equal(view, part(store.arrays[name], box))
             view[...] = 0
@@ -153,7 +171,9 @@ def one(path, data=bytes(range(96)), crc=None, chunks=None, shape=(6, 4), nbytes
     """A reader of one float32 tensor "t"."""
     path.write_bytes(b"head" + data)
     extent = Extent(str(path), 4, len(data) if nbytes is None else nbytes, crc)
-    return ChunkReader({"t": TensorSpec("t", shape, "float32")}, {"t": chunks or [Chunk((0, 0), shape, 0)]}, lambda item: extent)
+    return ChunkReader(
+        {"t": TensorSpec("t", shape, "float32")}, {"t": chunks or [Chunk((0, 0), shape, 0)]}, lambda item: extent
+    )
 
 
 WHOLE = Box("t", (0, 0), (6, 4))
@@ -194,7 +214,9 @@ class TestDamage:
             read(one(tmp_path / "f", nbytes=92), WHOLE)
 
     @pytest.mark.parametrize("bit", [0, 7, 300, 767])
-    @pytest.mark.parametrize("box", [WHOLE, Box("t", (1, 0), (2, 4)), Box("t", (5, 3), (1, 1))], ids=["all", "some rows", "one number"])
+    @pytest.mark.parametrize(
+        "box", [WHOLE, Box("t", (1, 0), (2, 4)), Box("t", (5, 3), (1, 1))], ids=["all", "some rows", "one number"]
+    )
     def test_a_flipped_bit_anywhere_in_an_item_of_which_something_was_read(self, tmp_path, bit, box):
         data = bytearray(range(96))
         crc = zlib.crc32(data)
@@ -203,7 +225,10 @@ class TestDamage:
         read(reader, box)
         with pytest.raises(CorruptError) as caught:
             reader.finish()
-        assert f"{tmp_path / 'f'}: bytes 4 to 100 are damaged: CRC-32" in caught.value.what and f"states {crc:08x}" in caught.value.what
+        assert (
+            f"{tmp_path / 'f'}: bytes 4 to 100 are damaged: CRC-32" in caught.value.what
+            and f"states {crc:08x}" in caught.value.what
+        )
 
     @pytest.mark.parametrize("crc", [None, 0])
     def test_no_sum_is_counted(self, tmp_path, crc):
@@ -226,7 +251,11 @@ class TestSums:
 
     def runs(self, random_, size):
         kind = random_.randrange(4)
-        spans = cuts(size, random_) if kind < 2 else [(s := random_.randrange(size), random_.randint(1, size - s)) for _ in range(random_.randint(1, 6))]
+        spans = (
+            cuts(size, random_)
+            if kind < 2
+            else [(s := random_.randrange(size), random_.randint(1, size - s)) for _ in range(random_.randint(1, 6))]
+        )
         if kind == 1:  # with gaps
             spans = random_.sample(spans, random_.randint(1, len(spans)))
         return random_.sample(spans, len(spans))

@@ -8,7 +8,8 @@ import pytest
 from vlconv.converters.errors import CorruptError
 from vlconv.converters.formats.chunks import Chunk
 from vlconv.converters.formats.keys import Fold, Stored, canonical, fold, ignorable
-from vlconv.converters.tensors import TensorSpec, tiling_fault
+from vlconv.converters.tensors.spec import TensorSpec
+from vlconv.converters.tensors.tiling import tiling_fault
 
 LM, VM = "language_model.decoder.layers", "vision_model.decoder.layers"
 EXPERTS = f"{LM}.3.mlp.experts.experts"
@@ -18,17 +19,32 @@ FORMS = [
     (f"{LM}.self_attention.linear_qkv.weight", Fold(f"{LM}.{{}}.self_attention.linear_qkv.weight", stacked=True)),
     (f"{LM}.mlp.linear_fc1.layer_norm_weight", Fold(f"{LM}.{{}}.mlp.linear_fc1.layer_norm_weight", stacked=True)),
     ("decoder.layers.mlp.router.weight", Fold("decoder.layers.{}.mlp.router.weight", stacked=True)),
-    (f"{LM}.mlp.experts.experts.linear_fc1.weight", Fold(f"{LM}.{{}}.mlp.experts.experts.linear_fc1.weight", stacked=True)),
-    ("vision_model.decoder.deepstack_merger_list.patch_norm.bias", Fold("vision_model.decoder.deepstack_merger_list.{}.patch_norm.bias", stacked=True)),
-    ("vision_model.decoder.deepstack_norm_list.weight", Fold("vision_model.decoder.deepstack_norm_list.{}.weight", stacked=True)),
+    (
+        f"{LM}.mlp.experts.experts.linear_fc1.weight",
+        Fold(f"{LM}.{{}}.mlp.experts.experts.linear_fc1.weight", stacked=True),
+    ),
+    (
+        "vision_model.decoder.deepstack_merger_list.patch_norm.bias",
+        Fold("vision_model.decoder.deepstack_merger_list.{}.patch_norm.bias", stacked=True),
+    ),
+    (
+        "vision_model.decoder.deepstack_norm_list.weight",
+        Fold("vision_model.decoder.deepstack_norm_list.{}.weight", stacked=True),
+    ),
     (f"module.{VM}.mlp.linear_fc1.bias", Fold(f"module.{VM}.{{}}.mlp.linear_fc1.bias", stacked=True)),
     # one key per layer, and what is never stacked
     (f"{LM}.17.mlp.linear_fc2.weight", Fold(f"{LM}.17.mlp.linear_fc2.weight")),
     (f"{EXPERTS}.linear_fc2.weight", Fold(f"{EXPERTS}.linear_fc2.weight")),
-    ("vision_model.decoder.deepstack_merger_list.0.encoder.linear_fc1.weight", Fold("vision_model.decoder.deepstack_merger_list.0.encoder.linear_fc1.weight")),
+    (
+        "vision_model.decoder.deepstack_merger_list.0.encoder.linear_fc1.weight",
+        Fold("vision_model.decoder.deepstack_merger_list.0.encoder.linear_fc1.weight"),
+    ),
     ("vision_model.blocks.3.attn.qkv.weight", Fold("vision_model.blocks.3.attn.qkv.weight")),
     ("vision_model.decoder.final_layernorm.weight", Fold("vision_model.decoder.final_layernorm.weight")),
-    ("image_encoder.encoder.blocks.layers.8.deepstack_layer.layernorm.bias", Fold("image_encoder.encoder.blocks.layers.8.deepstack_layer.layernorm.bias")),
+    (
+        "image_encoder.encoder.blocks.layers.8.deepstack_layer.layernorm.bias",
+        Fold("image_encoder.encoder.blocks.layers.8.deepstack_layer.layernorm.bias"),
+    ),
     ("language_model.output_layer.weight", Fold("language_model.output_layer.weight")),
     # halves of a gated layer: singleton shards, Megatron-FSDP
     (f"{LM}.0.mlp.linear_fc1.weight_w", Fold(f"{LM}.0.mlp.linear_fc1.weight", half="w")),
@@ -44,7 +60,10 @@ FORMS = [
     (f"{LM}.3.mlp.experts.linear_fc1.weight3_w", Fold(f"{EXPERTS}.linear_fc1.weight", expert=3, half="w")),
     (f"{LM}.3.mlp.experts.linear_fc1.weight3_v", Fold(f"{EXPERTS}.linear_fc1.weight", expert=3, half="v")),
     (f"{LM}.3.mlp.experts.local_experts.12.linear_fc2.weight", Fold(f"{EXPERTS}.linear_fc2.weight", expert=12)),
-    (f"{LM}.mlp.experts.experts.2.linear_fc1.weight", Fold(f"{LM}.{{}}.mlp.experts.experts.linear_fc1.weight", stacked=True, expert=2)),
+    (
+        f"{LM}.mlp.experts.experts.2.linear_fc1.weight",
+        Fold(f"{LM}.{{}}.mlp.experts.experts.linear_fc1.weight", stacked=True, expert=2),
+    ),
     # Hugging Face's own experts stay what they are
     ("language_model.layers.3.mlp.experts.gate_up_proj", Fold("language_model.layers.3.mlp.experts.gate_up_proj")),
 ]
@@ -125,23 +144,40 @@ def same(found, wanted):
 class TestCanonical:
     def test_stacked_layers_in_chunks_of_one_and_of_several(self):
         a, b = numbers(4, 6, 2), numbers(4, 3, start=1000)
-        boxes = [((0, 0, 0), (1, 6, 2)), ((1, 0, 0), (2, 4, 2)), ((1, 4, 0), (2, 2, 2)), ((3, 0, 0), (1, 6, 1)), ((3, 0, 1), (1, 6, 1))]
+        boxes = [
+            ((0, 0, 0), (1, 6, 2)),
+            ((1, 0, 0), (2, 4, 2)),
+            ((1, 4, 0), (2, 2, 2)),
+            ((3, 0, 0), (1, 6, 1)),
+            ((3, 0, 1), (1, 6, 1)),
+        ]
         file = File().add(f"{LM}.mlp.linear_fc2.weight", a, boxes).add(f"{LM}.norm.weight", b)
-        wanted = {f"{LM}.{i}.mlp.linear_fc2.weight": a[i] for i in range(4)} | {f"{LM}.{i}.norm.weight": b[i] for i in range(4)}
+        wanted = {f"{LM}.{i}.mlp.linear_fc2.weight": a[i] for i in range(4)} | {
+            f"{LM}.{i}.norm.weight": b[i] for i in range(4)
+        }
         same(file.canonical(), wanted)
 
     def test_halves(self):
         gate, up = numbers(3, 2), numbers(3, 2, start=100)
         file = File().add("a.weight_v", up).add("a.weight_w", gate, [((0, 0), (2, 2)), ((2, 0), (1, 2))])
         file.add("a.bias_w", gate[:, 0]).add("a.bias_v", up[:, 0])
-        same(file.canonical(), {"a.weight": np.concatenate([gate, up]), "a.bias": np.concatenate([gate[:, 0], up[:, 0]])})
+        same(
+            file.canonical(), {"a.weight": np.concatenate([gate, up]), "a.bias": np.concatenate([gate[:, 0], up[:, 0]])}
+        )
 
     def test_halves_of_stacked_layers(self):
         gate, up = numbers(2, 3, 2), numbers(2, 3, 2, start=100)
         file = File().add(f"{VM}.mlp.linear_fc1.weight_w", gate).add(f"{VM}.mlp.linear_fc1.weight_v", up)
         same(file.canonical(), {f"{VM}.{i}.mlp.linear_fc1.weight": np.concatenate([gate[i], up[i]]) for i in range(2)})
 
-    @pytest.mark.parametrize("spelled", ["experts.experts.{}.linear_fc2.weight", "experts.linear_fc2.weight{}", "experts.local_experts.{}.linear_fc2.weight"])
+    @pytest.mark.parametrize(
+        "spelled",
+        [
+            "experts.experts.{}.linear_fc2.weight",
+            "experts.linear_fc2.weight{}",
+            "experts.local_experts.{}.linear_fc2.weight",
+        ],
+    )
     def test_experts_one_by_one_in_any_order(self, spelled):
         every = numbers(12, 3, 2)
         file = File()
@@ -156,7 +192,9 @@ class TestCanonical:
             File().add(f"{LM}.mlp.experts.experts.linear_fc1.weight", every, boxes).canonical(),
             {f"{LM}.{i}.mlp.experts.experts.linear_fc1.weight": every[i] for i in range(2)},
         )
-        same(File().add(f"{EXPERTS}.linear_fc1.weight", every[0]).canonical(), {f"{EXPERTS}.linear_fc1.weight": every[0]})
+        same(
+            File().add(f"{EXPERTS}.linear_fc1.weight", every[0]).canonical(), {f"{EXPERTS}.linear_fc1.weight": every[0]}
+        )
 
     @pytest.mark.parametrize("spelled", ["experts.experts.{}.linear_fc1.weight_{}", "experts.linear_fc1.weight{}_{}"])
     def test_halves_of_experts(self, spelled):
@@ -179,7 +217,9 @@ class TestCanonical:
         array = numbers(2, 3, 4)
         file = File()
         file.items.append(array.transpose(2, 0, 1).flatten())
-        file.stored.append(Stored(TensorSpec("a.layers.b", (2, 3, 4), "float32"), [Chunk((0, 0, 0), (2, 3, 4), 0, 0, (3, 1, 6))]))
+        file.stored.append(
+            Stored(TensorSpec("a.layers.b", (2, 3, 4), "float32"), [Chunk((0, 0, 0), (2, 3, 4), 0, 0, (3, 1, 6))])
+        )
         same(file.canonical(), {f"a.layers.{i}.b": array[i] for i in range(2)})
 
     @pytest.mark.parametrize(
@@ -195,21 +235,38 @@ class TestCanonical:
         file = File().add(f"{EXPERTS}.0.linear_fc2.weight", numbers(3, 2)).add(name, numbers(*shape), dtype=dtype)
         with pytest.raises(CorruptError) as caught:
             canonical(file.stored)
-        assert caught.value.what.startswith(name) and "does not fit" in caught.value.what and f"the rest of {EXPERTS}.linear_fc2.weight" in caught.value.what
+        assert (
+            caught.value.what.startswith(name)
+            and "does not fit" in caught.value.what
+            and f"the rest of {EXPERTS}.linear_fc2.weight" in caught.value.what
+        )
 
     def test_two_forms_of_one_tensor_overlap(self):
         file = File().add(f"{LM}.0.a.weight", numbers(3, 2)).add(f"{LM}.a.weight", numbers(1, 3, 2))
         specs, chunks = canonical(file.stored)
-        assert tiling_fault(specs[f"{LM}.0.a.weight"].shape, [(c.offsets, c.lengths) for c in chunks[f"{LM}.0.a.weight"]]).startswith("overlap")
+        assert tiling_fault(
+            specs[f"{LM}.0.a.weight"].shape, [(c.offsets, c.lengths) for c in chunks[f"{LM}.0.a.weight"]]
+        ).startswith("overlap")
 
     def test_a_gate_without_up_leaves_a_gap(self):
         specs, chunks = canonical(File().add("a.weight_w", numbers(3, 2)).stored)
-        assert tiling_fault(specs["a.weight"].shape, [(c.offsets, c.lengths) for c in chunks["a.weight"]]) == "leave a gap: 6 of 12 elements are there"
+        assert (
+            tiling_fault(specs["a.weight"].shape, [(c.offsets, c.lengths) for c in chunks["a.weight"]])
+            == "leave a gap: 6 of 12 elements are there"
+        )
 
     def test_an_expert_missing_leaves_a_gap(self):
-        specs, chunks = canonical(File().add(f"{EXPERTS}.0.linear_fc2.weight", numbers(3, 2)).add(f"{EXPERTS}.2.linear_fc2.weight", numbers(3, 2)).stored)
+        specs, chunks = canonical(
+            File()
+            .add(f"{EXPERTS}.0.linear_fc2.weight", numbers(3, 2))
+            .add(f"{EXPERTS}.2.linear_fc2.weight", numbers(3, 2))
+            .stored
+        )
         name = f"{EXPERTS}.linear_fc2.weight"
-        assert tiling_fault(specs[name].shape, [(c.offsets, c.lengths) for c in chunks[name]]) == "leave a gap: 12 of 18 elements are there"
+        assert (
+            tiling_fault(specs[name].shape, [(c.offsets, c.lengths) for c in chunks[name]])
+            == "leave a gap: 12 of 18 elements are there"
+        )
 
     @pytest.mark.parametrize("offset", [-1, 2])
     def test_a_chunk_outside_the_stack(self, offset):
@@ -230,7 +287,13 @@ class TestCanonical:
 
     @pytest.mark.parametrize("digits", ["9" * 5000, "²", "٣", "1_0"])
     @pytest.mark.parametrize(
-        "key", ["a.layers.{}.b.weight", "m.experts.experts.{}.linear_fc1.weight", "m.experts.linear_fc1.weight{}", "m.experts.local_experts.{}.w.weight"]
+        "key",
+        [
+            "a.layers.{}.b.weight",
+            "m.experts.experts.{}.linear_fc1.weight",
+            "m.experts.linear_fc1.weight{}",
+            "m.experts.local_experts.{}.w.weight",
+        ],
     )
     def test_digits_that_are_no_number(self, key, digits):
         how = fold(key.format(digits))

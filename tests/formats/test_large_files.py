@@ -1,4 +1,6 @@
-"""Rank files beyond 4 GiB, as holes: what is put around the storages is read by zipfile, by torch and by vlconv itself."""
+"""Rank files beyond 4 GiB, as holes:
+what is put around the storages is read by zipfile, by torch and by vlconv itself.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +12,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from vlconv.converters.formats.legacy_pickle import Placeholder, pickled
-from vlconv.converters.formats.sandbox import read_torch_save
-from vlconv.converters.formats.zip_items import saved_parts
+from vlconv.converters.formats.legacy.rank_pickle import Placeholder, pickled
+from vlconv.converters.formats.zips.items import saved_parts
+from vlconv.converters.formats.zips.torch_save import read_torch_save
 
 GIB = 1 << 30
 SHAPES = {
@@ -29,15 +31,22 @@ FEW = 1000
 
 def made(path: Path, shapes: list[tuple[int, ...]]) -> list[torch.Tensor]:
     """A file of uint8 storages, and what its small ones hold."""
-    tensors = [torch.arange(torch.Size(shape).numel(), dtype=torch.uint8).reshape(shape) for shape in shapes if shape[0] <= FEW]
+    tensors = [
+        torch.arange(torch.Size(shape).numel(), dtype=torch.uint8).reshape(shape) for shape in shapes if shape[0] <= FEW
+    ]
     sizes = [torch.Size(shape).numel() for shape in shapes]
-    parts = saved_parts(pickled({"tensors": [Placeholder(shape, "uint8", key) for key, shape in enumerate(shapes)]}), sizes)
+    parts = saved_parts(
+        pickled({"tensors": [Placeholder(shape, "uint8", key) for key, shape in enumerate(shapes)]}), sizes
+    )
     small = iter([t.numpy().tobytes() for t in tensors])
     contents = [next(small) if size <= FEW else b"" for size in sizes]
     with path.open("wb") as file:
         os.truncate(file.fileno(), parts.nbytes)
         written = 0
-        for offset, data in [*parts.literals([zlib.crc32(content) for content in contents]), *zip(parts.offsets, contents, strict=True)]:
+        for offset, data in [
+            *parts.literals([zlib.crc32(content) for content in contents]),
+            *zip(parts.offsets, contents, strict=True),
+        ]:
             os.pwrite(file.fileno(), data, offset)
             written += len(data)
         assert written + sum(size for size in sizes if size > FEW) == parts.nbytes  # nothing between, nothing twice
@@ -50,10 +59,19 @@ class TestLargeFiles:
         tensors = made(tmp_path / "file", shapes)
         with zipfile.ZipFile(tmp_path / "file") as archive:
             infos = {info.filename: info for info in archive.infolist()}
-            assert list(infos) == ["archive/data.pkl", "archive/byteorder", "archive/version", *(f"archive/data/{key}" for key in range(len(shapes)))]
-            assert [infos[f"archive/data/{key}"].file_size for key in range(len(shapes))] == [torch.Size(shape).numel() for shape in shapes]
+            assert list(infos) == [
+                "archive/data.pkl",
+                "archive/byteorder",
+                "archive/version",
+                *(f"archive/data/{key}" for key in range(len(shapes))),
+            ]
+            assert [infos[f"archive/data/{key}"].file_size for key in range(len(shapes))] == [
+                torch.Size(shape).numel() for shape in shapes
+            ]
             keys = [key for key, shape in enumerate(shapes) if shape[0] <= FEW]
-            assert [archive.read(f"archive/data/{key}") for key in keys] == [t.numpy().tobytes() for t in tensors]  # and their CRC-32
+            assert [archive.read(f"archive/data/{key}") for key in keys] == [
+                t.numpy().tobytes() for t in tensors
+            ]  # and their CRC-32
 
     def test_torch(self, tmp_path: Path, shapes: list[tuple[int, ...]]) -> None:
         tensors = made(tmp_path / "file", shapes)

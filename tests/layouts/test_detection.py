@@ -17,11 +17,13 @@ from vlconv.converters.errors import MismatchError, UnsupportedError, VlconvErro
 from vlconv.converters.layouts import LAYOUTS, detect
 from vlconv.converters.layouts.refusals import refuse, stripped
 from vlconv.converters.models import model_for
-from vlconv.converters.rules import table
-from vlconv.converters.tensors import TensorSpec
+from vlconv.converters.tensors.rules import table
+from vlconv.converters.tensors.spec import TensorSpec
 
 CASES = [(name, kind) for name, trainer in TRAINERS.items() for kind in trainer.kinds]
-SHARED = [(a, b, kind) for (a, kind), (b, other) in permutations(CASES, 2) if kind == other and {a, b} != {"hf", "hf-old"}]  # these read each other's
+SHARED = [
+    (a, b, kind) for (a, kind), (b, other) in permutations(CASES, 2) if kind == other and {a, b} != {"hf", "hf-old"}
+]  # these read each other's
 
 DECODER = ("language_model.", "decoder.", "embedding.", "layers.")
 """What the language model's names begin with, whoever the trainer."""
@@ -76,7 +78,9 @@ class TestEveryLayout:
         kind = TRAINERS[pair[0]].kinds[0]
         with pytest.raises(UnsupportedError) as caught:
             detect({**tensors(pair[0], kind), **tensors(pair[1], kind)})
-        assert "fit several layouts: " in caught.value.what and all(name in caught.value.what.splitlines()[0] for name in pair)
+        assert "fit several layouts: " in caught.value.what and all(
+            name in caught.value.what.splitlines()[0] for name in pair
+        )
         assert "--layout NAME overrides" in caught.value.hint
 
     def test_which_pairs_share_a_mark(self):
@@ -90,10 +94,17 @@ class TestEveryLayout:
 
 class TestNoLayout:
     def test_an_unknown_trainer(self):
-        found = {n.replace("language_model.", "llm.").replace("vision_model.", "vision_tower.") for n in tensors("mbridge", "qwen3_vl")}
+        found = {
+            n.replace("language_model.", "llm.").replace("vision_model.", "vision_tower.")
+            for n in tensors("mbridge", "qwen3_vl")
+        }
         with pytest.raises(UnsupportedError) as caught:
             detect(found)
-        assert "fit no layout" in caught.value.what and "  vision_tower.decoder.…" in caught.value.what and "  llm.embedding.…" in caught.value.what
+        assert (
+            "fit no layout" in caught.value.what
+            and "  vision_tower.decoder.…" in caught.value.what
+            and "  llm.embedding.…" in caught.value.what
+        )
         assert all(name in caught.value.hint for name in LAYOUTS)
 
     def test_names_of_a_stranger_are_shown_escaped_and_few(self):
@@ -104,13 +115,29 @@ class TestNoLayout:
 
 class TestWrappers:
     @pytest.mark.parametrize(
-        "prefix", ["", "module.", "module.module.", "model.", "model.module.", "model.module.module.", "module.model.module.", "model.model."]
+        "prefix",
+        [
+            "",
+            "module.",
+            "module.module.",
+            "model.",
+            "model.module.",
+            "model.module.module.",
+            "module.model.module.",
+            "model.model.",
+        ],
     )
     def test_are_stripped(self, prefix):
-        for name in ("language_model.decoder.final_layernorm.weight", "vision_model.pos_embed.weight", "decoder.layers.0.mlp.router.weight"):
+        for name in (
+            "language_model.decoder.final_layernorm.weight",
+            "vision_model.pos_embed.weight",
+            "decoder.layers.0.mlp.router.weight",
+        ):
             assert stripped(prefix + name) == name
 
-    @pytest.mark.parametrize("name", ["modules.a", "model_a.b", "language_model.model.a", "vision_model.module.a", "amodel.b"])
+    @pytest.mark.parametrize(
+        "name", ["modules.a", "model_a.b", "language_model.model.a", "vision_model.module.a", "amodel.b"]
+    )
     def test_nothing_else_is(self, name):
         assert stripped(name) == name
 
@@ -125,7 +152,9 @@ class TestWrappers:
 
 @pytest.fixture
 def checkpoint(tmp_path):
-    """Saves a trainer's checkpoint with further tensors (a shape: new; None: taken away), tries to convert it, and gives the refusal."""
+    """Saves a trainer's checkpoint with further tensors (a shape: new; None:
+    taken away), tries to convert it, and gives the refusal.
+    """
 
     def refusal(name, kind=None, layout=None, keep=True, reference=None, **changes):
         kind = kind or TRAINERS[name].kinds[0]
@@ -135,7 +164,11 @@ def checkpoint(tmp_path):
             found[n] = torch.zeros(change, dtype=torch.bfloat16) if isinstance(change, tuple) else change
         save(tmp_path / "saved", {n: t for n, t in found.items() if t is not None})
         with pytest.raises(VlconvError) as caught:
-            mcore2hf(tmp_path / "saved", tmp_path / "hf", Mcore2HfOptions(reference=str(tmp_path / "reference"), layout=layout))
+            mcore2hf(
+                tmp_path / "saved",
+                tmp_path / "hf",
+                Mcore2HfOptions(reference=str(tmp_path / "reference"), layout=layout),
+            )
         assert sorted(p.name for p in tmp_path.iterdir()) == ["reference", "saved"]
         return caught.value
 
@@ -149,15 +182,35 @@ REFUSED = [
     (f"{QKV}.lora_A.default.weight", (4, 64), "is part of an adapter (LoRA)", "Merge the adapter"),
     (f"{QKV}.lora_B.default.weight", (128, 4), "is part of an adapter (LoRA)", "Merge the adapter"),
     (f"{QKV}.base_layer.weight", (256, 64), "is part of an adapter (LoRA)", "Merge the adapter"),
-    ("language_model.output_layer.modules_to_save.default.weight", (300, 64), "is part of an adapter (LoRA)", "Merge the adapter"),
+    (
+        "language_model.output_layer.modules_to_save.default.weight",
+        (300, 64),
+        "is part of an adapter (LoRA)",
+        "Merge the adapter",
+    ),
     ("mtp.layers.0.enorm.weight", (64,), "belongs to a multi-token-prediction head", "No Qwen-VL release has one"),
-    ("language_model.mtp.layers.0.enorm.weight", (64,), "belongs to a multi-token-prediction head", "No Qwen-VL release has one"),
-    ("language_model.output_layer.weight", (1, 64), "[1, 64] has one row: this is a critic or reward model", "Only language models"),
+    (
+        "language_model.mtp.layers.0.enorm.weight",
+        (64,),
+        "belongs to a multi-token-prediction head",
+        "No Qwen-VL release has one",
+    ),
+    (
+        "language_model.output_layer.weight",
+        (1, 64),
+        "[1, 64] has one row: this is a critic or reward model",
+        "Only language models",
+    ),
     ("v_head.summary.weight", (1, 64), "is the head of a critic or reward model", "Only language models"),
     ("value_head.weight", (2, 64), "is the head of a critic or reward model", "Only language models"),
     ("language_model.score.weight", (2, 64), "is the head of a critic or reward model", "Only language models"),
     (f"{QKV}.weight_scale_inv", (2, 1), "is a quantised weight", "plain bfloat16"),
-    ("language_model.decoder.final_norm.weight", (64,), "belongs to Megatron's hybrid-model layout", "still in development"),
+    (
+        "language_model.decoder.final_norm.weight",
+        (64,),
+        "belongs to Megatron's hybrid-model layout",
+        "still in development",
+    ),
 ]
 
 
@@ -174,28 +227,46 @@ class TestRefusedByName:
         assert "critic or reward model" in checkpoint(layout, "qwen3_vl", **{name: (1, 64)}).what
 
     def test_adapters_without_the_model(self, checkpoint):
-        assert "is part of an adapter (LoRA)" in checkpoint("mbridge", keep=False, **{f"module.{QKV}.lora_A.default.weight": (4, 64)}).what
+        assert (
+            "is part of an adapter (LoRA)"
+            in checkpoint("mbridge", keep=False, **{f"module.{QKV}.lora_A.default.weight": (4, 64)}).what
+        )
 
     @pytest.mark.parametrize("dtype", [torch.uint8, torch.int8, torch.float8_e4m3fn])
     def test_quantised_weights(self, checkpoint, dtype):
         caught = checkpoint("mbridge", **{f"{QKV}.weight": torch.zeros(256, 64, dtype=torch.uint8).to(dtype)})
         assert isinstance(caught, UnsupportedError)
-        assert f"{QKV}.weight has dtype {str(dtype).removeprefix('torch.')}" in caught.what and "unquantised" in caught.hint
+        assert (
+            f"{QKV}.weight has dtype {str(dtype).removeprefix('torch.')}" in caught.what
+            and "unquantised" in caught.hint
+        )
 
     def test_a_text_only_model(self, checkpoint):
-        caught = checkpoint("mbridge", **{n: None for n in tensors("mbridge", "qwen3_vl") if n.startswith("vision_model.")})
+        caught = checkpoint(
+            "mbridge", **{n: None for n in tensors("mbridge", "qwen3_vl") if n.startswith("vision_model.")}
+        )
         assert isinstance(caught, UnsupportedError) and "no vision tower" in caught.what and "text-only" in caught.hint
 
     def test_pai_qwen2(self, checkpoint):
         biases = {
-            n.removesuffix("weight") + "bias": (32,) for n in tensors("mbridge-qwen2_5", "qwen2_5_vl") if n.startswith("vision_model") and "layer_norm" in n
+            n.removesuffix("weight") + "bias": (32,)
+            for n in tensors("mbridge-qwen2_5", "qwen2_5_vl")
+            if n.startswith("vision_model") and "layer_norm" in n
         }
         assert len(biases) == 8
         caught = checkpoint("mbridge-qwen2_5", **biases)
-        assert isinstance(caught, UnsupportedError) and "Pai-Megatron-Patch's Qwen2-VL" in caught.what and "Qwen2-VL is not converted" in caught.hint
+        assert (
+            isinstance(caught, UnsupportedError)
+            and "Pai-Megatron-Patch's Qwen2-VL" in caught.what
+            and "Qwen2-VL is not converted" in caught.hint
+        )
 
     def test_a_checkpoint_of_the_optimizer_alone(self, checkpoint):
-        caught = checkpoint("mbridge", keep=False, **{"optimizer.state.fp32_param.language_model.embedding.word_embeddings.weight": (300, 64)})
+        caught = checkpoint(
+            "mbridge",
+            keep=False,
+            **{"optimizer.state.fp32_param.language_model.embedding.word_embeddings.weight": (300, 64)},
+        )
         assert isinstance(caught, UnsupportedError) and "holds no weights" in caught.what and "beside it" in caught.hint
 
     def test_leftovers_of_a_quantiser_are_ignored(self, tmp_path):
@@ -204,10 +275,20 @@ class TestRefusedByName:
         found = TRAINERS["mbridge"].names(sizes(config), hf)
         save(
             tmp_path / "saved",
-            found | {f"{QKV}.weight_quantizer._amax": torch.ones(1), f"{QKV}.input_amax": torch.ones(1), f"{QKV}.rotary.inv_freq": torch.ones(8)},
+            found
+            | {
+                f"{QKV}.weight_quantizer._amax": torch.ones(1),
+                f"{QKV}.input_amax": torch.ones(1),
+                f"{QKV}.rotary.inv_freq": torch.ones(8),
+            },
         )
-        report = mcore2hf(tmp_path / "saved", tmp_path / "hf", Mcore2HfOptions(reference=str(tmp_path / "reference"), dry_run=True))
-        assert report.data["ignored"].items() >= {"_quantizer": 1, "_amax": 1}.items() and sum(report.data["ignored"].values()) == 6
+        report = mcore2hf(
+            tmp_path / "saved", tmp_path / "hf", Mcore2HfOptions(reference=str(tmp_path / "reference"), dry_run=True)
+        )
+        assert (
+            report.data["ignored"].items() >= {"_quantizer": 1, "_amax": 1}.items()
+            and sum(report.data["ignored"].values()) == 6
+        )
 
 
 class TestNames:
@@ -215,19 +296,28 @@ class TestNames:
         right, wrong = f"{QKV.replace('qkv', 'proj')}.weight", f"{QKV.replace('qkv', 'porj')}.weight"
         caught = checkpoint("pai", **{right: None, wrong: (64, 128)})
         assert isinstance(caught, MismatchError)
-        assert f"1 missing:\n  {right}  (nearest: {wrong})\n1 not expected:\n  {wrong}  (nearest: {right})" in caught.what
+        assert (
+            f"1 missing:\n  {right}  (nearest: {wrong})\n1 not expected:\n  {wrong}  (nearest: {right})" in caught.what
+        )
 
     def test_one_missing_and_its_three_nearest(self, checkpoint):
         gone = "language_model.decoder.layers.2.mlp.linear_fc2.weight"
         said = checkpoint("megatron-bridge-0.3", **{gone: None}).what
         assert f"1 missing:\n  {gone}  (nearest: " in said and "not expected" not in said
         near = said.split("(nearest: ")[1].rstrip(")").split(", ")
-        assert len(set(near)) == 3 and all(len(n) == len(gone) and sum(a != b for a, b in zip(n, gone, strict=True)) == 1 for n in near)
+        assert len(set(near)) == 3 and all(
+            len(n) == len(gone) and sum(a != b for a, b in zip(n, gone, strict=True)) == 1 for n in near
+        )
 
     def test_many_are_counted(self, checkpoint):
         names = [n for n in tensors("ms-swift", "qwen2_5_vl") if ".merger." in n]
         said = checkpoint("ms-swift", "qwen2_5_vl", **dict.fromkeys(names), surplus=(3,)).what
-        assert len(names) == 5 and "5 missing:" in said and "  … and 2 more" in said and "1 not expected:\n  surplus" in said
+        assert (
+            len(names) == 5
+            and "5 missing:" in said
+            and "  … and 2 more" in said
+            and "1 not expected:\n  surplus" in said
+        )
 
     def test_a_whole_layer_missing(self, checkpoint):
         gone = [n for n in tensors("roll", "qwen3_vl") if n.startswith("decoder.layers.3.")]
@@ -235,7 +325,11 @@ class TestNames:
         assert "has 3 decoder layers where the reference's text_config.num_hidden_layers is 4" in said
 
     def test_a_whole_block_surplus(self, checkpoint):
-        more = {n.replace(".3.", ".4."): tuple(t.shape) for n, t in tensors("mindspeed-mm", "qwen2_5_vl").items() if ".blocks.layers.3." in n}
+        more = {
+            n.replace(".3.", ".4."): tuple(t.shape)
+            for n, t in tensors("mindspeed-mm", "qwen2_5_vl").items()
+            if ".blocks.layers.3." in n
+        }
         said = checkpoint("mindspeed-mm", "qwen2_5_vl", **more).what
         assert len(more) == 10 and "has 5 vision blocks where the reference's vision_config.depth is 4" in said
 
@@ -247,16 +341,31 @@ class TestLayoutOption:
         report = mcore2hf(tmp_path / "saved", tmp_path / "hf", Mcore2HfOptions(layout="pai", dry_run=True))
         assert (report.data["layout"], report.data["layout_because"]) == ("pai", "--layout pai")
 
-    @pytest.mark.parametrize(("ours", "theirs"), [("mbridge", "pai"), ("roll", "megatron-bridge-0.3"), ("megatron-bridge-0.3", "mbridge")])
+    @pytest.mark.parametrize(
+        ("ours", "theirs"), [("mbridge", "pai"), ("roll", "megatron-bridge-0.3"), ("megatron-bridge-0.3", "mbridge")]
+    )
     def test_a_wrong_one(self, checkpoint, ours, theirs):
         caught = checkpoint(ours, layout=theirs)
         assert isinstance(caught, MismatchError)
-        assert "missing:" in caught.what and "not expected:" in caught.what and "nearest: " in caught.what and "the layout right?" in caught.hint
+        assert (
+            "missing:" in caught.what
+            and "not expected:" in caught.what
+            and "nearest: " in caught.what
+            and "the layout right?" in caught.hint
+        )
 
     def test_overrides_what_is_ambiguous_but_not_what_is_complete(self, checkpoint):
-        more = {n: tuple(t.shape) for n, t in tensors("ms-swift", "qwen2_5_vl").items() if n.startswith("visual.visual.merger.")}
+        more = {
+            n: tuple(t.shape)
+            for n, t in tensors("ms-swift", "qwen2_5_vl").items()
+            if n.startswith("visual.visual.merger.")
+        }
         caught = checkpoint("megatron-bridge-qwen2_5", layout="megatron-bridge-qwen2_5", **more)
-        assert isinstance(caught, MismatchError) and "5 not expected:\n  visual.visual.merger." in caught.what and "missing" not in caught.what
+        assert (
+            isinstance(caught, MismatchError)
+            and "5 not expected:\n  visual.visual.merger." in caught.what
+            and "missing" not in caught.what
+        )
 
     def test_an_unknown_one(self, checkpoint):
         caught = checkpoint("mbridge", layout="megatron")
@@ -271,13 +380,21 @@ class TestTies:
     def test_ms_swift_built_tied_by_mistake(self, checkpoint):
         caught = checkpoint("ms-swift", "qwen3_vl_moe", **{"language_model.output_layer.weight": None})
         assert isinstance(caught, MismatchError)
-        assert "tie_word_embeddings is false in config.json, but there is no output layer among the weights" in caught.what
+        assert (
+            "tie_word_embeddings is false in config.json, but there is no output layer among the weights" in caught.what
+        )
         assert "built" not in caught.what and "Qwen3-VL-MoE tied by mistake" in caught.hint
 
     def test_of_another_trainer(self, checkpoint):
         caught = checkpoint("pai", "qwen3_vl_moe", **{"language_model.output_layer.weight": None})
-        assert "there is no output layer among the weights" in caught.what and "Set tie_word_embeddings to true" in caught.hint
+        assert (
+            "there is no output layer among the weights" in caught.what
+            and "Set tie_word_embeddings to true" in caught.hint
+        )
 
     def test_an_output_layer_though_tied(self, checkpoint):
         caught = checkpoint("mbridge", reference=tiny_config(tied=True))
-        assert "tie_word_embeddings is true in config.json, but there is an output layer of its own among the weights" in caught.what
+        assert (
+            "tie_word_embeddings is true in config.json, but there is an output layer of its own among the weights"
+            in caught.what
+        )

@@ -1,4 +1,6 @@
-"""Checkpoints of every trainer, converted with nothing said about them: each Hugging Face tensor comes out bit for bit, the logits as in the original."""
+"""Checkpoints of every trainer, converted with nothing said about them:
+each Hugging Face tensor comes out bit for bit, the logits as in the original.
+"""
 
 from __future__ import annotations
 
@@ -55,11 +57,17 @@ def saved(root, name, original, **how):
 
 
 def test_every_layout_has_a_trainer_here_for_each_of_its_models():
-    assert {name: trainer.kinds for name, trainer in TRAINERS.items()} == {name: layout.models for name, layout in LAYOUTS.items()}
+    assert {name: trainer.kinds for name, trainer in TRAINERS.items()} == {
+        name: layout.models for name, layout in LAYOUTS.items()
+    }
 
 
 def test_every_model_and_every_layout_is_computed():
-    assert {name for name, _ in FORWARD} == set(LAYOUTS) and {kind for _, kind in FORWARD} == {"qwen3_vl", "qwen3_vl_moe", "qwen2_5_vl"}
+    assert {name for name, _ in FORWARD} == set(LAYOUTS) and {kind for _, kind in FORWARD} == {
+        "qwen3_vl",
+        "qwen3_vl_moe",
+        "qwen2_5_vl",
+    }
 
 
 @pytest.fixture(scope="module")
@@ -124,7 +132,9 @@ def test_wrappers_before_the_names(tmp_path, originals, name, wrapper):
     assert report.data["layout"] == name
 
 
-@pytest.mark.parametrize(("name", "where"), [("ms-swift", "args.json"), ("roll", "mca_config.json"), ("pai", "the checkpoint's args")])
+@pytest.mark.parametrize(
+    ("name", "where"), [("ms-swift", "args.json"), ("roll", "mca_config.json"), ("pai", "the checkpoint's args")]
+)
 def test_what_the_checkpoint_states_is_held_against_the_reference(tmp_path, originals, name, where):
     original = originals["qwen3_vl_moe"]
     common = namespace(original.config) if name == "pai" else None
@@ -139,7 +149,9 @@ def test_the_norms_of_a_local_spec_are_read_too(tmp_path, originals, name):
     original = originals[TRAINERS[name].kinds[0]]
     tensors = TRAINERS[name].names(sizes(original.config), original.tensors)
     local = {
-        n.replace("self_attention.linear_qkv.layer_norm_", "input_layernorm.").replace("mlp.linear_fc1.layer_norm_", "pre_mlp_layernorm."): t
+        n.replace("self_attention.linear_qkv.layer_norm_", "input_layernorm.").replace(
+            "mlp.linear_fc1.layer_norm_", "pre_mlp_layernorm."
+        ): t
         for n, t in tensors.items()
     }
     assert len(local.keys() - tensors.keys()) == {"mbridge": 24, "mbridge-qwen2_5": 16, "pai": 24, "roll": 8}[name]
@@ -151,7 +163,10 @@ def test_the_norms_of_a_local_spec_are_read_too(tmp_path, originals, name):
 def test_config_and_files_come_from_the_reference(originals, converted):
     given, (_, made) = originals["qwen2_5_vl"].directory, converted("mbridge-qwen2_5", "qwen2_5_vl")
     config = json.loads((given / "config.json").read_text())
-    assert json.loads((made / "config.json").read_text()) == {**{k: v for k, v in config.items() if k != "torch_dtype"}, "dtype": "bfloat16"}
+    assert json.loads((made / "config.json").read_text()) == {
+        **{k: v for k, v in config.items() if k != "torch_dtype"},
+        "dtype": "bfloat16",
+    }
     assert {p.name for p in made.iterdir()} == {p.name for p in given.iterdir()}
 
 

@@ -1,4 +1,6 @@
-"""What hf2mcore writes in every trainer's names: the keys, shapes and numbers that the trainer's own save has, read back by torch's distributed checkpoint."""
+"""What hf2mcore writes in every trainer's names:
+the keys, shapes and numbers that the trainer's own save has, read back by torch's distributed checkpoint.
+"""
 
 from __future__ import annotations
 
@@ -42,15 +44,26 @@ def test_padding_reads_as_zeros(tmp_path):
     hf = write_tiny_hf(tmp_path / "hf", tiny_config("qwen2_5_vl"))
     hf2mcore(tmp_path / "hf", tmp_path / "mcore", Hf2McoreOptions(layout="roll", make_vocab_size_divisible_by=64))
     tensors, _ = loaded(tmp_path / "mcore" / "release")
-    for name, theirs in (("embedding.word_embeddings.weight", "model.embed_tokens.weight"), ("output_layer.weight", "lm_head.weight")):
-        assert tensors[name].shape == (320, 64) and torch.equal(tensors[name][:300], hf[theirs]) and not tensors[name][300:].any()
+    for name, theirs in (
+        ("embedding.word_embeddings.weight", "model.embed_tokens.weight"),
+        ("output_layer.weight", "lm_head.weight"),
+    ):
+        assert (
+            tensors[name].shape == (320, 64)
+            and torch.equal(tensors[name][:300], hf[theirs])
+            and not tensors[name][300:].any()
+        )
 
 
 def test_the_default_is_the_common_one(tmp_path):
     for kind, name in DEFAULTS.items():
         write_tiny_hf(tmp_path / kind, tiny_config(kind))
         report = hf2mcore(tmp_path / kind, tmp_path / "mcore", Hf2McoreOptions(dry_run=True))
-        assert report.data["target_layout"] == name and "torch_dist" in LAYOUTS[name].writes and kind in LAYOUTS[name].models
+        assert (
+            report.data["target_layout"] == name
+            and "torch_dist" in LAYOUTS[name].writes
+            and kind in LAYOUTS[name].models
+        )
     assert set(DEFAULTS) == {kind for trainer in TRAINERS.values() for kind in trainer.kinds}
 
 

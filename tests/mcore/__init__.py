@@ -1,6 +1,7 @@
 """The outside witness: checkpoints that megatron-core itself writes and reads, on CPU.
 
-Nothing here uses vlconv, except for the dataclass of a model's integers. Megatron-core lives in processes of its own (`ranks`), so that
+Nothing here uses vlconv, except for the dataclass of a model's integers. Megatron-core lives in processes of its own
+(`ranks`), so that
 the test process imports none of it and keeps its torch unpatched.
 
     save      megatron-core writes a checkpoint of known Hugging Face tensors, at any topology and in any key form

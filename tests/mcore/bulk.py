@@ -1,4 +1,7 @@
-"""On a rank: megatron-core writes a checkpoint of real size from a Hugging Face directory, of which a rank maps into memory what it needs."""
+"""On a rank:
+megatron-core writes a checkpoint of real size from a Hugging Face directory, of which a rank maps into memory what it
+needs.
+"""
 
 from __future__ import annotations
 

@@ -41,5 +41,6 @@ def pretend() -> None:
     tensor_parallel_random.CudaRNGStatesTracker.fork = _nothing
     # 0.16.1 asks whether this is None, but where Transformer Engine is missing the name is too.
     moe_utils.te_general_gemm = None
-    # The queue of results crosses processes only in an asynchronous save; a manager process for each rank would cost two seconds.
+    # The queue of results crosses processes only in an asynchronous save; a manager process for each rank would cost
+    # two seconds.
     filesystem_async._results_queue = queue.Queue()

@@ -53,12 +53,20 @@ def whole(config: ModelConfig, hf: Tensors, te: bool = True) -> Tensors:
 
 
 def _language(config: ModelConfig, te: bool) -> list[str]:
-    names = ["embedding.word_embeddings.weight", "decoder.final_layernorm.weight"] + ([] if config.text.tied else ["output_layer.weight"])
+    names = ["embedding.word_embeddings.weight", "decoder.final_layernorm.weight"] + (
+        [] if config.text.tied else ["output_layer.weight"]
+    )
     attention = ["linear_qkv.weight", "linear_proj.weight"]
-    attention += ["linear_qkv.bias"] if config.model_type == "qwen2_5_vl" else ["q_layernorm.weight", "k_layernorm.weight"]
+    attention += (
+        ["linear_qkv.bias"] if config.model_type == "qwen2_5_vl" else ["q_layernorm.weight", "k_layernorm.weight"]
+    )
     for layer in range(config.text.layers):
         moe = config.text.is_moe(layer)
-        mlp = ["router", "experts.experts.linear_fc1", "experts.experts.linear_fc2"] if moe else ["linear_fc1", "linear_fc2"]
+        mlp = (
+            ["router", "experts.experts.linear_fc1", "experts.experts.linear_fc2"]
+            if moe
+            else ["linear_fc1", "linear_fc2"]
+        )
         input_norm, mlp_norm = _norms(te)
         kinds = [f"{input_norm}weight", "pre_mlp_layernorm.weight" if moe else f"{mlp_norm}weight"]
         kinds += [f"self_attention.{kind}" for kind in attention] + [f"mlp.{module}.weight" for module in mlp]
@@ -71,7 +79,10 @@ def _vision(config: ModelConfig, te: bool) -> list[str]:
     linear, norms = [], []
     for block in range(config.vision.depth):
         at = f"decoder.layers.{block}"
-        linear += [f"{at}.{m}." for m in ("self_attention.linear_qkv", "self_attention.linear_proj", "mlp.linear_fc1", "mlp.linear_fc2")]
+        linear += [
+            f"{at}.{m}."
+            for m in ("self_attention.linear_qkv", "self_attention.linear_proj", "mlp.linear_fc1", "mlp.linear_fc2")
+        ]
         norms += [f"{at}.{norm}" for norm in _norms(te)]
     if old:
         linear += ["projection.encoder.linear_fc1.", "projection.encoder.linear_fc2."]
@@ -89,4 +100,8 @@ def _vision(config: ModelConfig, te: bool) -> list[str]:
 
 
 def _norms(te: bool) -> tuple[str, str]:
-    return ("self_attention.linear_qkv.layer_norm_", "mlp.linear_fc1.layer_norm_") if te else ("input_layernorm.", "pre_mlp_layernorm.")
+    return (
+        ("self_attention.linear_qkv.layer_norm_", "mlp.linear_fc1.layer_norm_")
+        if te
+        else ("input_layernorm.", "pre_mlp_layernorm.")
+    )

@@ -167,7 +167,10 @@ def _vision_block(kind: str, h: str, place: Place, config: ModelConfig, hf: Tens
 
 
 def _linear(kind: str, tensor: Tensor, place: Place) -> Tensor:
-    """A part of what is not gated: fc1 by rows, with its bias; proj and fc2 by columns, their bias whole; all else whole."""
+    """A part of what is not gated: fc1 by rows, with its bias; proj and fc2 by columns, their bias whole.
+
+    All else whole.
+    """
     if kind.endswith(("linear_fc1.weight", "linear_fc1.bias")):
         return _rows(tensor, place.tp, place.tp_rank)
     if kind.endswith(("linear_fc2.weight", "linear_proj.weight")):

@@ -6,7 +6,8 @@
 
     mcore_vision_block(state, config, 1, hidden), hf_vision_block(hf, config, 1, hidden)
 
-Everything is computed in float32. Use `random_hf_tensors(config, scale=0.05)`, or rounding grows with every layer. The megatron-core side runs in one rank,
+Everything is computed in float32. Use `random_hf_tensors(config, scale=0.05)`, or rounding grows with every layer. The
+megatron-core side runs in one rank,
 0.1 s when the nursery is warm; transformers runs in the calling process.
 """
 
@@ -31,7 +32,8 @@ def mcore_text_logits(state: Tensors, config: ModelConfig, ids: Tensor) -> Tenso
     """Logits of megatron-core's GPTModel (its local modules, plain rope, causal mask).
 
     Args:
-        state: mcore tensors, full, one for each layer, experts [E, 2M, H] and [E, H, M]; norms named as with Transformer Engine or as local modules name them.
+        state: mcore tensors, full, one for each layer, experts [E, 2M, H] and [E, H, M]; norms named as with
+            Transformer Engine or as local modules name them.
             Those of the vision model are ignored, any other surplus or gap is an error.
         config: the model.
         ids: token ids [batch, length].
@@ -39,7 +41,11 @@ def mcore_text_logits(state: Tensors, config: ModelConfig, ids: Tensor) -> Tenso
     Returns:
         [batch, length, rows], rows as the embedding's: padding included.
     """
-    language = {name.removeprefix("language_model."): tensor for name, tensor in state.items() if not name.startswith("vision_model.")}
+    language = {
+        name.removeprefix("language_model."): tensor
+        for name, tensor in state.items()
+        if not name.startswith("vision_model.")
+    }
     logits: Tensor = ranks.run(1, "mcore.running:text_logits", language, config, ids, THETA, EPS, TOP_K)[0]
     return logits
 
@@ -77,11 +83,15 @@ def hf_vision_block(hf: Tensors, config: ModelConfig, block: int, hidden: Tensor
     """Output of transformers' vision block, rotated by nothing (cos 1, sin 0), all patches in one window."""
     prefix = f"{vision_top(config)}.blocks.{block}."
     module = _vision_block(config)
-    module.load_state_dict({n.removeprefix(prefix): t.float() for n, t in hf.items() if n.startswith(prefix)}, strict=True)
+    module.load_state_dict(
+        {n.removeprefix(prefix): t.float() for n, t in hf.items() if n.startswith(prefix)}, strict=True
+    )
     length, angles = hidden.shape[0], config.vision.hidden // config.vision.heads
     still = (torch.ones(length, angles), torch.zeros(length, angles))
     with torch.no_grad():
-        output: Tensor = module(hidden.float(), cu_seqlens=torch.tensor([0, length], dtype=torch.int32), position_embeddings=still)
+        output: Tensor = module(
+            hidden.float(), cu_seqlens=torch.tensor([0, length], dtype=torch.int32), position_embeddings=still
+        )
     return output
 
 
@@ -89,7 +99,8 @@ def _text_model(config: ModelConfig) -> Any:
     import transformers as t
 
     c = config.text
-    # Both spellings of rope: 4.57 reads rope_scaling and rope_theta, 5 rope_parameters. The sections add up to half a head.
+    # Both spellings of rope: 4.57 reads rope_scaling and rope_theta, 5 rope_parameters. The sections add up to half a
+    # head.
     section = [c.head_dim // 2 - 2 * (c.head_dim // 8), c.head_dim // 8, c.head_dim // 8]
     rope = {"rope_type": "default", "mrope_section": section}
     common: dict[str, Any] = {
@@ -111,8 +122,19 @@ def _text_model(config: ModelConfig) -> Any:
     common |= {"head_dim": c.head_dim, "attention_bias": False}
     if not c.experts:
         return t.Qwen3VLTextModel(t.Qwen3VLTextConfig(**common)).float().eval()
-    moe = {"num_experts": c.experts, "moe_intermediate_size": c.moe_ffn, "num_experts_per_tok": TOP_K, "decoder_sparse_step": 1}
-    return t.Qwen3VLMoeTextModel(t.Qwen3VLMoeTextConfig(**common, **moe, mlp_only_layers=sorted(c.dense_layers), norm_topk_prob=True)).float().eval()
+    moe = {
+        "num_experts": c.experts,
+        "moe_intermediate_size": c.moe_ffn,
+        "num_experts_per_tok": TOP_K,
+        "decoder_sparse_step": 1,
+    }
+    return (
+        t.Qwen3VLMoeTextModel(
+            t.Qwen3VLMoeTextConfig(**common, **moe, mlp_only_layers=sorted(c.dense_layers), norm_topk_prob=True)
+        )
+        .float()
+        .eval()
+    )
 
 
 def _vision_block(config: ModelConfig) -> Any:
@@ -120,7 +142,13 @@ def _vision_block(config: ModelConfig) -> Any:
     from transformers.models.qwen3_vl import configuration_qwen3_vl, modeling_qwen3_vl
 
     v = config.vision
-    sizes: dict[str, Any] = {"hidden_size": v.hidden, "num_heads": v.heads, "intermediate_size": v.ffn, "depth": v.depth, "attn_implementation": "eager"}
+    sizes: dict[str, Any] = {
+        "hidden_size": v.hidden,
+        "num_heads": v.heads,
+        "intermediate_size": v.ffn,
+        "depth": v.depth,
+        "attn_implementation": "eager",
+    }
     if config.model_type == "qwen2_5_vl":
         theirs = configuration_qwen2_5_vl.Qwen2_5_VLVisionConfig(**sizes, hidden_act="silu")
         return modeling_qwen2_5_vl.Qwen2_5_VLVisionBlock(theirs, attn_implementation="eager").float().eval()

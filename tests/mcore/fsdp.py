@@ -1,6 +1,7 @@
 """On a rank: checkpoints of fully sharded trainers, from DTensors. Called by `sharded`.
 
-Megatron-FSDP gives every rank as many whole rows of a tensor as its flat buffer happens to hold, none perhaps; its own code writes down which.
+Megatron-FSDP gives every rank as many whole rows of a tensor as its flat buffer happens to hold, none perhaps; its own
+code writes down which.
 """
 
 from __future__ import annotations
@@ -34,8 +35,18 @@ def write_megatron(directory: str, tensors: dict[str, Tensor], cut: dict[str, in
     mesh = init_device_mesh("cpu", (torch.distributed.get_world_size() // TP, TP), mesh_dim_names=("dp", "tp"))
     model = {name: _sharded(name, t, mesh, cut.get(name)) for name, t in tensors.items()}
     some = list(tensors)[::20]  # an optimizer's state of every tensor would only cost time
-    moments = {name: {"exp_avg": _sharded(name, torch.full_like(tensors[name], 1e-3, dtype=torch.float32), mesh, cut.get(name))} for name in some}
-    state = {**common, "model": model, "optimizer": {"state": moments, "param_groups": [{"lr": 1e-5}]}, "rng_state": {"torch": torch.get_rng_state()}}
+    moments = {
+        name: {
+            "exp_avg": _sharded(name, torch.full_like(tensors[name], 1e-3, dtype=torch.float32), mesh, cut.get(name))
+        }
+        for name in some
+    }
+    state = {
+        **common,
+        "model": model,
+        "optimizer": {"state": moments, "param_groups": [{"lr": 1e-5}]},
+        "rng_state": {"torch": torch.get_rng_state()},
+    }
     preprocess_state_dict_for_uneven_dtensor(state)
     checkpoint.save(state, storage_writer=FileSystemWriter(Path(directory)))
 
@@ -48,7 +59,9 @@ def _sharded(name: str, whole: Tensor, mesh: Any, axis: int | None) -> DTensor:
     first, last = [0, *places][dp], [*places, len(mine)][dp]
     rows = _StridedShard(0, split_factor=TP) if axis == 0 else Shard(0)
     placements = [rows, Replicate() if axis is None else Shard(axis)]
-    return DTensor.from_local(mine[first:last].contiguous(), mesh, placements, run_check=False, shape=whole.shape, stride=whole.stride())
+    return DTensor.from_local(
+        mine[first:last].contiguous(), mesh, placements, run_check=False, shape=whole.shape, stride=whole.stride()
+    )
 
 
 def write_plain(directory: str, tensors: dict[str, Tensor], prefix: str) -> None:
@@ -63,4 +76,6 @@ def write_plain(directory: str, tensors: dict[str, Tensor], prefix: str) -> None
             module = module.get_submodule(part)
         module.register_parameter(last, nn.Parameter(tensor.clone()))
     fully_shard(model, mesh=init_device_mesh("cpu", (torch.distributed.get_world_size(),)))
-    checkpoint.save({prefix + name: t for name, t in model.state_dict().items()}, storage_writer=FileSystemWriter(Path(directory)))
+    checkpoint.save(
+        {prefix + name: t for name, t in model.state_dict().items()}, storage_writer=FileSystemWriter(Path(directory))
+    )

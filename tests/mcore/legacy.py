@@ -1,6 +1,7 @@
 """Legacy checkpoints (`--ckpt-format torch`): one file of each rank's own state dict, saved from and loaded into megatron-core's modules.
 
-save_legacy(tmp_path / "ckpt", config, hf, Topology(tp=2, pp=2))      # ckpt/release/mp_rank_00_000/model_optim_rng.pt, … and the tracker file
+save_legacy(tmp_path / "ckpt", config, hf, Topology(tp=2, pp=2))      # ckpt/release/mp_rank_00_000/model_optim_rng.pt,
+… and the tracker file
 assert load_legacy(tmp_path / "ckpt" / "release", config, hf, Topology(tp=2, pp=2)) == []
 """
 
@@ -43,7 +44,14 @@ def save_legacy(
 
 
 def load_legacy(
-    directory: Path, config: ModelConfig, hf: Tensors, topology: Topology, spec: Spec = "te", *, grouped: bool = True, padded: bool = False
+    directory: Path,
+    config: ModelConfig,
+    hf: Tensors,
+    topology: Topology,
+    spec: Spec = "te",
+    *,
+    grouped: bool = True,
+    padded: bool = False,
 ) -> list[str]:
     """Load each rank's file with load_state_dict(strict=True) and compare every parameter with the formula.
 

@@ -34,18 +34,21 @@ def load_and_compare(
     """Load a torch_dist checkpoint of weights alone.
 
     Args:
-        directory: the one that holds `.metadata`. With `raise_all` it may hold nothing besides the model, so no optimizer.
+        directory: the one that holds `.metadata`. With `raise_all` it may hold nothing besides the model, so no
+            optimizer.
         config: the model.
         hf: what the checkpoint should hold, as Hugging Face tensors under the Hub's names.
         topology: of the model that loads; nothing to do with the one that saved.
-        form: the form of keys to ask for; None: as the checkpoint's content_metadata says, which is how a trainer decides.
+        form: the form of keys to ask for; None: as the checkpoint's content_metadata says, which is how a trainer
+            decides.
         spec: the modules of the model that loads.
         grouped: see `save`.
         padded: whether the loading model has a padded vocabulary; the padding is not compared.
         strict: how a missing or surplus key is taken.
 
     Returns:
-        What differs: `rank …: name: reason` for every local parameter whose bits or dtype are not the formula's. Empty: all is well.
+        What differs: `rank …: name: reason` for every local parameter whose bits or dtype are not the formula's. Empty:
+            all is well.
 
     Raises:
         RankError: megatron-core refused the checkpoint; the text holds its words.

@@ -21,7 +21,9 @@ from .topology import Place, Spec, Topology
 class Chunk(MegatronModule):
     """One model chunk of one rank."""
 
-    def __init__(self, config: ModelConfig, topology: Topology, spec: Spec, grouped: bool, padded: bool, stage: int | None) -> None:
+    def __init__(
+        self, config: ModelConfig, topology: Topology, spec: Spec, grouped: bool, padded: bool, stage: int | None
+    ) -> None:
         language = specs.language_config(config, topology, grouped)
         super().__init__(language)
         first = parallel_state.is_pipeline_first_stage(ignore_virtual=False, vp_stage=stage)
@@ -64,7 +66,9 @@ def place(topology: Topology) -> Place:
     )
 
 
-def build(config: ModelConfig, topology: Topology, spec: Spec = "te", grouped: bool = False, padded: bool = False) -> list[Chunk]:
+def build(
+    config: ModelConfig, topology: Topology, spec: Spec = "te", grouped: bool = False, padded: bool = False
+) -> list[Chunk]:
     """Initialise megatron-core's groups on this rank and build its model chunks, one for each virtual pipeline stage."""
     parallel_state.initialize_model_parallel(
         tensor_model_parallel_size=topology.tp,
@@ -81,7 +85,9 @@ def build(config: ModelConfig, topology: Topology, spec: Spec = "te", grouped: b
 def sharded(chunks: list[Chunk], metadata: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """What megatron-core's save and load take: {"model": entries}, or model0, model1, … with virtual stages."""
     metadata = {**metadata, "dp_cp_group": parallel_state.get_data_parallel_group(with_context_parallel=True)}
-    return {name: chunk.sharded_state_dict(metadata=metadata) for name, chunk in zip(names(chunks), chunks, strict=True)}
+    return {
+        name: chunk.sharded_state_dict(metadata=metadata) for name, chunk in zip(names(chunks), chunks, strict=True)
+    }
 
 
 def names(chunks: list[Chunk]) -> list[str]:
@@ -90,7 +96,9 @@ def names(chunks: list[Chunk]) -> list[str]:
 
 
 def legacy_folder(topology: Topology) -> str:
-    """This rank's `mp_rank_…`: the pipeline rank only where there is a pipeline, the expert rank only where experts are spread."""
+    """This rank's `mp_rank_…`:
+    the pipeline rank only where there is a pipeline, the expert rank only where experts are spread.
+    """
     name = f"mp_rank_{parallel_state.get_tensor_model_parallel_rank():02d}"
     name += f"_{parallel_state.get_pipeline_model_parallel_rank():03d}" if topology.pp > 1 else ""
     return name + (f"_{parallel_state.get_expert_model_parallel_rank():03d}" if topology.ep > 1 else "")

@@ -1,6 +1,7 @@
 """The process that ranks are forked from: imports megatron-core once, then forks a job's ranks for each line on stdin.
 
-Protocol: a line `world timeout folder` in; a line `rank status` out, of the rank that failed first, or `-1 0` (a negative status is the signal that ended it).
+Protocol: a line `world timeout folder` in; a line `rank status` out, of the rank that failed first, or `-1 0` (a
+negative status is the signal that ended it).
 The folder holds the pickled job and receives each rank's result and output.
 """
 
@@ -77,7 +78,9 @@ def _rank(rank: int, world: int, timeout: int, folder: Path) -> None:
         module, name = function.split(":")
         cpu.pretend()
         store = f"file://{folder / 'store'}"
-        torch.distributed.init_process_group("gloo", init_method=store, rank=rank, world_size=world, timeout=timedelta(seconds=timeout))
+        torch.distributed.init_process_group(
+            "gloo", init_method=store, rank=rank, world_size=world, timeout=timedelta(seconds=timeout)
+        )
         result = getattr(importlib.import_module(module), name)(*args)
         (folder / f"{rank}.result").write_bytes(pickle.dumps(result))
         torch.distributed.barrier()  # gloo's connections must outlive the slowest rank

@@ -2,8 +2,10 @@
 
     results = run(4, "module:function", argument, ...)   # results[rank]
 
-A nursery process imports megatron-core once (5 s, in the background if `prepare()` is called early) and forks the ranks of every run in a fraction of a second.
-So the process that forks has no threads and no process group, whatever the test process did before. What a rank prints is kept for its error message.
+A nursery process imports megatron-core once (5 s, in the background if `prepare()` is called early) and forks the ranks
+of every run in a fraction of a second.
+So the process that forks has no threads and no process group, whatever the test process did before. What a rank prints
+is kept for its error message.
 """
 
 from __future__ import annotations
@@ -31,9 +33,17 @@ def prepare() -> None:
     if _nursery is not None and _nursery.poll() is None:
         return
     paths = [str(Path(__file__).parents[1]), *(p for p in sys.path if p)]
-    env = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
+    env = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(paths),
+        "GLOO_SOCKET_IFNAME": "lo",
+        "OMP_NUM_THREADS": "1",
+        "PYTHONWARNINGS": "ignore",
+    }
     command = [sys.executable, "-m", "mcore.nursery"]
-    _nursery = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=_noise, env=env, text=True)
+    _nursery = subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=_noise, env=env, text=True
+    )
 
 
 @atexit.register
@@ -51,7 +61,8 @@ def run(world: int, function: str, *args: Any, timeout: int = 120) -> list[Any]:
 
     Args:
         world: number of ranks.
-        function: "module:function", named so that the test process need not import it; it finds its rank by torch.distributed.get_rank().
+        function: "module:function", named so that the test process need not import it; it finds its rank by
+            torch.distributed.get_rank().
         args: anything that pickles.
         timeout: seconds after which every rank is killed.
 

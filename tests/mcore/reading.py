@@ -18,7 +18,15 @@ from .writing import metadata
 
 
 def read(
-    directory: str, config: ModelConfig, hf: Tensors, topology: Topology, form: Form | None, spec: Spec, grouped: bool, padded: bool, strict: str
+    directory: str,
+    config: ModelConfig,
+    hf: Tensors,
+    topology: Topology,
+    form: Form | None,
+    spec: Spec,
+    grouped: bool,
+    padded: bool,
+    strict: str,
 ) -> list[str]:
     """Build, load, compare; returns what differs on this rank."""
     chunks = model.build(config, topology, spec, grouped, padded)
@@ -34,7 +42,9 @@ def read(
     return faults
 
 
-def read_legacy(directory: str, config: ModelConfig, hf: Tensors, topology: Topology, spec: Spec, grouped: bool, padded: bool) -> list[str]:
+def read_legacy(
+    directory: str, config: ModelConfig, hf: Tensors, topology: Topology, spec: Spec, grouped: bool, padded: bool
+) -> list[str]:
     """Build, load this rank's file, compare; returns what differs on this rank."""
     chunks = model.build(config, topology, spec, grouped, padded)
     (file,) = (Path(directory) / model.legacy_folder(topology)).glob("model*.pt")
@@ -48,7 +58,10 @@ def read_legacy(directory: str, config: ModelConfig, hf: Tensors, topology: Topo
 
 
 def _adopt_dtypes(chunk: model.Chunk, place: Place, config: ModelConfig, hf: Tensors) -> None:
-    """A parameter that is float32 in the checkpoint is so in the model too; and no value can be right before it is loaded."""
+    """A parameter that is float32 in the checkpoint is so in the model too.
+
+    And no value can be right before it is loaded.
+    """
     for name, parameter in chunk.named_parameters():
         dtype = expected(name, place, layer_of(chunk, name), config, hf, parameter.shape[0]).dtype
         parameter.data = torch.full_like(parameter, float("nan"), dtype=dtype)
@@ -63,7 +76,9 @@ def _differing(chunk: model.Chunk, place: Place, config: ModelConfig, hf: Tensor
         if parameter.dtype != want.dtype or parameter.shape != want.shape:
             faults.append(f"{name}: {parameter.dtype} {tuple(parameter.shape)}, not {want.dtype} {tuple(want.shape)}")
         elif not torch.equal(_bits(parameter.data[:real]), _bits(want[:real])):
-            faults.append(f"{name}: {int((_bits(parameter.data[:real]) != _bits(want[:real])).sum())} of {want[:real].numel()} elements differ")
+            faults.append(
+                f"{name}: {int((_bits(parameter.data[:real]) != _bits(want[:real])).sum())} of {want[:real].numel()} elements differ"
+            )
     return faults
 
 

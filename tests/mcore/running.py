@@ -15,8 +15,12 @@ from . import specs
 from .formulas import Tensors
 from .topology import Topology
 
-# How the local modules spell the norms that Transformer Engine (or megatron-core's key map for it) keeps inside linear layers.
-_LOCAL = {"self_attention.linear_qkv.layer_norm_": "input_layernorm.", "mlp.linear_fc1.layer_norm_": "pre_mlp_layernorm."}
+# How the local modules spell the norms that Transformer Engine (or megatron-core's key map for it) keeps inside linear
+# layers.
+_LOCAL = {
+    "self_attention.linear_qkv.layer_norm_": "input_layernorm.",
+    "mlp.linear_fc1.layer_norm_": "pre_mlp_layernorm.",
+}
 
 
 def text_logits(state: Tensors, config: ModelConfig, ids: Tensor, theta: float, eps: float, topk: int) -> Tensor:
@@ -60,7 +64,9 @@ def _load(module: torch.nn.Module, state: Tensors) -> None:
         for engine, own in _LOCAL.items():
             name = name.replace(engine, own)
         if ".experts.experts." in name:
-            local |= {name.replace("experts.experts", f"experts.local_experts.{e}"): one for e, one in enumerate(tensor)}
+            local |= {
+                name.replace("experts.experts", f"experts.local_experts.{e}"): one for e, one in enumerate(tensor)
+            }
         else:
             local[name] = tensor
     wanted = {name for name, _ in module.named_parameters()}

@@ -3,9 +3,11 @@
     config = tiny(tied=True)
     hf = random_hf_tensors(config)
     save(tmp_path / "ckpt", config, hf, Topology(tp=2, pp=2, vpp=2))                     # a directory with .metadata
-    save(tmp_path / "ckpt", config, hf, Topology(tp=4), form="per_layer", iteration=10)  # ckpt/iter_0000010 and the tracker file
+    save(tmp_path / "ckpt", config, hf, Topology(tp=4), form="per_layer", iteration=10)  # ckpt/iter_0000010 and the
+    tracker file
 
-Under pytest: the first save of a session waits for megatron-core's import, 5 to 10 s; `ranks.prepare()` at the start of the session (returns at once) hides it.
+Under pytest: the first save of a session waits for megatron-core's import, 5 to 10 s; `ranks.prepare()` at the start of
+the session (returns at once) hides it.
 """
 
 from __future__ import annotations
@@ -44,7 +46,8 @@ def save(
         topology: parallel sizes.
         form: how keys are spelled.
         spec: Transformer Engine's or megatron-core's own modules.
-        grouped: experts in one module (TEGroupedMLP), else one module each (SequentialMLP). The local spec has only the latter.
+        grouped: experts in one module (TEGroupedMLP), else one module each (SequentialMLP). The local spec has only the
+            latter.
         padded: pad the vocabulary to a multiple of 128 x tp as Megatron-LM does.
         optimizer: write entries of an optimizer and of random number states too.
         args: put Megatron-LM's args, checkpoint_version and iteration in common.pt; AReaL and verl do not.
@@ -56,7 +59,15 @@ def save(
     """
     target = directory if iteration is None else directory / f"iter_{iteration:07d}"
     target.mkdir(parents=True)
-    options = (form, spec, grouped and spec == "te", padded, optimizer, (iteration or 1) if args else None, common == "object")
+    options = (
+        form,
+        spec,
+        grouped and spec == "te",
+        padded,
+        optimizer,
+        (iteration or 1) if args else None,
+        common == "object",
+    )
     ranks.run(topology.world, "mcore.writing:write", str(target), config, hf, topology, *options)
     if iteration is not None:
         (directory / "latest_checkpointed_iteration.txt").write_text(str(iteration))

@@ -26,7 +26,9 @@ _COLUMNS = re.compile(r"(linear_proj|linear_fc2)\.weight\d*$")
 _FC1 = re.compile(r"\.mlp\.(experts\.)?linear_fc1\.(weight|bias)\d*$")
 
 
-def save_fsdp(directory: Path, config: ModelConfig, hf: Tensors, wrapper: str = "", args: dict[str, Any] | None = None) -> Path:
+def save_fsdp(
+    directory: Path, config: ModelConfig, hf: Tensors, wrapper: str = "", args: dict[str, Any] | None = None
+) -> Path:
     """Save as Megatron-LM does with `--ckpt-format fsdp_dtensor`: four ranks, of two tensor-parallel ones each.
 
     Args:
@@ -37,7 +39,9 @@ def save_fsdp(directory: Path, config: ModelConfig, hf: Tensors, wrapper: str = 
         args: what the args state besides; the tensor parallel size is stated unless this says otherwise.
     """
     directory.mkdir(parents=True)
-    stated = {"num_layers": config.text.layers, "hidden_size": config.text.hidden, "tensor_model_parallel_size": TP} | (args or {})
+    stated = {"num_layers": config.text.layers, "hidden_size": config.text.hidden, "tensor_model_parallel_size": TP} | (
+        args or {}
+    )
     common = {"args": argparse.Namespace(**stated), "checkpoint_version": 3.0, "iteration": 5}
     tensors = {wrapper + name: t for name, t in _saved(config, hf).items()}
     cut = {name: 0 if _ROWS.search(name) else 1 for name in tensors if _ROWS.search(name) or _COLUMNS.search(name)}
@@ -53,16 +57,32 @@ def save_plain(directory: Path, tensors: Tensors, prefix: str = "") -> Path:
 
 
 def _saved(config: ModelConfig, hf: Tensors) -> Tensors:
-    """Experts one by one, and every fc1 behind an `mlp.` in two halves, whether it is gated or not: Megatron-LM asks only what it is called."""
+    """Experts one by one, and every fc1 behind an `mlp.` in two halves, whether it is gated or not:
+    Megatron-LM asks only what it is called.
+    """
     tensors: Tensors = {}
     for name, t in whole(config, hf).items():
-        one_by_one = {f"{name.replace('.experts.experts.', '.experts.')}{e}": t[e] for e in range(len(t))} if ".experts.experts." in name else {name: t}
+        one_by_one = (
+            {f"{name.replace('.experts.experts.', '.experts.')}{e}": t[e] for e in range(len(t))}
+            if ".experts.experts." in name
+            else {name: t}
+        )
         for key, tensor in one_by_one.items():
-            tensors |= _halves(key, tensor, not key.startswith("vision_model.") or config.model_type == "qwen2_5_vl") if _FC1.search(key) else {key: tensor}
+            tensors |= (
+                _halves(key, tensor, not key.startswith("vision_model.") or config.model_type == "qwen2_5_vl")
+                if _FC1.search(key)
+                else {key: tensor}
+            )
     return tensors
 
 
 def _halves(name: str, fc1: torch.Tensor, gated: bool) -> Tensors:
-    """The first and second half of every tensor-parallel rank's rows. Of a gated one a rank has [gate; up], so the halves are gate and up."""
-    mine = [torch.cat([half.chunk(TP)[rank] for half in fc1.chunk(2)]) if gated else fc1.chunk(TP)[rank] for rank in range(TP)]
+    """The first and second half of every tensor-parallel rank's rows. Of a gated one a rank has [gate.
+
+    Up], so the halves are gate and up.
+    """
+    mine = [
+        torch.cat([half.chunk(TP)[rank] for half in fc1.chunk(2)]) if gated else fc1.chunk(TP)[rank]
+        for rank in range(TP)
+    ]
     return {f"{name}_{letter}": torch.cat([part.chunk(2)[half] for part in mine]) for half, letter in enumerate("wv")}

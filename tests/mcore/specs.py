@@ -1,4 +1,7 @@
-"""megatron-core's own layer specs, with stand-ins where they name Transformer Engine. Also the configs that go with them."""
+"""megatron-core's own layer specs, with stand-ins where they name Transformer Engine.
+
+Also the configs that go with them.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,8 @@ from vlconv.converters.models.config import ModelConfig
 from . import te
 from .topology import Spec, Topology
 
-# The names under which megatron-core's spec functions look for Transformer Engine, absent or mocks without that library.
+# The names under which megatron-core's spec functions look for Transformer Engine, absent or mocks without that
+# library.
 gpt_layer_specs.TESpecProvider = te.Provider
 gpt_layer_specs.TENorm = te.Norm
 vit_layer_specs.TELayerNormColumnParallelLinear = te.NormColumnLinear
@@ -46,9 +50,17 @@ def _plain(dtype: torch.dtype) -> dict[str, Any]:
 
 
 def language_config(
-    config: ModelConfig, topology: Topology, grouped: bool = False, dtype: torch.dtype = torch.bfloat16, eps: float = 1e-6, topk: int = 2
+    config: ModelConfig,
+    topology: Topology,
+    grouped: bool = False,
+    dtype: torch.dtype = torch.bfloat16,
+    eps: float = 1e-6,
+    topk: int = 2,
 ) -> TransformerConfig:
-    """The language model's TransformerConfig: RMSNorm, query groups, gated SiLU; Qwen3 with norms on q and k, Qwen2.5 with a bias in linear_qkv."""
+    """The language model's TransformerConfig: RMSNorm, query groups, gated SiLU.
+
+    Qwen3 with norms on q and k, Qwen2.5 with a bias in linear_qkv.
+    """
     text = config.text
     return TransformerConfig(
         num_layers=text.layers,
@@ -96,7 +108,9 @@ def _experts(config: ModelConfig, grouped: bool, topk: int) -> dict[str, Any]:
     }
 
 
-def vision_config(config: ModelConfig, topology: Topology, dtype: torch.dtype = torch.bfloat16, eps: float = 1e-6) -> TransformerConfig:
+def vision_config(
+    config: ModelConfig, topology: Topology, dtype: torch.dtype = torch.bfloat16, eps: float = 1e-6
+) -> TransformerConfig:
     """The vision tower's TransformerConfig: biases, one query group for each head; Qwen3 LayerNorm and ungated GELU (tanh), Qwen2.5 RMSNorm and gated SiLU.
 
     No pipeline: the tower is whole on the first stage.
@@ -134,14 +148,24 @@ def projection_config(config: ModelConfig, topology: Topology) -> TransformerCon
 
 def language_spec(config: TransformerConfig, spec: Spec, stage: int | None = None) -> Any:
     """The language decoder's layers of this rank's pipeline stage and chunk."""
-    return gpt_layer_specs.get_gpt_decoder_block_spec(config, use_transformer_engine=spec == "te", normalization="RMSNorm", vp_stage=stage)
+    return gpt_layer_specs.get_gpt_decoder_block_spec(
+        config, use_transformer_engine=spec == "te", normalization="RMSNorm", vp_stage=stage
+    )
 
 
 def vision_spec(spec: Spec) -> Any:
     """A vision block."""
-    return vit_layer_specs.get_vit_layer_with_transformer_engine_spec() if spec == "te" else vit_layer_specs.get_vit_layer_with_local_spec()
+    return (
+        vit_layer_specs.get_vit_layer_with_transformer_engine_spec()
+        if spec == "te"
+        else vit_layer_specs.get_vit_layer_with_local_spec()
+    )
 
 
 def merger_modules(spec: Spec) -> tuple[type, type, type]:
     """A merger's (norm, fc1, fc2)."""
-    return (te.Norm, te.ColumnLinear, te.RowLinear) if spec == "te" else (WrappedTorchNorm, ColumnParallelLinear, RowParallelLinear)
+    return (
+        (te.Norm, te.ColumnLinear, te.RowLinear)
+        if spec == "te"
+        else (WrappedTorchNorm, ColumnParallelLinear, RowParallelLinear)
+    )

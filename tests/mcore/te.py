@@ -1,7 +1,9 @@
 """Stand-ins for Transformer Engine's modules: the same parameters under the same names, the same byte entries, plain torch inside.
 
-megatron-core's wrappers of Transformer Engine exist only where that library (CUDA only) is installed. What decides a checkpoint is which parameters a module
-holds, along which axis each is cut, and that megatron-core's own code makes the sharded entries; that is all these modules reproduce. `Provider` goes where
+megatron-core's wrappers of Transformer Engine exist only where that library (CUDA only) is installed. What decides a
+checkpoint is which parameters a module
+holds, along which axis each is cut, and that megatron-core's own code makes the sharded entries; that is all these
+modules reproduce. `Provider` goes where
 megatron-core's specs look for Transformer Engine's.
 """
 
@@ -48,7 +50,9 @@ class Norm(ExtraState, torch.nn.Module):
         self.config = config
         self.weight = Parameter(torch.empty(hidden_size, dtype=config.params_dtype))
         biased = config.normalization == "LayerNorm"
-        self.register_parameter("bias", Parameter(torch.empty(hidden_size, dtype=config.params_dtype)) if biased else None)
+        self.register_parameter(
+            "bias", Parameter(torch.empty(hidden_size, dtype=config.params_dtype)) if biased else None
+        )
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
         """The norm over the last axis."""
@@ -74,11 +78,17 @@ class NormColumnLinear(ColumnLinear):
 
     def forward(self, input_: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
         """Norm, then linear."""
-        return super().forward(_normalise(self.config, input_, self.layer_norm_weight, getattr(self, "layer_norm_bias", None)), *args, **kwargs)
+        return super().forward(
+            _normalise(self.config, input_, self.layer_norm_weight, getattr(self, "layer_norm_bias", None)),
+            *args,
+            **kwargs,
+        )
 
 
 class CoreAttention(ExtraState, DotProductAttention):
-    """TEDotProductAttention: has a byte entry in a plain state dict, none in a sharded one (the parent's code), and may miss it on loading."""
+    """TEDotProductAttention:
+    has a byte entry in a plain state dict, none in a sharded one (the parent's code), and may miss it on loading.
+    """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -96,7 +106,9 @@ class _GroupedLinear(ExtraState, torch.nn.Module):
     axis: int
     """The axis that expert tensor parallelism cuts."""
 
-    def __init__(self, num_gemms: int, input_size: int, output_size: int, *, config: Any, pg_collection: Any, **_ignored: Any) -> None:
+    def __init__(
+        self, num_gemms: int, input_size: int, output_size: int, *, config: Any, pg_collection: Any, **_ignored: Any
+    ) -> None:
         super().__init__()
         self.groups = pg_collection
         self.count = num_gemms
@@ -111,17 +123,29 @@ class _GroupedLinear(ExtraState, torch.nn.Module):
         for index in range(1, self.count):
             state_dict.pop(f"{prefix}_extra_state{index}", None)
 
-    def sharded_state_dict(self, prefix: str = "", sharded_offsets: tuple[Any, ...] = (), metadata: Any = None) -> dict[str, Any]:
-        """One entry for each local expert: stacked on an axis after the layers', or under a key of its own in the singleton form."""
+    def sharded_state_dict(
+        self, prefix: str = "", sharded_offsets: tuple[Any, ...] = (), metadata: Any = None
+    ) -> dict[str, Any]:
+        """One entry for each local expert:
+        stacked on an axis after the layers', or under a key of its own in the singleton form.
+        """
         entries = {}
         for index in range(self.count):
             expert = self.groups.ep.rank() * self.count + index
-            offsets, key = (*sharded_offsets, (len(sharded_offsets), expert, self.groups.ep.size() * self.count)), prefix
+            offsets, key = (
+                (*sharded_offsets, (len(sharded_offsets), expert, self.groups.ep.size() * self.count)),
+                prefix,
+            )
             if metadata.get("singleton_local_shards"):
                 offsets, key = sharded_offsets, f"{expert}.{prefix}"
             own = {"weight": getattr(self, f"weight{index}"), "_extra_state": self.get_extra_state()}
             made = make_sharded_tensors_for_checkpoint(
-                own, "", {"weight": self.axis}, offsets, tp_group=self.groups.expt_tp, dp_cp_group=metadata["dp_cp_group"]
+                own,
+                "",
+                {"weight": self.axis},
+                offsets,
+                tp_group=self.groups.expt_tp,
+                dp_cp_group=metadata["dp_cp_group"],
             )
             replace_prefix_for_sharding(made, "", key)
             entries[f"{prefix}weight{index}"] = made["weight"]
@@ -175,7 +199,9 @@ class Provider(BackendSpecProvider):
         """TEDotProductAttention."""
         return CoreAttention
 
-    def grouped_mlp_modules(self, moe_use_grouped_gemm: bool, moe_use_legacy_grouped_gemm: bool) -> tuple[type, MLPSubmodules]:
+    def grouped_mlp_modules(
+        self, moe_use_grouped_gemm: bool, moe_use_legacy_grouped_gemm: bool
+    ) -> tuple[type, MLPSubmodules]:
         """Experts: megatron-core's own TEGroupedMLP or SequentialMLP around stand-ins."""
         if moe_use_grouped_gemm:
             return TEGroupedMLP, MLPSubmodules(linear_fc1=ColumnGroupedLinear, linear_fc2=RowGroupedLinear)

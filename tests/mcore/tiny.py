@@ -12,9 +12,20 @@ from vlconv.converters.models.config import ModelConfig, TextConfig, VisionConfi
 
 from .formulas import language_top, vision_top
 
-# No two sizes that could be confused are equal: heads x head_dim differs from hidden, an expert is not square, 248 rows need padding to 256.
+# No two sizes that could be confused are equal: heads x head_dim differs from hidden, an expert is not square, 248 rows
+# need padding to 256.
 _TEXT: dict[str, Any] = {"layers": 4, "hidden": 64, "heads": 8, "groups": 4, "head_dim": 16, "ffn": 96, "vocab": 248}
-_VISION: dict[str, Any] = {"depth": 3, "hidden": 32, "heads": 4, "ffn": 80, "out_hidden": 64, "patch": 4, "temporal_patch": 2, "channels": 3, "merge": 2}
+_VISION: dict[str, Any] = {
+    "depth": 3,
+    "hidden": 32,
+    "heads": 4,
+    "ffn": 80,
+    "out_hidden": 64,
+    "patch": 4,
+    "temporal_patch": 2,
+    "channels": 3,
+    "merge": 2,
+}
 
 
 def tiny(tied: bool = False, moe: bool = False, dense_layers: Iterable[int] = (), **text: int) -> ModelConfig:
@@ -23,7 +34,8 @@ def tiny(tied: bool = False, moe: bool = False, dense_layers: Iterable[int] = ()
     Args:
         tied: whether the embedding is the output layer too.
         moe: Qwen3-VL-MoE: four experts, two chosen.
-        dense_layers: layers without experts, of a MoE model; megatron-core then writes per-layer keys, whatever form is asked for.
+        dense_layers: layers without experts, of a MoE model; megatron-core then writes per-layer keys, whatever form is
+            asked for.
         text: other sizes of the language model, by TextConfig's field names.
     """
     experts: dict[str, Any] = {"experts": 4, "moe_ffn": 24, "dense_layers": frozenset(dense_layers)} if moe else {}
@@ -48,13 +60,16 @@ def hf_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
-def random_hf_tensors(config: ModelConfig, seed: int = 0, float32: Iterable[str] = (), scale: float = 1.0) -> dict[str, torch.Tensor]:
+def random_hf_tensors(
+    config: ModelConfig, seed: int = 0, float32: Iterable[str] = (), scale: float = 1.0
+) -> dict[str, torch.Tensor]:
     """Random bfloat16 tensors under the Hub's names.
 
     Args:
         config: the model.
         seed: of the numbers.
-        float32: patterns (fnmatch) of names that become float32 instead. Stacked layers share one dtype, and so do q, k, v and gate, up: name all of them.
+        float32: patterns (fnmatch) of names that become float32 instead. Stacked layers share one dtype, and so do q,
+            k, v and gate, up: name all of them.
         scale: standard deviation; norms are around 1.
     """
     generator = torch.Generator().manual_seed(seed)
@@ -103,7 +118,9 @@ def _vision(c: VisionConfig, top: str) -> Iterator[tuple[str, tuple[int, ...]]]:
         yield from _biased(f"{at}.attn.proj", (c.hidden, c.hidden))
         yield from _biased(f"{at}.mlp.linear_fc1", (c.ffn, c.hidden))
         yield from _biased(f"{at}.mlp.linear_fc2", (c.hidden, c.ffn))
-    mergers = {f"{top}.merger": c.hidden} | {f"{top}.deepstack_merger_list.{i}": c.merged for i in range(len(c.deepstack))}
+    mergers = {f"{top}.merger": c.hidden} | {
+        f"{top}.deepstack_merger_list.{i}": c.merged for i in range(len(c.deepstack))
+    }
     for at, width in mergers.items():
         yield from _biased(f"{at}.norm", (width,))
         yield from _biased(f"{at}.linear_fc1", (c.merged, c.merged))

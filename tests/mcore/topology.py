@@ -10,12 +10,18 @@ Spec = Literal["te", "local"]
 """Which modules a layer is made of: Transformer Engine's (stand-ins for them), or megatron-core's own."""
 
 Form = Literal["stacked", "per_layer", "singleton"]
-"""How keys are spelled: layers on an axis (every trainer's default), a key for each layer, or also a key for each expert and each half of a gated fc1."""
+"""How keys are spelled:
+layers on an axis (every trainer's default), a key for each layer, or also a key for each expert and each half of a
+gated fc1.
+"""
 
 
 @dataclass(frozen=True)
 class Topology:
-    """Parallel sizes, in Megatron's words. `copies` multiplies the ranks of data parallelism; the rest follows from the other sizes."""
+    """Parallel sizes, in Megatron's words. `copies` multiplies the ranks of data parallelism.
+
+    The rest follows from the other sizes.
+    """
 
     tp: int = 1
     pp: int = 1
@@ -29,7 +35,10 @@ class Topology:
     last: int | None = None
     """Layers of the last pipeline stage, where stages are uneven."""
     layout: str | None = None
-    """pipeline_model_parallel_layout: what each model chunk holds, chunk by chunk over all stages. E embedding, t layer, L output layer."""
+    """pipeline_model_parallel_layout: what each model chunk holds, chunk by chunk over all stages.
+
+    E embedding, t layer, L output layer.
+    """
     copies: int = 1
 
     @property
@@ -50,7 +59,11 @@ class Topology:
     def __str__(self) -> str:
         sizes = {"tp": self.tp, "pp": self.pp, "vpp": self.vpp, "ep": self.ep, "copies": self.copies}
         shown = [f"{name}{size}" for name, size in sizes.items() if size > 1]
-        shown += [f"{name}{size}" for name, size in (("etp", self.etp), ("first", self.first), ("last", self.last)) if size is not None]
+        shown += [
+            f"{name}{size}"
+            for name, size in (("etp", self.etp), ("first", self.first), ("last", self.last))
+            if size is not None
+        ]
         shown += [self.layout] if self.layout else []
         return "-".join(shown) or "single"
 

@@ -1,7 +1,8 @@
 """Vision towers out of megatron-core's modules, as mbridge builds them. They live whole on the first pipeline stage, cut by tensor parallelism.
 
 Qwen3Tower    patch_embed.proj, pos_embed, decoder (a TransformerBlock that also owns the deepstack mergers), merger
-Qwen25Tower   patch_embed.proj, decoder (a TransformerBlock with its final norm), projection (megatron-core's MultimodalProjector)
+Qwen25Tower   patch_embed.proj, decoder (a TransformerBlock with its final norm), projection (megatron-core's
+MultimodalProjector)
 """
 
 from __future__ import annotations
@@ -24,10 +25,17 @@ from .topology import Spec, Topology
 class Merger(MegatronModule):
     """patch_norm over one patch or over merge x merge patches side by side, then two linear layers."""
 
-    def __init__(self, config: TransformerConfig, vision: VisionConfig, norm_width: int, modules: tuple[Any, Any, Any]) -> None:
+    def __init__(
+        self, config: TransformerConfig, vision: VisionConfig, norm_width: int, modules: tuple[Any, Any, Any]
+    ) -> None:
         super().__init__(config)
         norm, column, row = modules
-        common: dict[str, Any] = {"config": config, "init_method": config.init_method, "bias": True, "skip_bias_add": False}
+        common: dict[str, Any] = {
+            "config": config,
+            "init_method": config.init_method,
+            "bias": True,
+            "skip_bias_add": False,
+        }
         self.patch_norm = norm(config=config, hidden_size=norm_width, eps=config.layernorm_epsilon)
         self.linear_fc1 = column(vision.merged, vision.merged, gather_output=False, **common)
         self.linear_fc2 = row(vision.merged, vision.out_hidden, input_is_parallel=True, **common)
@@ -39,9 +47,13 @@ class VisionBlocks(TransformerBlock):
     def __init__(self, config: TransformerConfig, vision: VisionConfig, spec: Spec) -> None:
         super().__init__(config, specs.vision_spec(spec), post_layer_norm=False)
         modules = specs.merger_modules(spec)
-        self.deepstack_merger_list = torch.nn.ModuleList(Merger(config, vision, vision.merged, modules) for _ in vision.deepstack)
+        self.deepstack_merger_list = torch.nn.ModuleList(
+            Merger(config, vision, vision.merged, modules) for _ in vision.deepstack
+        )
 
-    def sharded_state_dict(self, prefix: str = "", sharded_offsets: tuple[Any, ...] = (), metadata: Any = None) -> dict[str, Any]:
+    def sharded_state_dict(
+        self, prefix: str = "", sharded_offsets: tuple[Any, ...] = (), metadata: Any = None
+    ) -> dict[str, Any]:
         """megatron-core's entries for the blocks, and the same form for the mergers.
 
         The flag for singleton shards makes no per-layer keys here: the trainers' vision block does not look at it.
@@ -53,7 +65,9 @@ class VisionBlocks(TransformerBlock):
         for index, merger in enumerate(self.deepstack_merger_list):
             local = f"{prefix}deepstack_merger_list.{index}."
             stacked = not metadata.get("non_homogeneous_layers")
-            made = merger.sharded_state_dict(local, ((0, index, len(self.deepstack_merger_list)),) if stacked else (), metadata)
+            made = merger.sharded_state_dict(
+                local, ((0, index, len(self.deepstack_merger_list)),) if stacked else (), metadata
+            )
             if stacked:
                 replace_prefix_for_sharding(made, local, f"{prefix}deepstack_merger_list.")
             entries |= made

@@ -45,31 +45,54 @@ def write(
         rows = model.vocabulary(config, topology, padded)
         state |= {"args": arguments(config, topology, rows), "checkpoint_version": 3.0, "iteration": iteration}
     if common_object:
-        state = {name: state.pop(name) for name in list(state) if name.startswith("model")} | {"common_state": _object({**state, "content_metadata": flags})}
+        state = {name: state.pop(name) for name in list(state) if name.startswith("model")} | {
+            "common_state": _object({**state, "content_metadata": flags})
+        }
     dist_checkpointing.save(state, directory, content_metadata=flags)
     if common_object and torch.distributed.get_rank() == 0:
         (Path(directory) / "common.pt").unlink()
 
 
 def _object(common: dict[str, Any]) -> ShardedObject:
-    """What is not sharded, as the newest Megatron-core saves it: the object of rank 0. Sharded parts of an optimizer have no place in it."""
+    """What is not sharded, as the newest Megatron-core saves it: the object of rank 0.
+
+    Sharded parts of an optimizer have no place in it.
+    """
     plain = {name: value for name, value in common.items() if name not in ("optimizer", "rng_state")}
     return ShardedObject("common_state", plain, (1,), (0,), replica_id=torch.distributed.get_rank())
 
 
 def write_legacy(
-    directory: str, config: ModelConfig, hf: Tensors, topology: Topology, spec: Spec, grouped: bool, padded: bool, optimizer: bool, iteration: int | None
+    directory: str,
+    config: ModelConfig,
+    hf: Tensors,
+    topology: Topology,
+    spec: Spec,
+    grouped: bool,
+    padded: bool,
+    optimizer: bool,
+    iteration: int | None,
 ) -> None:
     """Build, fill, torch.save this rank's state dict. `iteration` None: the model alone, as ROLL saves."""
     chunks = model.build(config, topology, spec, grouped, padded)
     for chunk in chunks:
         fill(chunk, model.place(topology), config, hf)
-    state: dict[str, Any] = {name: chunk.state_dict_for_save_checkpoint() for name, chunk in zip(model.names(chunks), chunks, strict=True)}
+    state: dict[str, Any] = {
+        name: chunk.state_dict_for_save_checkpoint() for name, chunk in zip(model.names(chunks), chunks, strict=True)
+    }
     if iteration is not None:
-        state |= {"args": arguments(config, topology, model.vocabulary(config, topology, padded)), "checkpoint_version": 3.0, "iteration": iteration}
+        state |= {
+            "args": arguments(config, topology, model.vocabulary(config, topology, padded)),
+            "checkpoint_version": 3.0,
+            "iteration": iteration,
+        }
     if optimizer:
         averages = [{"exp_avg": torch.full_like(p, 1e-3)} for chunk in chunks for p in chunk.parameters()]
-        state |= {"optimizer": {"state": averages}, "opt_param_scheduler": {"max_lr": 1e-5}, "rng_state": [{"torch_rng_state": torch.get_rng_state()}]}
+        state |= {
+            "optimizer": {"state": averages},
+            "opt_param_scheduler": {"max_lr": 1e-5},
+            "rng_state": [{"torch_rng_state": torch.get_rng_state()}],
+        }
     # Ranks that differ in nothing but the data they see share one file.
     if parallel_state.get_expert_data_parallel_rank() == 0:
         file = Path(directory) / model.legacy_folder(topology) / "model_optim_rng.pt"
@@ -92,20 +115,34 @@ def _optimizer(model_state: dict[str, Any]) -> dict[str, Any]:
                 continue
             for average in ("exp_avg", "exp_avg_sq"):
                 values = torch.full(entry.data.shape, 1e-3)
-                state[f"{average}.{chunk}.{name}"] = make_sharded_optimizer_tensor(entry, values, f"optimizer.state.{average}")
+                state[f"{average}.{chunk}.{name}"] = make_sharded_optimizer_tensor(
+                    entry, values, f"optimizer.state.{average}"
+                )
     return {"state": state, "param_groups": [{"lr": 1e-5, "betas": (0.9, 0.95)}]}
 
 
 def _random_state() -> ShardedObject:
     """The random number generators of every pipeline and tensor rank, as Megatron-LM keeps them."""
     pp, tp = parallel_state.get_pipeline_model_parallel_rank(), parallel_state.get_tensor_model_parallel_rank()
-    shape = (parallel_state.get_pipeline_model_parallel_world_size(), parallel_state.get_tensor_model_parallel_world_size())
+    shape = (
+        parallel_state.get_pipeline_model_parallel_world_size(),
+        parallel_state.get_tensor_model_parallel_world_size(),
+    )
     state = [{"torch_rng_state": torch.get_rng_state(), "rng_tracker_states": {}}]
-    return ShardedObject("rng_state", state, shape, (pp, tp), replica_id=parallel_state.get_data_parallel_rank(with_context_parallel=True))
+    return ShardedObject(
+        "rng_state",
+        state,
+        shape,
+        (pp, tp),
+        replica_id=parallel_state.get_data_parallel_rank(with_context_parallel=True),
+    )
 
 
 def arguments(config: ModelConfig, topology: Topology, rows: int) -> argparse.Namespace:
-    """The part of Megatron-LM's args that describes the model; the real ones have several hundred more, of all plain types."""
+    """The part of Megatron-LM's args that describes the model.
+
+    The real ones have several hundred more, of all plain types.
+    """
     text = config.text
     return argparse.Namespace(
         num_layers=text.layers,
@@ -135,7 +172,9 @@ def arguments(config: ModelConfig, topology: Topology, rows: int) -> argparse.Na
         expert_tensor_parallel_size=topology.expert_tp,
         decoder_first_pipeline_num_layers=topology.first,
         decoder_last_pipeline_num_layers=topology.last,
-        pipeline_model_parallel_layout=PipelineParallelLayerLayout.from_str(topology.layout, topology.pp) if topology.layout else None,
+        pipeline_model_parallel_layout=PipelineParallelLayerLayout.from_str(topology.layout, topology.pp)
+        if topology.layout
+        else None,
         world_size=topology.world,
         lr=1e-5,
         load=None,

@@ -6,7 +6,8 @@ import pytest
 from tiny import tiny_config
 
 from vlconv.converters.errors import CorruptError, UnsupportedError, VlconvError
-from vlconv.converters.models import MODELS, ModelConfig, TextConfig, VisionConfig, model_for
+from vlconv.converters.models import MODELS, model_for
+from vlconv.converters.models.config import ModelConfig, TextConfig, VisionConfig
 
 VISION = VisionConfig(4, 32, 4, 48, 64, patch=4, temporal_patch=2, channels=3, merge=2, positions=16, deepstack=(0, 2))
 
@@ -16,7 +17,9 @@ def read(config):
 
 
 def test_dense():
-    assert read(tiny_config("qwen3_vl", tied=True)) == ModelConfig("qwen3_vl", TextConfig(4, 64, 8, 4, 16, 96, 300, True), VISION)
+    assert read(tiny_config("qwen3_vl", tied=True)) == ModelConfig(
+        "qwen3_vl", TextConfig(4, 64, 8, 4, 16, 96, 300, True), VISION
+    )
 
 
 def test_experts():
@@ -25,7 +28,10 @@ def test_experts():
 
 def test_qwen2_5_flat_and_nested():
     flat = tiny_config("qwen2_5_vl")
-    text = {name: flat.pop(name) for name in tiny_config("qwen3_vl")["text_config"].keys() & flat.keys() - {"model_type", "tie_word_embeddings"}}
+    text = {
+        name: flat.pop(name)
+        for name in tiny_config("qwen3_vl")["text_config"].keys() & flat.keys() - {"model_type", "tie_word_embeddings"}
+    }
     nested = {**flat, "text_config": text}
     assert read(nested) == read(tiny_config("qwen2_5_vl"))
     assert read(nested).text.head_dim == 8
@@ -33,7 +39,11 @@ def test_qwen2_5_flat_and_nested():
 
 
 def test_transformers_5_spellings():
-    config = tiny_config("qwen3_vl_moe", text={"num_experts": None, "num_local_experts": 4}, vision={"patch_size": [4, 4], "temporal_patch_size": [2]})
+    config = tiny_config(
+        "qwen3_vl_moe",
+        text={"num_experts": None, "num_local_experts": 4},
+        vision={"patch_size": [4, 4], "temporal_patch_size": [2]},
+    )
     assert read(config) == read(tiny_config("qwen3_vl_moe"))
 
 
@@ -59,14 +69,27 @@ def test_ffn_may_be_absent_where_nothing_has_it():
 
 
 TEXT = ["num_hidden_layers", "hidden_size", "num_attention_heads", "num_key_value_heads", "vocab_size"]
-VISUAL = ["depth", "hidden_size", "num_heads", "intermediate_size", "out_hidden_size", "patch_size", "temporal_patch_size", "spatial_merge_size"]
+VISUAL = [
+    "depth",
+    "hidden_size",
+    "num_heads",
+    "intermediate_size",
+    "out_hidden_size",
+    "patch_size",
+    "temporal_patch_size",
+    "spatial_merge_size",
+]
 QWEN3 = ["head_dim", "intermediate_size"]
 MOE = ["head_dim", "num_experts", "moe_intermediate_size", "decoder_sparse_step"]
 MISSING = [
     *((kind, "text", name) for kind in MODELS for name in TEXT),
     *((kind, "vision", name) for kind in MODELS for name in VISUAL),
     *((kind, "text", name) for kind, names in (("qwen3_vl", QWEN3), ("qwen3_vl_moe", MOE)) for name in names),
-    *((kind, "vision", name) for kind in ("qwen3_vl", "qwen3_vl_moe") for name in ("in_channels", "num_position_embeddings", "deepstack_visual_indexes")),
+    *(
+        (kind, "vision", name)
+        for kind in ("qwen3_vl", "qwen3_vl_moe")
+        for name in ("in_channels", "num_position_embeddings", "deepstack_visual_indexes")
+    ),
 ]
 
 

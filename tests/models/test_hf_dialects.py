@@ -13,8 +13,8 @@ from tiny import tiny_config, tiny_shapes, tiny_weights, write_tiny_hf
 from vlconv.converters.errors import MismatchError
 from vlconv.converters.models import model_for
 from vlconv.converters.models.hf_dialects import Dialect, dialect_copies, read_dialect
-from vlconv.converters.plan import Mapped, prove
-from vlconv.converters.rules import flipped, table
+from vlconv.converters.tensors.mapped import Mapped, prove
+from vlconv.converters.tensors.rules import flipped, table
 
 
 def geometry(hf_config):
@@ -24,7 +24,10 @@ def geometry(hf_config):
 def respelled(tensors, hf_config, dialect):
     """The same tensors in a dialect, by torch's own means."""
     found = {}
-    experts, ffn = hf_config.get("text_config", {}).get("num_experts", 0), hf_config.get("text_config", {}).get("moe_intermediate_size", 0)
+    experts, ffn = (
+        hf_config.get("text_config", {}).get("num_experts", 0),
+        hf_config.get("text_config", {}).get("moe_intermediate_size", 0),
+    )
     for name, t in tensors.items():
         stem, _, kind = name.rpartition(".experts.")
         if stem and dialect.experts == "transformers-5":

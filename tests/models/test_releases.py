@@ -62,5 +62,7 @@ def test_config_json_says_the_same_integers(release):
 @each_release
 def test_prefixes_split_the_names(release):
     model = MODELS[release.config.model_type]
-    parts = [model.vision_prefix + n for n in model.vision_tensors(release.config)] + [model.text_prefix + n for n in model.text_tensors(release.config)]
+    parts = [model.vision_prefix + n for n in model.vision_tensors(release.config)] + [
+        model.text_prefix + n for n in model.text_tensors(release.config)
+    ]
     assert set(parts) == tensors(release).keys() - {"lm_head.weight"}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from vlconv.converters.errors import CorruptError, MismatchError
-from vlconv.converters.models import decide_tie
+from vlconv.converters.models.fields import decide_tie
 
 
 def config(top, text):
@@ -30,7 +30,9 @@ def test_top_then_text_then_presence(top, text, lm_head, tied, said):
     assert decide_tie(config(top, text), lm_head) == (tied, said)
 
 
-@pytest.mark.parametrize(("top", "text", "lm_head"), [(True, True, True), (False, False, False), (False, True, False), (None, True, True)])
+@pytest.mark.parametrize(
+    ("top", "text", "lm_head"), [(True, True, True), (False, False, False), (False, True, False), (None, True, True)]
+)
 def test_weights_that_contradict_the_config(top, text, lm_head):
     with pytest.raises(MismatchError, match=r"tie_word_embeddings is (true|false)") as error:
         decide_tie(config(top, text), lm_head)

@@ -1,4 +1,6 @@
-"""Megatron-Bridge before 0.4, ms-swift and ROLL: the Hugging Face vision tower within a Megatron model; FSDP2 trainers: no Megatron model at all."""
+"""Megatron-Bridge before 0.4, ms-swift and ROLL: the Hugging Face vision tower within a Megatron model; FSDP2 trainers:
+no Megatron model at all.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,9 @@ def fsdp2(s: Sizes, hf: Tensors) -> Tensors:
     """The model as transformers names it."""
     if s.kind != "qwen2_5_vl":
         return dict(hf)
-    texts = {name.replace("model.", "model.language_model.", 1): t for name, t in hf.items() if name.startswith("model.")}
+    texts = {
+        name.replace("model.", "model.language_model.", 1): t for name, t in hf.items() if name.startswith("model.")
+    }
     return texts | tower(s, hf, "model.visual.") | {name: t for name, t in hf.items() if name == "lm_head.weight"}
 
 

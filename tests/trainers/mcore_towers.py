@@ -13,7 +13,10 @@ def mbridge(s: Sizes, hf: Tensors) -> Tensors:
     """Qwen3-VL: mergers with `patch_norm`, those of deepstack in the decoder."""
     out = _patches(s, hf) | blocks(s, hf, LAYERS) | language(s, hf)
     mergers = [(f"{s.visual}merger.", "vision_model.merger.")]
-    mergers += [(f"{s.visual}deepstack_merger_list.{i}.", f"vision_model.decoder.deepstack_merger_list.{i}.") for i in range(len(s.deepstack))]
+    mergers += [
+        (f"{s.visual}deepstack_merger_list.{i}.", f"vision_model.decoder.deepstack_merger_list.{i}.")
+        for i in range(len(s.deepstack))
+    ]
     for theirs, ours in mergers:
         out |= renamed(hf, f"{theirs}norm.", f"{ours}patch_norm.") | renamed(hf, f"{theirs}linear", f"{ours}linear")
     return out
@@ -41,4 +44,6 @@ def pai(s: Sizes, hf: Tensors) -> Tensors:
 
 
 def _patches(s: Sizes, hf: Tensors) -> Tensors:
-    return renamed(hf, f"{s.visual}patch_embed.", "vision_model.patch_embed.") | renamed(hf, f"{s.visual}pos_embed.", "vision_model.pos_embed.")
+    return renamed(hf, f"{s.visual}patch_embed.", "vision_model.patch_embed.") | renamed(
+        hf, f"{s.visual}pos_embed.", "vision_model.pos_embed."
+    )

@@ -54,7 +54,9 @@ def _canonical(name: str) -> str:
 
 
 def _patches(s: Sizes, hf: Tensors) -> Tensors:
-    return renamed(hf, f"{s.visual}patch_embed.", f"{ENCODER}patch_embed.") | renamed(hf, f"{s.visual}pos_embed.", f"{ENCODER}pos_embed.")
+    return renamed(hf, f"{s.visual}patch_embed.", f"{ENCODER}patch_embed.") | renamed(
+        hf, f"{s.visual}pos_embed.", f"{ENCODER}pos_embed."
+    )
 
 
 def _projector(s: Sizes, hf: Tensors) -> Tensors:

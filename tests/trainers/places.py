@@ -15,7 +15,11 @@ from .mindspeed import canonical, mindspeed
 from .saving import padded, save, stacked
 from .sizes import Sizes, sizes
 
-TEXT, VISION, DEEPSTACK = "language_model.decoder.layers", "vision_model.decoder.layers", "vision_model.decoder.deepstack_merger_list"
+TEXT, VISION, DEEPSTACK = (
+    "language_model.decoder.layers",
+    "vision_model.decoder.layers",
+    "vision_model.decoder.deepstack_merger_list",
+)
 QWEN3, QWEN2_5 = ("qwen3_vl", "qwen3_vl_moe"), ("qwen2_5_vl",)
 
 
@@ -32,7 +36,9 @@ class Trainer(NamedTuple):
     plain: bool = False  # torch's own distributed checkpoint, without Megatron's two files
 
 
-def write(root: Path, name: str, config: dict[str, Any], hf: Tensors, wrapper: str = "", rows: int = 0, common: Any = None) -> Path:
+def write(
+    root: Path, name: str, config: dict[str, Any], hf: Tensors, wrapper: str = "", rows: int = 0, common: Any = None
+) -> Path:
     """A checkpoint as the trainer of that layout saves it.
 
     Args:
@@ -49,7 +55,9 @@ def write(root: Path, name: str, config: dict[str, Any], hf: Tensors, wrapper: s
     """
     trainer = TRAINERS[name]
     tensors = saved_names(name, config, hf)
-    place = save(root / trainer.folder, padded(tensors, rows) if rows else tensors, common, wrapper, plain=trainer.plain)
+    place = save(
+        root / trainer.folder, padded(tensors, rows) if rows else tensors, common, wrapper, plain=trainer.plain
+    )
     for file, text in trainer.root_files(config).items():
         (root / file).write_text(text)
     return place
@@ -97,7 +105,10 @@ def namespace(config: dict[str, Any], **more: Any) -> dict[str, Any]:
 
 def swift_files(config: dict[str, Any]) -> dict[str, str]:
     """ms-swift's tracker and args.json."""
-    return {"latest_checkpointed_iteration.txt": "100", "args.json": json.dumps({"model": "somewhere", **arguments(config)})}
+    return {
+        "latest_checkpointed_iteration.txt": "100",
+        "args.json": json.dumps({"model": "somewhere", **arguments(config)}),
+    }
 
 
 def roll_files(config: dict[str, Any]) -> dict[str, str]:
@@ -109,13 +120,19 @@ def roll_files(config: dict[str, Any]) -> dict[str, str]:
 
 
 TRAINERS = {
-    "mbridge": Trainer(mbridge, QWEN3, (TEXT, VISION, DEEPSTACK), (TEXT, VISION, DEEPSTACK), "iter_0000007", tracked("7")),
+    "mbridge": Trainer(
+        mbridge, QWEN3, (TEXT, VISION, DEEPSTACK), (TEXT, VISION, DEEPSTACK), "iter_0000007", tracked("7")
+    ),
     "megatron-bridge-0.3": Trainer(megatron_bridge_0_3, QWEN3, (TEXT,), (TEXT,), "iter_0000010", tracked("10")),
     "megatron-bridge-qwen2_5": Trainer(megatron_bridge_qwen2_5, QWEN2_5, (TEXT,), (), "iter_0000010", tracked("10\n")),
-    "mbridge-qwen2_5": Trainer(mbridge_qwen2_5, QWEN2_5, (TEXT, VISION), (), "global_step_5/dist_ckpt", nothing, "global_step_5/huggingface"),
+    "mbridge-qwen2_5": Trainer(
+        mbridge_qwen2_5, QWEN2_5, (TEXT, VISION), (), "global_step_5/dist_ckpt", nothing, "global_step_5/huggingface"
+    ),
     "ms-swift": Trainer(ms_swift, (*QWEN3, *QWEN2_5), (TEXT,), (TEXT,), "iter_0000100", swift_files),
     "pai": Trainer(pai, QWEN3, (TEXT, VISION), (), "release", tracked("release")),
-    "roll": Trainer(roll, (*QWEN3, *QWEN2_5), ("decoder.layers",), ("decoder.layers",), "iter_0000001/dist_model", roll_files),
+    "roll": Trainer(
+        roll, (*QWEN3, *QWEN2_5), ("decoder.layers",), ("decoder.layers",), "iter_0000001/dist_model", roll_files
+    ),
     "mindspeed-mm": Trainer(mindspeed, (*QWEN3, *QWEN2_5), (), (), "release", tracked("release")),
     "mindspeed-mm-canonical": Trainer(canonical, QWEN2_5, (), (), "release", tracked("release")),
     "hf": Trainer(fsdp2, (*QWEN3, *QWEN2_5), (), (), "global_step_4/actor", nothing, plain=True),

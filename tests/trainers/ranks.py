@@ -18,7 +18,9 @@ from .sizes import Sizes, sizes
 
 ROWS = re.compile(r"(word_embeddings|output_layer|linear_qkv|[qkv]_proj|gate_proj|up_proj|linear_fc1)\.(weight|bias)$")
 COLUMNS = re.compile(r"(linear_proj|linear_fc2)\.weight$")
-GATED = re.compile(r"^(language_model\.|text_decoder\.)?decoder\.layers\.\d+\.mlp\.(experts\.local_experts\.\d+\.)?linear_fc1\.weight$")
+GATED = re.compile(
+    r"^(language_model\.|text_decoder\.)?decoder\.layers\.\d+\.mlp\.(experts\.local_experts\.\d+\.)?linear_fc1\.weight$"
+)
 GATED_VISION = re.compile(r"(vision_model\.decoder|encoder\.blocks)\.layers\.\d+\.mlp\.linear_fc1\.(weight|bias)$")
 EXPERT = re.compile(r"\.local_experts\.(\d+)\.(linear_fc[12]\.weight)$")
 HF_TOWERS = ("megatron-bridge-0.3", "megatron-bridge-qwen2_5", "ms-swift", "roll")
@@ -31,7 +33,9 @@ class Grid(NamedTuple):
 
     text: list[list[int]]
     vision: list[list[int]] | None = None
-    """Vision blocks likewise; of one stage where the language model has more: whole on every stage. None: whole on the first."""
+    """Vision blocks likewise; of one stage where the language model has more: whole on every stage. None:
+    whole on the first.
+    """
     tp: int = 1
     vision_tp: int = 0
     """0: as `tp`."""
@@ -43,7 +47,15 @@ class Grid(NamedTuple):
 
 
 def write_ranks(
-    root: Path, name: str, config: dict[str, Any], hf: Tensors, grid: Grid, *, grouped: bool = False, views: bool = False, common: Any = None
+    root: Path,
+    name: str,
+    config: dict[str, Any],
+    hf: Tensors,
+    grid: Grid,
+    *,
+    grouped: bool = False,
+    views: bool = False,
+    common: Any = None,
 ) -> Path:
     """A legacy checkpoint of a trainer.
 
@@ -65,7 +77,10 @@ def write_ranks(
     for tp in range(max(grid.tp, grid.vision_tp)):
         for stage in range(grid.stages):
             for ep in range(grid.ep):
-                chunks = [dict(_own(s, tensors, grid, tp, stage, ep, chunk, grouped, name in HF_TOWERS)) for chunk in range(len(grid.text))]
+                chunks = [
+                    dict(_own(s, tensors, grid, tp, stage, ep, chunk, grouped, name in HF_TOWERS))
+                    for chunk in range(len(grid.text))
+                ]
                 _save(root / "release" / _folder(grid, tp, stage, ep), chunks, common or {})
     for file, text in TRAINERS[name].root_files(config).items():
         (root / file).write_text(text)
@@ -90,18 +105,23 @@ def _experts_apart(tensors: Tensors, views: bool) -> Tensors:
         before, _, fc = name.partition(".experts.experts.")
         out |= {f"{before}.experts.local_experts.{e}.{fc}": t[e] for e in range(len(t))} if fc else {name: t}
     if views:
-        for name in [n for n in out if n.endswith((".local_experts.0.linear_fc1.weight", ".local_experts.0.linear_fc2.weight"))]:
+        for name in [
+            n for n in out if n.endswith((".local_experts.0.linear_fc1.weight", ".local_experts.0.linear_fc2.weight"))
+        ]:
             each = [
                 n
                 for n in out
-                if n.split(".local_experts.")[0] == name.split(".local_experts.")[0] and n.rpartition("linear_")[2] == name.rpartition("linear_")[2]
+                if n.split(".local_experts.")[0] == name.split(".local_experts.")[0]
+                and n.rpartition("linear_")[2] == name.rpartition("linear_")[2]
             ]
             whole = torch.stack([out[n].T for n in each])
             out |= {n: whole[e].T for e, n in enumerate(each)}
     return out
 
 
-def _own(s: Sizes, tensors: Tensors, grid: Grid, tp: int, stage: int, ep: int, chunk: int, grouped: bool, hf_tower: bool) -> Iterator[tuple[str, torch.Tensor]]:
+def _own(
+    s: Sizes, tensors: Tensors, grid: Grid, tp: int, stage: int, ep: int, chunk: int, grouped: bool, hf_tower: bool
+) -> Iterator[tuple[str, torch.Tensor]]:
     """What one chunk of a rank holds, numbered as there."""
     for name, t in tensors.items():
         number = _here(s, name, grid, chunk, stage)
@@ -113,7 +133,11 @@ def _own(s: Sizes, tensors: Tensors, grid: Grid, tp: int, stage: int, ep: int, c
             each = s.experts // grid.ep
             if int(expert[1]) // each != ep:
                 continue
-            spelled = f".{expert[2]}{int(expert[1]) % each}" if grouped else f".local_experts.{int(expert[1]) % each}.{expert[2]}"
+            spelled = (
+                f".{expert[2]}{int(expert[1]) % each}"
+                if grouped
+                else f".local_experts.{int(expert[1]) % each}.{expert[2]}"
+            )
             local = local[: expert.start()] + spelled
         whole = hf_tower and ("visual." in name or name.startswith("vision_model."))
         yield local, t if whole else _cut(s, name, t, grid, tp)
@@ -122,7 +146,11 @@ def _own(s: Sizes, tensors: Tensors, grid: Grid, tp: int, stage: int, ep: int, c
 def _here(s: Sizes, name: str, grid: Grid, chunk: int, stage: int) -> int | None:
     """The tensor's layer number in that chunk of that stage, 0 for what is in no layer; None if it is not there."""
     vision = "vis" in name or name.startswith("image_encoder.")
-    layers = (grid.vision or [[s.depth, *[0] * (grid.stages - 1)], *[[0] * grid.stages] * (len(grid.text) - 1)]) if vision else grid.text
+    layers = (
+        (grid.vision or [[s.depth, *[0] * (grid.stages - 1)], *[[0] * grid.stages] * (len(grid.text) - 1)])
+        if vision
+        else grid.text
+    )
     flat = [n for row in layers for n in row]
     here = chunk * len(layers[0]) + stage % len(layers[0])
     numbered = re.search(r"(decoder|blocks)\.layers\.(\d+)\.", name)

@@ -13,7 +13,12 @@ import torch.distributed.checkpoint as dcp
 
 from .decoder import Tensors
 
-BACKEND = {"sharded_backend": "torch_dist", "sharded_backend_version": 1, "common_backend": "torch", "common_backend_version": 1}
+BACKEND = {
+    "sharded_backend": "torch_dist",
+    "sharded_backend_version": 1,
+    "common_backend": "torch",
+    "common_backend_version": 1,
+}
 
 
 def stacked(tensors: Tensors, *lists: str) -> Tensors:
@@ -34,12 +39,17 @@ def padded(tensors: Tensors, rows: int) -> Tensors:
     """Embedding and output layer with noise behind the vocabulary, as no one ever trained it."""
     ends, noise = ("word_embeddings.weight", "output_layer.weight"), torch.Generator().manual_seed(rows)
     return {
-        name: torch.cat([t, torch.randn((rows - len(t), t.shape[1]), generator=noise).to(t.dtype)]) if name.endswith(ends) else t for name, t in tensors.items()
+        name: torch.cat([t, torch.randn((rows - len(t), t.shape[1]), generator=noise).to(t.dtype)])
+        if name.endswith(ends)
+        else t
+        for name, t in tensors.items()
     }
 
 
 def save(directory: Path, tensors: Tensors, common: Any = None, wrapper: str = "", *, plain: bool = False) -> Path:
-    """A torch_dist directory: one chunk per tensor, and entries of a training run that are no weights; `plain`: without Megatron's own files."""
+    """A torch_dist directory: one chunk per tensor, and entries of a training run that are no weights; `plain`:
+    without Megatron's own files.
+    """
     directory.mkdir(parents=True)
     state: dict[str, Any] = {wrapper + name: t.contiguous() for name, t in tensors.items()}
     first = next(iter(state))

@@ -31,9 +31,19 @@ def blocks(s: Sizes, hf: Tensors, at: str, norms: tuple[str, str] = TE) -> Tenso
     out: Tensors = {}
     for i in range(s.depth):
         block = below(hf, f"{s.visual}blocks.{i}.")
-        parts = renamed(block, "norm1.", norms[0]) | renamed(block, "norm2.", norms[1]) | renamed(block, "attn.proj.", "self_attention.linear_proj.")
-        parts |= {f"self_attention.linear_qkv.{last}": by_head(block[f"attn.qkv.{last}"], s.vision_heads) for last in ("weight", "bias")}
-        out |= {f"{at}.{i}.{name}": t for name, t in (parts | (gated(block) if s.kind == "qwen2_5_vl" else below_mlp(block))).items()}
+        parts = (
+            renamed(block, "norm1.", norms[0])
+            | renamed(block, "norm2.", norms[1])
+            | renamed(block, "attn.proj.", "self_attention.linear_proj.")
+        )
+        parts |= {
+            f"self_attention.linear_qkv.{last}": by_head(block[f"attn.qkv.{last}"], s.vision_heads)
+            for last in ("weight", "bias")
+        }
+        out |= {
+            f"{at}.{i}.{name}": t
+            for name, t in (parts | (gated(block) if s.kind == "qwen2_5_vl" else below_mlp(block))).items()
+        }
     return out
 
 
@@ -45,7 +55,10 @@ def by_head(qkv: torch.Tensor, heads: int) -> torch.Tensor:
 
 def gated(block: Tensors) -> Tensors:
     """Qwen2.5-VL: gate above up, weight and bias alike."""
-    fc1 = {f"mlp.linear_fc1.{last}": torch.cat([block[f"mlp.gate_proj.{last}"], block[f"mlp.up_proj.{last}"]]) for last in ("weight", "bias")}
+    fc1 = {
+        f"mlp.linear_fc1.{last}": torch.cat([block[f"mlp.gate_proj.{last}"], block[f"mlp.up_proj.{last}"]])
+        for last in ("weight", "bias")
+    }
     return fc1 | renamed(block, "mlp.down_proj.", "mlp.linear_fc2.")
 
 

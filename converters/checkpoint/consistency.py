@@ -1,0 +1,109 @@
+"""What must hold between a Megatron checkpoint, what it states of itself, and a config, before a byte of weights is read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from itertools import pairwise
+from typing import Any
+
+from ..config.facts import geometry_facts, runtime_facts
+from ..config.megatron_args import contradictions
+from ..config.megatron_args import stated as facts_of
+from ..config.reference import Reference
+from ..errors import MismatchError
+from ..formats.statements import Stated
+from ..layouts.layout import Layout
+from ..models import model_for
+from ..models.config import ModelConfig
+from ..models.fields import Tie, decide_tie
+from ..models.model import Model
+from ..tensors.mapped import check_names
+from ..tensors.spec import Shape, TensorSpec
+from ..tensors.vocabulary import EMBEDDING, OUTPUT_LAYER, explain
+
+
+def agreed_model(reference: Reference, layout: Layout) -> Model:
+    """The config's model, which must be one that the layout exists for."""
+    model = model_for(reference.config)
+    if model.model_type not in layout.models:
+        raise MismatchError(
+            f"the checkpoint's layout {layout.name} is one of {', '.join(layout.models)}; the reference is a {model.model_type}",
+            f"The reference is {reference.directory or reference.said}.",
+        )
+    return model
+
+
+def agreed_tie(hf_config: dict[str, Any], output_layer: bool | None, layout: Layout) -> Tie:
+    """Whether the embeddings are tied, by config and tensors together; `output_layer` None: it shows nothing."""
+    try:
+        return decide_tie(hf_config, output_layer)
+    except MismatchError as error:
+        raise MismatchError(
+            error.what, layout.untied_hint if layout.untied_hint and output_layer is False else error.hint
+        ) from error
+
+
+def agreed_facts(
+    reference: Reference, config: ModelConfig, stated: list[Stated], trust_reference: bool
+) -> tuple[list[str], list[str]]:
+    """What the checkpoint states otherwise than the reference, and the fields that nothing in the checkpoint shows or states.
+
+    Raises:
+        MismatchError: it states something otherwise, and the reference is not to be trusted more.
+    """
+    runtime = runtime_facts(reference.config, config)
+    facts = runtime | geometry_facts(reference.config, config)
+    found = [f"{line} ({s.where})" for s in stated for line in contradictions(facts, s.values)]
+    if found and not trust_reference:
+        listed = "\n".join(f"  {line}" for line in found[:10])
+        what = "the reference config" if reference.directory else f"the config from {reference.said}"
+        raise MismatchError(
+            f"{what} contradicts the checkpoint:\n{listed}",
+            "Give the right --reference; --trust-reference overrides, and is recorded.",
+        )
+    if not reference.directory:
+        return found, list(reference.sources.get(reference.release, ()))
+    said = {name for s in stated for name in facts_of(s.values)}
+    return found, [fact.place for name, fact in runtime.items() if name not in said and name != "tied"]
+
+
+def agreed_rows(
+    specs: Mapping[str, TensorSpec], config: ModelConfig, divisor: int | None, stated: list[Stated]
+) -> tuple[int, str]:
+    """Rows of the embedding and why there are so many."""
+    shapes: list[Shape] = [
+        spec.shape for name, spec in specs.items() if name.endswith((*EMBEDDING, *OUTPUT_LAYER)) and spec.shape
+    ]
+    rows = {shape[0] for shape in shapes}
+    if len(rows) > 1:
+        raise MismatchError(
+            f"embedding and output layer have different numbers of rows: {' and '.join(map(str, sorted(rows)))}",
+            "The checkpoint is damaged.",
+        )
+    if not rows:
+        return config.text.vocab, ""
+    merged = {k: v for s in stated for k, v in s.values.items() if k in ("vocab_size", "padded_vocab_size")}
+    return (count := rows.pop()), explain(count, config.text.vocab, divisor, merged)
+
+
+def check_complete(have: Mapping[str, TensorSpec], want: Mapping[str, Shape], where: str) -> None:
+    """check_names, but a wrong number of layers is said as such."""
+    for tower, what, field in (
+        (False, "decoder layers", "text_config.num_hidden_layers"),
+        (True, "vision blocks", "vision_config.depth"),
+    ):
+        found, expected = _layers(have, tower), _layers(want, tower)
+        if found and found != expected:
+            raise MismatchError(
+                f"{where}: has {found} {what} where the reference's {field} is {expected}",
+                "The reference config belongs to another model or size.",
+            )
+    check_names(have, want, where)
+
+
+def _layers(names: Iterable[str], tower: bool) -> int:
+    """How many layers the names number, in the vision tower or outside it."""
+    parts = (name.split(".") for name in names if ("vis" in name or "image_encoder" in name) == tower)
+    return len(
+        {part for name in parts for before, part in pairwise(name) if before in ("layers", "blocks") and part.isdigit()}
+    )

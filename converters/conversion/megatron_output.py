@@ -1,0 +1,159 @@
+"""The files of a Megatron checkpoint to write, in either format: what hf2mcore and mcore2mcore share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ..config.megatron_args import args_to_write
+from ..errors import MismatchError
+from ..formats.dcp.write import plan_torch_dist
+from ..formats.keys import LISTS
+from ..formats.legacy.write import LegacyModel, plan_legacy
+from ..formats.locate import TRACKER
+from ..formats.output_file import OutFile
+from ..layouts.layout import Layout
+from ..layouts.splits import split_of
+from ..models.config import ModelConfig
+from ..options import McoreOutput
+from ..tensors.sharding import Topology
+from ..tensors.spec import TensorSpec
+from ..tensors.vocabulary import padded
+
+
+def rows_to_write(config: ModelConfig, output: McoreOutput) -> int:
+    """Rows of the embedding on the mcore side: the vocabulary, padded as Megatron pads it when a divisor is given.
+
+    Raises:
+        MismatchError: without padding they do not divide among the tensor-parallel ranks.
+    """
+    tp = output.tensor_model_parallel_size
+    rows = padded(
+        config.text.vocab,
+        (output.make_vocab_size_divisible_by or 1) * (tp if output.make_vocab_size_divisible_by else 1),
+    )
+    if rows % tp:
+        raise MismatchError(
+            f"a vocabulary of {rows} rows does not divide by tensor parallel size {tp}",
+            "Give --make-vocab-size-divisible-by N, as the trainer has it: it pads to a multiple of N x TP.",
+        )
+    return rows
+
+
+def topology_of(output: McoreOutput) -> Topology:
+    """The topology asked for.
+
+    Raises:
+        MismatchError: sizes given for a format that has none.
+    """
+    tp = output.tensor_model_parallel_size
+    topology = Topology(
+        tp=tp,
+        pp=output.pipeline_model_parallel_size,
+        vpp=output.virtual_pipeline_model_parallel_size,
+        ep=output.expert_model_parallel_size,
+        etp=output.expert_tensor_parallel_size or tp,
+        first=output.decoder_first_pipeline_num_layers,
+        last=output.decoder_last_pipeline_num_layers,
+    )
+    if output.format == "torch_dist" and topology != Topology():
+        raise MismatchError(
+            "--format torch_dist is loaded at any topology: parallel sizes mean nothing to it",
+            "Leave them out, or write --format torch.",
+        )
+    if output.format == "torch" and output.per_layer:
+        raise MismatchError(
+            "--per-layer is a form of --format torch_dist", "Leave it out: rank files are always keyed per layer."
+        )
+    if topology.vpp > 1 and topology.pp == 1:
+        raise MismatchError("a virtual pipeline size needs a pipeline", "Give --pp too.")
+    if topology.pp == 1 and (topology.first is not None or topology.last is not None):
+        raise MismatchError("layers of the first or last stage are given, but there is one stage", "Give --pp too.")
+    return topology
+
+
+def check_divides(config: ModelConfig, layout: Layout, topology: Topology) -> None:
+    """What tensor parallelism deals out comes in whole pieces: query groups and heads, not rows of one.
+
+    Raises:
+        MismatchError: naming the fields that do not divide, and the sizes that would do.
+    """
+    c, v = config.text, config.vision
+    dealt = {"text_config.num_key_value_heads": c.groups}
+    if len(c.dense_layers) or not c.experts:
+        dealt["text_config.intermediate_size"] = c.ffn
+    if not layout.replicated:
+        dealt |= {
+            "vision_config.num_heads": v.heads,
+            "vision_config.intermediate_size": v.ffn,
+            "the merged vision width": v.merged,
+        }
+    _divide("tensor parallel size", topology.tp, dealt)
+    if c.experts:
+        _divide("expert tensor parallel size", topology.etp, {"text_config.moe_intermediate_size": c.moe_ffn})
+        _divide("expert parallel size", topology.ep, {"text_config.num_experts": c.experts})
+
+
+def _divide(what: str, size: int, dealt: Mapping[str, int]) -> None:
+    wrong = [f"{name} = {count}" for name, count in dealt.items() if count % size]
+    if wrong:
+        fitting = ", ".join(
+            str(n) for n in range(1, min(dealt.values()) + 1) if not any(count % n for count in dealt.values())
+        )
+        raise MismatchError(f"{what} {size} does not divide {', '.join(wrong)}", f"Sizes that would do: {fitting}.")
+
+
+def mcore_files(
+    specs: Mapping[str, TensorSpec],
+    config: ModelConfig,
+    hf_config: Mapping[str, Any],
+    layout: Layout,
+    output: McoreOutput,
+) -> tuple[list[OutFile], str]:
+    """All files of a checkpoint with its tracker, and the folder that the tracker names.
+
+    Args:
+        specs: the tensors under the layout's names.
+        config: the model.
+        hf_config: the model's config.json, for what rank files state.
+        layout: the naming.
+        output: format, topology and iteration.
+
+    Raises:
+        MismatchError: a topology that cannot be.
+    """
+    topology = topology_of(output)
+    word = "release" if output.iteration is None else str(output.iteration)
+    folder = "release" if output.iteration is None else f"iter_{output.iteration:07d}"
+    if output.format == "torch":
+        files = plan_legacy(_legacy(specs, config, hf_config, layout, output, topology), topology)
+    else:
+        lists = () if output.per_layer else tuple(name for name in layout.stacks(config) if name in LISTS)
+        files = plan_torch_dist(specs, lists, layout.extra_state(config), output.iteration or 0)
+    for file in files:
+        file.name = f"{folder}/{file.name}"
+    return [*files, OutFile(TRACKER, len(word), literals=[(0, word.encode())])], folder
+
+
+def _legacy(
+    specs: Mapping[str, TensorSpec],
+    config: ModelConfig,
+    hf_config: Mapping[str, Any],
+    layout: Layout,
+    output: McoreOutput,
+    topology: Topology,
+) -> LegacyModel:
+    rows = rows_to_write(config, output)
+    dtype = max((s.dtype for s in specs.values()), key=lambda d: sum(s.nbytes for s in specs.values() if s.dtype == d))
+    return LegacyModel(
+        specs=specs,
+        splits={name: split_of(name, layout, config.model_type) for name in specs},
+        text=layout.text,
+        extra_state=list(layout.extra_state(config)),
+        sequential=layout.sequential,
+        tied=config.text.tied,
+        args=args_to_write(
+            hf_config, config, topology, rows=rows, divisor=output.make_vocab_size_divisible_by, dtype=dtype
+        ),
+        iteration=output.iteration or 0,
+    )

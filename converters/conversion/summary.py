@@ -1,0 +1,118 @@
+"""What is said of an output and of what was written: sentences for people and the same as data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from math import prod
+from pathlib import Path
+
+from ..config.reference import SideFiles
+from ..errors import sized
+from ..formats.chunks import ChunkReader
+from ..formats.output_file import OutFile
+from ..layouts.layout import Layout
+from ..options import McoreOutput
+from ..report import Report
+from ..tensors.nonfinite import Specials
+from ..tensors.spec import Reader, TensorSpec
+from ..tensors.tiling import WINDOW
+
+
+def describe_output(
+    report: Report, target: Path, reader: Reader, files: Sequence[OutFile], threads: int, counted: Reader
+) -> None:
+    """What will be written."""
+    nbytes, elements, names = sum(f.size for f in files), _elements(counted.specs), [f.name for f in files]
+    report.fact(
+        "output",
+        f"{target}: {len(reader.specs)} tensors, {elements:,} elements, {sized(nbytes)} in {len(files)} files",
+        target=str(target),
+        tensors=len(reader.specs),
+        parameters=elements,
+        bytes=nbytes,
+        files=names,
+    )
+    memory = threads * (2 * WINDOW + (4 << 20))
+    report.fact("needs", f"{sized(nbytes)} of disk, about {sized(memory)} of buffers", disk=nbytes, memory=memory)
+    report.fact(
+        "proven",
+        "the mapping covers every element of every tensor exactly once, on both sides (padding aside)",
+        covered=True,
+    )
+
+
+def _elements(specs: Mapping[str, TensorSpec]) -> int:
+    return sum(prod(spec.shape) for spec in specs.values())
+
+
+def describe_target(report: Report, layout: Layout, output: McoreOutput, padding: int, rows: int) -> None:
+    """What kind of Megatron checkpoint will be written."""
+    sizes = {
+        "TP": output.tensor_model_parallel_size,
+        "PP": output.pipeline_model_parallel_size,
+        "VPP": output.virtual_pipeline_model_parallel_size,
+        "EP": output.expert_model_parallel_size,
+        "ETP": output.expert_tensor_parallel_size or output.tensor_model_parallel_size,
+    }
+    shape = (
+        ", ".join(f"{name} {size}" for name, size in sizes.items()) if output.format == "torch" else "for any topology"
+    )
+    report.fact(
+        "written as",
+        f"{output.format}, {shape}, layout {layout.name} ({layout.trainers})",
+        target_format=output.format,
+        target_layout=layout.name,
+        target_topology=sizes,
+    )
+    report.fact(
+        "rows written",
+        f"{rows} of embedding and output layer, {padding} of them padding (zeros)",
+        target_padding_rows=padding,
+        target_rows=rows,
+    )
+
+
+def describe_side_files(report: Report, beside: SideFiles) -> None:
+    """Which files go along, which do not, and which a user will miss."""
+    report.fact(
+        "beside",
+        ", ".join(p.name for p in beside.copy) or "no files beside the weights",
+        side_files=[p.name for p in beside.copy],
+    )
+    for name, why in beside.skipped:
+        report.warnings.append(f"{name} is not copied: {why}")
+    if beside.missing:
+        report.warnings.append(f"absent beside the weights, for want of a file to copy: {', '.join(beside.missing)}")
+        report.data["missing_side_files"] = beside.missing
+
+
+def describe_specials(report: Report, specials: Specials) -> None:
+    """NaN and infinite numbers among what was written."""
+    report.data["special_numbers"] = {name: count._asdict() for name, count in specials.found.items()}
+    if specials.found:
+        report.warnings.append(f"not all weights are numbers: {specials}")
+    else:
+        report.fact("numbers", "no NaN, no infinity")
+
+
+def describe_checksums(report: Report, chunks: ChunkReader) -> None:
+    """How much of the source its own checksums vouch for."""
+    without = f", {chunks.unsummed} whose file states none" if chunks.unsummed else ""
+    report.fact(
+        "checksums",
+        f"{chunks.checked} items agree with their CRC-32{without}",
+        checksums={"checked": chunks.checked, "none_stated": chunks.unsummed},
+    )
+
+
+def describe_written(report: Report, files: Sequence[OutFile], copied: int, seconds: float) -> None:
+    """What was written, and how fast."""
+    nbytes, weights = sum(f.size for f in files), sum(bool(f.pieces) for f in files)
+    rate = sized(int(nbytes / max(seconds, 1e-9)))
+    report.fact(
+        "written",
+        f"{sized(nbytes)} in {len(files)} files, {weights} of them with weights, and {copied} copied, in {seconds:.1f} s ({rate}/s)",
+        seconds=round(seconds, 3),
+        weight_files=weights,
+        copied_files=copied,
+    )

@@ -1,0 +1,201 @@
+"""The tables of a DCP `.metadata`: which tensors there are, in which chunks, and where in which file each chunk's item lies.
+
+Kept as columns, because a large checkpoint has hundreds of thousands of items.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from ...errors import CorruptError, naming, shown
+from ...tensors.spec import Shape
+from ..pickles.sandbox import ask, file_name, opened
+
+if TYPE_CHECKING:
+    from ...tensors.spec import Array
+
+
+class RawTensor(NamedTuple):
+    """A tensor as the metadata name it. The dtype has no prefix and may be one that is not read."""
+
+    name: str
+    dtype: str
+    shape: Shape
+
+
+class ByteEntry(NamedTuple):
+    """An entry that is no tensor: a torch.save file at (offset, length) of file number `file`."""
+
+    name: str
+    file: int
+    offset: int
+    length: int
+
+
+class ItemBox(NamedTuple):
+    """A box of a tensor, in elements, and the number of the item that holds it."""
+
+    item: int
+    offsets: Shape
+    lengths: Shape
+
+
+@dataclass(slots=True, frozen=True)
+class DcpMetadata:
+    """What `.metadata` says.
+
+    Attributes:
+        files: bare file names.
+        tensors: every tensor, optimizer states included.
+        item_tensor, item_file: per item, index into `tensors` and `files`; int64. Items of one tensor stand together.
+        item_offset, item_length: per item, its place in the file, in bytes; int64.
+        byte_entries: what is no tensor.
+    """
+
+    files: list[str]
+    tensors: list[RawTensor]
+    item_tensor: Array
+    item_file: Array
+    item_offset: Array
+    item_length: Array
+    byte_entries: list[ByteEntry]
+    _boxes: Array  # per item, offsets then lengths, one after another
+    _box_start: Array
+    _first: Array  # per tensor, its first item; one more at the end
+
+    def chunks(self, tensor: int) -> list[ItemBox]:
+        """The chunks of a tensor that are stored somewhere. Whether they tile it is for the caller to see."""
+        rank = len(self.tensors[tensor].shape)
+        first, last = int(self._first[tensor]), int(self._first[tensor + 1])
+        start = int(self._box_start[first])
+        boxes = self._boxes[start : start + 2 * rank * (last - first)].reshape(last - first, 2, rank).tolist()
+        return [ItemBox(first + i, tuple(offsets), tuple(lengths)) for i, (offsets, lengths) in enumerate(boxes)]
+
+    def item_box(self, item: int) -> tuple[Shape, Shape]:
+        """Offsets and lengths of an item's chunk, in elements."""
+        box = self._boxes[int(self._box_start[item]) : int(self._box_start[item + 1])].tolist()
+        return tuple(box[: len(box) // 2]), tuple(box[len(box) // 2 :])
+
+    def place(self, item: int) -> tuple[str, int, int]:
+        """File name, offset and length of an item."""
+        return self.files[self.item_file[item]], int(self.item_offset[item]), int(self.item_length[item])
+
+    @classmethod
+    def from_answer(cls, header: Mapping[str, Any], columns: Mapping[str, Array]) -> DcpMetadata:
+        """From sandbox_child.Table.
+
+        Raises:
+            CorruptError: a file name that is none.
+            ValueError, KeyError, TypeError: tables that contradict each other.
+        """
+        import numpy as np
+
+        files, names, dtypes = header["files"], header["names"], header["dtypes"]
+        rank, tensor, file = columns["rank"], columns["tensor"], columns["file"]
+        ends = np.concatenate([[0], np.cumsum(rank)])
+        box_start = np.concatenate([[0], np.cumsum(2 * rank[tensor])])
+        # zip(strict) and these sums are the whole check: the child has checked every value.
+        uneven = len({len(columns[name]) for name in ("tensor", "file", "offset", "length")}) != 1
+        if (
+            uneven
+            or ends[-1] != len(columns["shape"])
+            or box_start[-1] != len(columns["box"])
+            or (np.diff(tensor) < 0).any()
+        ):
+            raise ValueError
+        for name in files:
+            check_bare(name)
+        shape = columns["shape"].tolist()
+        tensors = [
+            RawTensor(n, d, tuple(shape[a:b]))
+            for n, d, a, b in zip(names, dtypes, ends[:-1].tolist(), ends[1:].tolist(), strict=True)
+        ]
+        entries = zip(
+            header["byte_names"],
+            *(columns["byte_" + key].tolist() for key in ("file", "offset", "length")),
+            strict=True,
+        )
+        first = np.searchsorted(tensor, np.arange(len(names) + 1))
+        return cls(
+            files,
+            tensors,
+            tensor,
+            file,
+            columns["offset"],
+            columns["length"],
+            [ByteEntry(*e) for e in entries],
+            columns["box"],
+            box_start,
+            first,
+        )
+
+
+def check_bare(name: str) -> None:
+    """Raises CorruptError unless a name is that of a file in the same directory."""
+    if not name or name in (".", "..") or "/" in name or "\\" in name or "\0" in name:
+        raise CorruptError(
+            f".metadata names the file {shown(name)!r}, which is not a plain file name",
+            "Only files beside .metadata are read.",
+        )
+
+
+def check_files(metadata: DcpMetadata, directory: Path, wanted: Iterable[int]) -> None:
+    """Every file that holds an item of a wanted tensor is there, regular and long enough.
+
+    Args:
+        metadata: of the checkpoint.
+        directory: that holds `.metadata` and the files.
+        wanted: indexes into `metadata.tensors`.
+
+    Raises:
+        CorruptError: naming the file.
+    """
+    import numpy as np
+
+    is_wanted = np.zeros(len(metadata.tensors), bool)
+    is_wanted[list(wanted)] = True
+    chosen = is_wanted[metadata.item_tensor]
+    ends, counts = np.zeros(len(metadata.files), np.int64), np.zeros(len(metadata.files), np.int64)
+    np.maximum.at(ends, metadata.item_file[chosen], (metadata.item_offset + metadata.item_length)[chosen])
+    np.add.at(counts, metadata.item_file[chosen], 1)
+    for name, end, count in zip(metadata.files, ends.tolist(), counts.tolist(), strict=True):
+        if count:
+            _check_file(directory / name, end, count)
+
+
+def _check_file(path: Path, end: int, count: int) -> None:
+    try:
+        found = path.stat()
+    except OSError as fault:
+        what = f"{shown(path.name)} cannot be read ({fault.strerror}): {count} pieces of the model are in it"
+        raise CorruptError(what, "Is the checkpoint complete? Copy the missing file.") from None
+    if not stat.S_ISREG(found.st_mode):
+        raise CorruptError(f"{shown(path.name)} is not a regular file", "Is the checkpoint complete?")
+    if found.st_size < end:
+        raise CorruptError(
+            f"{shown(path.name)} is cut short: {found.st_size} bytes, where .metadata says at least {end}",
+            "Copy the file again.",
+        )
+
+
+def read_dcp_metadata(directory: Path) -> DcpMetadata:
+    """The tables of a DCP or torch_dist checkpoint.
+
+    Args:
+        directory: holds `.metadata`.
+
+    Raises:
+        CorruptError: not there, hostile, damaged, or naming files outside the directory.
+    """
+    path = directory / ".metadata"
+    with opened(path) as file, naming(file_name(path)):
+        header, columns = ask("dcp", file, 0, os.fstat(file.fileno()).st_size, None)
+    try:
+        return DcpMetadata.from_answer(header, columns)
+    except (KeyError, TypeError, ValueError, IndexError):
+        raise CorruptError(f"{file_name(path)} could not be read: its tables contradict each other") from None

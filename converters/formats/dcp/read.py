@@ -1,0 +1,184 @@
+"""torch_dist: Megatron-core's distributed checkpoint, read.
+
+A PyTorch distributed checkpoint (DCP): `.metadata` says which chunk of which tensor is which item of which `.distcp`
+file; an item is a torch.save
+zip of one tensor.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ...errors import CorruptError, NotACheckpoint, UnsupportedError, naming, shown
+from ...tensors.dtypes import FLOATS
+from ...tensors.sharding import Split
+from ...tensors.spec import TensorSpec
+from ...tensors.vocabulary import EMBEDDING, OUTPUT_LAYER
+from ..chunks import Chunk, ChunkReader, Extent
+from ..keys import Stored, canonical, fold, ignorable
+from ..opened import Opened
+from ..pickles.sandbox import plain_dict
+from ..replicas import no_copy, unequal
+from ..zips.read import find_tensor
+from ..zips.torch_save import read_torch_save
+from .fsdp_halves import in_order
+from .metadata import DcpMetadata, check_files, read_dcp_metadata
+
+NAME = "torch_dist"
+FSDP = "fsdp_dtensor"
+
+
+def holds(directory: Path) -> bool:
+    """Whether a directory itself is a distributed checkpoint, finished or not."""
+    return (
+        (directory / ".metadata").is_file()
+        or (directory / "metadata.json").is_file()
+        or any(directory.glob("*.distcp"))
+    )
+
+
+def open_torch_dist(directory: Path) -> Opened:
+    """Open a distributed checkpoint: read its metadata, check that its files are there; no tensor is read.
+
+    Without metadata.json it is Megatron-FSDP's `fsdp_dtensor` or another trainer's plain DCP save, whose names stand
+    behind `model.`; or a torch_dist
+    save that was never finished, whose names do not.
+
+    Raises:
+        NotACheckpoint: the save was never finished.
+        CorruptError: metadata or files are damaged or hostile.
+    """
+    if not (directory / ".metadata").is_file():
+        raise NotACheckpoint(
+            f"{directory}: .metadata is missing",
+            "The save was interrupted before it was complete: use another checkpoint.",
+        )
+    metadata = read_dcp_metadata(directory)
+    wanted = [i for i, tensor in enumerate(metadata.tensors) if not ignorable(tensor.name)]
+    plain = not (directory / "metadata.json").is_file()
+    if plain and not any(metadata.tensors[i].name.startswith("model.") for i in wanted):
+        raise NotACheckpoint(
+            f"{directory}: metadata.json is missing",
+            "The save was interrupted before it was complete: use another checkpoint.",
+        )
+    ignored = Counter(_kind(t.name) for t in metadata.tensors if ignorable(t.name)) + Counter(
+        _kind(entry.name) for entry in metadata.byte_entries
+    )
+    check_files(metadata, directory, wanted)
+    stored = [_stored(metadata, i) for i in wanted]
+    specs, chunks = canonical(stored)
+    locate = _Locate(metadata, directory, stored)
+    halved = sorted({how.name for how in (fold(tensor.spec.name) for tensor in stored) if how.half}) if plain else []
+
+    def assemble(splits: Mapping[str, Split]) -> ChunkReader:
+        ordered = (
+            in_order(specs, chunks, halved, splits, _args(directory, metadata).get("tensor_model_parallel_size"))
+            if halved
+            else chunks
+        )
+        return _assembled(ChunkReader(specs, ordered, locate), splits)
+
+    return Opened(
+        format=FSDP if plain else NAME,
+        directory=directory,
+        specs=specs,
+        assemble=assemble,
+        ignored=dict(ignored),
+        form=_form(metadata, wanted),
+        args=lambda: _args(directory, metadata),
+        tied_copy=plain,
+    )
+
+
+def _assembled(reader: ChunkReader, splits: Mapping[str, Split]) -> ChunkReader:
+    """The reader.
+
+    An output layer that is not wanted is a tied model's copy of the embedding, which FSDP2 trainers save too, and must
+    equal it.
+    """
+    copy = next((name for name in reader.specs if name.endswith(OUTPUT_LAYER) and name not in splits), None)
+    embedding = next((name for name in splits if name.endswith(EMBEDDING)), None)
+    if copy and embedding:
+        ours, theirs = reader.specs[embedding], reader.specs[copy]
+        same = (ours.shape, ours.dtype) == (theirs.shape, theirs.dtype)
+        how = (
+            unequal(reader, embedding, reader, copy)
+            if same
+            else f"{list(ours.shape)} {ours.dtype} and {list(theirs.shape)} {theirs.dtype}"
+        )
+        if how:
+            raise no_copy(shown(copy), how)
+    return reader
+
+
+def _stored(metadata: DcpMetadata, index: int) -> Stored:
+    tensor = metadata.tensors[index]
+    if tensor.dtype not in FLOATS:
+        raise UnsupportedError(
+            f"{shown(tensor.name)} has dtype {shown(tensor.dtype)}",
+            "Only plain, unquantised floating-point weights are converted.",
+        )
+    # A rank for which no row is left saves an empty chunk, which lies behind the end.
+    chunks = [Chunk(offsets, lengths, item) for item, offsets, lengths in metadata.chunks(index) if all(lengths)]
+    return Stored(TensorSpec(tensor.name, tensor.shape, tensor.dtype), chunks)
+
+
+class _Locate:
+    """Item number -> where its bytes lie: parses the item's zip directory when the item is first read."""
+
+    def __init__(self, metadata: DcpMetadata, directory: Path, stored: list[Stored]) -> None:
+        self._metadata, self._directory = metadata, directory
+        self._expected = {chunk.item: (tensor.spec, chunk.lengths) for tensor in stored for chunk in tensor.chunks}
+
+    def __call__(self, item: int) -> Extent:
+        name, offset, length = self._metadata.place(item)
+        spec, lengths = self._expected[item]
+        path = self._directory / name
+        with (
+            path.open("rb", buffering=0) as file,
+            naming(f"{shown(path)}: the item of {shown(spec.name)} at byte {offset}"),
+        ):
+            found = find_tensor(file.fileno(), offset, length)
+        if found.dtype != spec.dtype or found.shape != lengths:
+            raise CorruptError(
+                f"{shown(path)}: an item of {shown(spec.name)} is {found.dtype} {list(found.shape)} where .metadata states {spec.dtype} {list(lengths)}",
+                "The file is damaged, or belongs to another checkpoint.",
+            )
+        return Extent(str(path), found.data_offset, found.nbytes, found.crc)
+
+
+def _kind(name: str) -> str:
+    """What an entry that is no weight belongs to, for the summary."""
+    for kind in ("_extra_state", "_quantizer", "_amax"):
+        if kind in name:
+            return kind
+    if name.startswith(("optimizer", "chained_")):
+        return "optimizer"
+    return "rng_state" if name.startswith("rng_state") else "other"
+
+
+def _form(metadata: DcpMetadata, wanted: list[int]) -> str:
+    folds = [fold(metadata.tensors[i].name) for i in wanted]
+    stacked = any(f.stacked for f in folds)
+    singles = any(f.half or f.expert is not None for f in folds)
+    return ("layers stacked" if stacked else "one key per layer") + (", singleton shards" if singles else "")
+
+
+def _args(directory: Path, metadata: DcpMetadata) -> dict[str, Any]:
+    """`args` of common.pt or, where that is gone, of the object among the items; {} where there are none."""
+    common = directory / "common.pt"
+    if common.is_file():
+        tree = read_torch_save(common).tree
+        return plain_dict(tree.get("args")) if isinstance(tree, dict) else {}
+    for entry in metadata.byte_entries:
+        if entry.name.split("/")[0] in ("common_state", "args"):
+            tree = read_torch_save(directory / metadata.files[entry.file], entry.offset, entry.length).tree
+            if isinstance(tree, list) and len(tree) == 1:  # as megatron-core keeps every object
+                (tree,) = tree
+            found = plain_dict(tree.get("args")) if isinstance(tree, dict) else plain_dict(tree)
+            if found:
+                return found
+    return {}

@@ -1,0 +1,134 @@
+"""The rank directories of a legacy checkpoint.
+
+`mp_rank_{tp:02d}[_{pp:03d}][_{ep:03d}]`, and which parallel sizes they mean.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ...errors import CorruptError, UnsupportedError
+from ...tensors.sharding import Topology
+
+PREFIX = "mp_rank_"
+FILES = ("model_optim_rng.pt", "model_rng.pt", "model_states.pt")
+
+_NAME = re.compile(r"mp_rank_(\d{2,})(?:_(\d{3,}))?(?:_(\d{3,}))?", re.ASCII)
+
+
+class Rank(NamedTuple):
+    """A rank's coordinates."""
+
+    tp: int
+    pp: int
+    ep: int
+
+
+def rank_files(directory: Path) -> dict[tuple[int, ...], Path]:
+    """The file of each rank directory, by the numbers in its name.
+
+    Raises:
+        CorruptError: a directory without its file, or with another name.
+    """
+    found: dict[tuple[int, ...], Path] = {}
+    for folder in sorted(p for p in directory.iterdir() if p.name.startswith(PREFIX)):
+        match = _NAME.fullmatch(folder.name)
+        if match is None or not folder.is_dir():
+            raise CorruptError(
+                f"{folder}: not a rank directory's name",
+                "Expected mp_rank_TT, mp_rank_TT_PPP, mp_rank_TT_EEE or mp_rank_TT_PPP_EEE.",
+            )
+        path = next((folder / name for name in FILES if (folder / name).is_file()), None)
+        if path is None:
+            raise CorruptError(f"{folder}: holds no {FILES[0]}", "The checkpoint is incomplete: copy or save it again.")
+        found[tuple(int(n) for n in match.groups() if n is not None)] = path
+    if len({len(numbers) for numbers in found}) > 1:
+        raise CorruptError(
+            f"{directory}: rank directories of different forms: {', '.join(map(folder_name, sorted(found)))}",
+            "Two checkpoints lie in one directory.",
+        )
+    return found
+
+
+def folder_name(numbers: Iterable[int]) -> str:
+    """The directory of some numbers: (0, 1) -> "mp_rank_00_001"."""
+    first, *rest = numbers
+    return f"{PREFIX}{first:02d}" + "".join(f"_{n:03d}" for n in rest)
+
+
+def numbers_of(rank: Rank, topology: Topology) -> tuple[int, ...]:
+    """The numbers in a rank directory's name.
+
+    Pp only where there is a pipeline, ep only where experts are dealt out.
+    """
+    return (rank.tp, *((rank.pp,) if topology.pp > 1 else ()), *((rank.ep,) if topology.ep > 1 else ()))
+
+
+def all_ranks(topology: Topology) -> Iterator[Rank]:
+    """Every rank that has a file."""
+    for pp in range(topology.pp):
+        for tp, ep in topology.ranks():
+            yield Rank(tp, pp, ep)
+
+
+def explain(directory: Path, found: Iterable[tuple[int, ...]], args: Mapping[str, Any], second_is_ep: bool) -> Topology:
+    """The topology whose directories are exactly those found.
+
+    Args:
+        directory: for messages.
+        found: the numbers of each directory.
+        args: Megatron's args; sizes that they state are taken, others read off the names.
+        second_is_ep: what the second of two numbers is, where the args do not say.
+
+    Raises:
+        CorruptError: directories are missing or left over; lists them.
+        UnsupportedError: an expert tensor parallel size that names cannot tell.
+    """
+    listed = sorted(found)
+    sizes = _sizes(listed, args, second_is_ep)
+    stated = _size(args, "expert_tensor_parallel_size")
+    candidates = [stated] if stated else [sizes["tp"], 1]
+    if stated and stated not in (1, sizes["tp"]):
+        raise UnsupportedError(
+            f"{directory}: expert tensor parallel size {stated} with tensor parallel size {sizes['tp']}",
+            "Only ETP = TP and ETP = 1 can be told from rank directories.",
+        )
+    for etp in candidates:
+        topology = Topology(**sizes, etp=etp)
+        if sorted(numbers_of(r, topology) for r in all_ranks(topology)) == listed:
+            return topology
+    topology = Topology(**sizes, etp=candidates[0])
+    expected = {numbers_of(r, topology) for r in all_ranks(topology)}
+    missing, surplus = sorted(expected - set(listed)), sorted(set(listed) - expected)
+    said = "; ".join(
+        f"{what}: {', '.join(folder_name(n) for n in names[:8])}"
+        for what, names in (("missing", missing), ("not expected", surplus))
+        if names
+    )
+    raise CorruptError(
+        f"{directory}: the rank directories fit no topology. For TP {sizes['tp']}, PP {sizes['pp']}, EP {sizes['ep']}, ETP {topology.etp}: {said}",
+        "The checkpoint is incomplete, or two lie in one directory: copy or save it again.",
+    )
+
+
+def _sizes(listed: list[tuple[int, ...]], args: Mapping[str, Any], second_is_ep: bool) -> dict[str, int]:
+    """tp, pp and ep: stated, else one more than the largest number in that place."""
+    most = [max(numbers) + 1 for numbers in zip(*listed, strict=True)]
+    pp, ep = _size(args, "pipeline_model_parallel_size"), _size(args, "expert_model_parallel_size")
+    if len(most) == 3:
+        read = {"tp": most[0], "pp": most[1], "ep": most[2]}
+    elif len(most) == 2:
+        is_ep = (ep or 1) > 1 if pp is not None or ep is not None else second_is_ep
+        read = {"tp": most[0], "pp": 1 if is_ep else most[1], "ep": most[1] if is_ep else 1}
+    else:
+        read = {"tp": most[0], "pp": 1, "ep": 1}
+    stated = {"tp": _size(args, "tensor_model_parallel_size"), "pp": pp, "ep": ep}
+    return {name: value or read[name] for name, value in stated.items()}
+
+
+def _size(args: Mapping[str, Any], name: str) -> int | None:
+    value = args.get(name)
+    return value if type(value) is int and 0 < value < 2**16 else None

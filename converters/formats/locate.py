@@ -1,0 +1,115 @@
+"""Which directory below a given one is the checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from ..errors import NotACheckpoint
+
+TRACKER = "latest_checkpointed_iteration.txt"
+
+_STEPS = ("iter_", "global_step_")
+_KNOWN = ("release", "dist_ckpt", "dist_model", "actor", "policy", "model")
+
+
+def locate(path: Path, holds: Callable[[Path], bool], iteration: int | None = None) -> Path:
+    """The checkpoint directory at or below `path`: itself, else what a tracker file names, else the only child that holds one.
+
+    Args:
+        path: what the user gave.
+        holds: whether a directory itself is a checkpoint.
+        iteration: which of several; None: the tracker's, or the only one.
+
+    Raises:
+        NotACheckpoint: none, or several (with the list).
+    """
+    if not path.is_dir():
+        raise NotACheckpoint(
+            f"{path}: {'not a directory' if path.exists() else 'does not exist'}",
+            "Give the directory of a Megatron checkpoint.",
+        )
+    if holds(path):
+        _agree(path, iteration)
+        return path
+    named = _tracked(path, iteration)
+    if named is not None:
+        found = _candidates(named, holds)
+        if not found:
+            raise NotACheckpoint(
+                f"{named}: {'holds no checkpoint' if named.is_dir() else 'is missing'}, though {_why(path, iteration)}",
+                "The save is incomplete, or was pruned.",
+            )
+    else:
+        found = [f for child in _children(path) for f in _candidates(child, holds)]
+        if iteration is not None:
+            found = [f for f in found if iteration in _numbers(f.relative_to(path))]
+    if len(found) == 1:
+        return found[0]
+    if not found:
+        asked = f" of iteration {iteration}" if iteration is not None else ""
+        raise NotACheckpoint(
+            f"{path}: no Megatron checkpoint{asked} there",
+            "Looked for .metadata here, in iter_*, release, dist_ckpt, global_step_*, and for a tracker file.",
+        )
+    listed = "\n".join(f"  {f}" for f in found[:20])
+    raise NotACheckpoint(f"{path}: holds several checkpoints:\n{listed}", "Give one of them, or --iteration N.")
+
+
+def _candidates(path: Path, holds: Callable[[Path], bool], depth: int = 2) -> list[Path]:
+    """The checkpoints at `path` or in folders below it that trainers are known to put between.
+
+    None where there is no such folder.
+    """
+    if not path.is_dir():
+        return []
+    if holds(path):
+        return [path]
+    if depth == 0:
+        return []
+    known = [child for child in _children(path) if child.name in _KNOWN or child.name.startswith(_STEPS)]
+    return [f for child in known for f in _candidates(child, holds, depth - 1)]
+
+
+def _children(path: Path) -> list[Path]:
+    return sorted(child for child in path.iterdir() if child.is_dir()) if path.is_dir() else []
+
+
+def _tracked(path: Path, iteration: int | None) -> Path | None:
+    """The folder that --iteration or the tracker file names; None where neither says anything."""
+    tracker = path / TRACKER
+    word = str(iteration) if iteration is not None else ""
+    if not word and tracker.is_file():
+        with tracker.open("rb") as file:
+            word = file.read(64).decode("ascii", "replace").strip()
+        if word != "release" and not (word.isdigit() and len(word) < 12):
+            raise NotACheckpoint(
+                f"{tracker}: holds neither a number nor 'release'",
+                "The tracker file is damaged: give the iteration's own directory.",
+            )
+    if not word:
+        return None
+    if word == "release":
+        return path / "release"
+    folders = [path / f"iter_{int(word):07d}", path / f"global_step_{int(word)}"]
+    there = next((f for f in folders if f.is_dir()), None)
+    # With --iteration and no such folder here, look further below; a tracker that names nothing is an error.
+    return there if there is not None or iteration is not None else folders[0]
+
+
+def _why(path: Path, iteration: int | None) -> str:
+    return f"--iteration {iteration} asks for it" if iteration is not None else f"{path / TRACKER} names it"
+
+
+def _numbers(path: Path) -> set[int]:
+    """The iterations that a path's parts name."""
+    tails = (part.removeprefix(step) for part in path.parts for step in _STEPS if part.startswith(step))
+    return {int(t) for t in tails if t.isdigit()}
+
+
+def _agree(path: Path, iteration: int | None) -> None:
+    numbers = _numbers(Path(*path.absolute().parts[-3:]))
+    if iteration is not None and numbers and iteration not in numbers:
+        raise NotACheckpoint(
+            f"{path}: is not iteration {iteration}", "Leave --iteration out, or give the directory above."
+        )

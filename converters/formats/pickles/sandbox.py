@@ -1,0 +1,195 @@
+"""Reads the pickles of a checkpoint in a child process of bounded memory and time, and hands back plain data.
+
+`.metadata`, common.pt and model_optim_rng.pt are pickles of strangers. Loading runs nothing (closed_unpickler.py); and
+a pickle that eats memory or crashes the
+interpreter takes only the child with it. The child is started by exec, without site-packages, in some tens of
+milliseconds.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import stat
+import subprocess
+import sys
+from base64 import b64decode
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
+
+from ...errors import CorruptError, SourceError, UnsupportedError, shown
+from .closed_unpickler import TensorRef
+
+if TYPE_CHECKING:
+    from ...tensors.spec import Array
+
+Plain = Any
+"""None, bool, int, float, str, bytes, list, tuple, dict, Instance, TensorRef."""
+
+CHILD = ("-I", "-S", str(Path(__file__).with_name("sandbox_child.py")))
+LARGEST = 512 << 20
+"""Bytes of the largest pickle that is read: some millions of items.
+
+The child's memory is bounded by 32 times the size.
+"""
+
+
+class Instance(NamedTuple):
+    """An object of any class, as data: what it was called with, its attributes, and what was appended or set in it.
+
+    An enum's value is its first argument.
+    """
+
+    class_name: str
+    arguments: tuple[Plain, ...]
+    attributes: dict[Plain, Plain]
+    items: tuple[Plain, ...] = ()
+
+
+def plain_dict(value: Plain) -> dict[str, Any]:
+    """A namespace or dict (the `args` of Megatron) as JSON-like values by name.
+
+    Enums become their value, tuples lists, and what has no such form the name of its class. Anything else than a
+    namespace or dict gives {}.
+    """
+    if isinstance(value, Instance):
+        value = value.attributes
+    return {str(k): _json(v) for k, v in value.items()} if isinstance(value, dict) else {}
+
+
+def _json(value: Plain) -> Any:
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    if isinstance(value, TensorRef):
+        return f"tensor {list(value.shape)}"
+    if isinstance(value, Instance):
+        if len(value.arguments) == 1 and not value.attributes and not value.items:
+            return _json(value.arguments[0])
+        return plain_dict(value.attributes) if value.attributes else value.class_name
+    if isinstance(value, dict):
+        return plain_dict(value)
+    if isinstance(value, (list, tuple)):
+        return [_json(v) for v in value]
+    return type(value).__name__
+
+
+def file_name(path: Path) -> str:
+    """A file as messages call it: its folder and its name."""
+    return shown(Path(path.parent.name) / path.name)
+
+
+def opened(path: Path) -> BinaryIO:
+    """A regular file, open. O_NONBLOCK: a fifo must not make us wait for ever."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as fault:
+        raise CorruptError(
+            f"{file_name(path)} cannot be opened: {fault.strerror}", "Is the checkpoint complete?"
+        ) from None
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise CorruptError(f"{file_name(path)} is not a regular file", "Is the checkpoint complete?")
+    return os.fdopen(fd, "rb", buffering=0)
+
+
+def ask(
+    kind: str, file: BinaryIO, offset: int, length: int, crc: int | None
+) -> tuple[dict[str, Any], dict[str, Array]]:
+    """The child's answer about a slice of a file: header and int64 columns. Errors have no file name yet."""
+    if length > LARGEST:
+        raise UnsupportedError(
+            f"describes its content in {length} bytes; at most {LARGEST} are read",
+            "No checkpoint of a model needs that many.",
+        )
+    most = (16 << 20) + 16 * length
+    fd = file.fileno()
+    request = [kind, *map(str, (fd, offset, length, -1 if crc is None else crc))]
+    header, columns = _unpacked(_run([sys.executable, *CHILD, *request], fd, most))
+    if "refused" in header:
+        raise CorruptError(shown(header["refused"], 400), f"Nothing in the file was run. {CorruptError.usual_hint}")
+    return header, columns
+
+
+def _run(command: list[str], fd: int, most: int) -> bytes:
+    """What a child that inherits `fd` writes to stdout, at most `most` bytes."""
+    try:
+        child = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, pass_fds=[fd]
+        )
+    except OSError as fault:
+        raise SourceError(f"cannot be read: the process that reads it cannot be started ({fault})") from None
+    with child:
+        assert child.stdout is not None
+        try:
+            data = child.stdout.read(most + 1)
+            if len(data) > most:
+                raise CorruptError("unpacks to far more than its size explains")
+        except BaseException:
+            child.kill()
+            raise
+    if child.returncode:
+        raise CorruptError(f"cannot be read: {_death(-child.returncode)}")
+    return data
+
+
+def _death(signal_number: int) -> str:
+    if signal_number in (signal.SIGXCPU, signal.SIGKILL):
+        return "it takes more time or memory than its size explains"
+    if signal_number in (signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS):
+        return "it is nested so deep, or so damaged, that the process reading it crashed"
+    return f"the process reading it ended with status {-signal_number}"
+
+
+def _unpacked(data: bytes) -> tuple[dict[str, Any], dict[str, Array]]:
+    """Splits an answer (sandbox_child.send) after checking that its lengths add up."""
+    import numpy as np
+
+    start = 16 + int.from_bytes(data[8:16], "little")
+    try:
+        if data[:8] != b"vlconv01" or start > len(data):
+            raise ValueError
+        header = json.loads(data[16:start])
+        sizes = header["columns"]
+        if start + 8 * sum(sizes.values()) != len(data):
+            raise ValueError
+        columns = {}
+        for name, size in sizes.items():
+            columns[name] = np.frombuffer(data, "<i8", size, start)
+            start += 8 * size
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        raise CorruptError("cannot be read: the process reading it gave no proper answer") from None
+    return header, columns
+
+
+def decoded(node: Any) -> Plain:
+    """The value of a JSON node (sandbox_child.Tree)."""
+    if not isinstance(node, list):
+        return node
+    kind, *rest = node
+    if kind == "l":
+        return [decoded(n) for n in rest[0]]
+    if kind == "t":
+        return tuple(decoded(n) for n in rest[0])
+    if kind == "d":
+        return _pairs(rest[0])
+    if kind == "T":
+        key, dtype, numel, offset, shape, stride = rest
+        return TensorRef(key, dtype, numel, offset, tuple(shape), tuple(stride))
+    if kind == "b":
+        return b64decode(rest[0])
+    name, arguments, attributes, items = rest
+    return Instance(name, tuple(map(decoded, arguments)), _pairs(attributes), tuple(map(decoded, items)))
+
+
+def _pairs(nodes: list[Any]) -> dict[Plain, Plain]:
+    return {_key(decoded(key)): decoded(value) for key, value in nodes}
+
+
+def _key(key: Plain) -> Plain:
+    """A dict's key; one that cannot be hashed as data (a record, a list in a tuple) becomes its text."""
+    try:
+        hash(key)
+    except TypeError:
+        return repr(key)
+    return key

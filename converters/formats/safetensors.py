@@ -1,0 +1,200 @@
+"""safetensors: the files of a Hugging Face model directory, read and planned.
+
+A file is: u64 little-endian header length, the header (JSON: name -> dtype, shape, data_offsets), the tensors' row-
+major bytes.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from math import prod
+from pathlib import Path
+from typing import Any
+
+from ..errors import CorruptError, NotACheckpoint, UnsupportedError, shown
+from ..tensors.dtypes import ITEMSIZE
+from ..tensors.spec import TensorSpec, whole
+from ..tensors.tiling import tiling_fault
+from .chunks import ChunkReader, Extent, dense
+from .json_file import LARGEST, parse_json, read_json
+from .output_file import OutFile, Piece
+
+INDEX = "model.safetensors.index.json"
+SINGLE = "model.safetensors"
+
+DTYPES = {
+    "F64": "float64",
+    "F32": "float32",
+    "F16": "float16",
+    "BF16": "bfloat16",
+    "I64": "int64",
+    "I32": "int32",
+    "I16": "int16",
+    "I8": "int8",
+    "U8": "uint8",
+    "BOOL": "bool",
+    "F8_E4M3": "float8_e4m3fn",
+    "F8_E5M2": "float8_e5m2",
+}
+_CODES = {name: code for code, name in DTYPES.items()}
+
+MOST_AXES = 64
+"""torch's own limit. Sizes are multiplied, so their number is bounded before."""
+
+
+def holds(directory: Path) -> bool:
+    """Whether a directory looks like a Hugging Face model with safetensors weights."""
+    return (directory / INDEX).is_file() or (directory / SINGLE).is_file()
+
+
+def open_hf(directory: Path) -> ChunkReader:
+    """A reader of all tensors of a model directory.
+
+    Raises:
+        NotACheckpoint: no safetensors weights there.
+        CorruptError: a file that the index names is missing, truncated or malformed, or disagrees with the index.
+    """
+    if (directory / INDEX).is_file():
+        placed = _weight_map(directory)
+    elif (directory / SINGLE).is_file():
+        placed = None
+    else:
+        raise NotACheckpoint(f"{directory}: neither {INDEX} nor {SINGLE}", "Give a directory with safetensors weights.")
+    specs: dict[str, TensorSpec] = {}
+    extents: list[Extent] = []
+    for file in sorted(set(placed.values())) if placed is not None else [SINGLE]:
+        for spec, extent in read_header(directory / file):
+            if placed is not None and placed.get(spec.name) != file:
+                raise CorruptError(
+                    f"{directory / file}: holds {shown(spec.name)}, which {INDEX} does not place there",
+                    "Index and weights belong to different models.",
+                )
+            specs[spec.name] = spec
+            extents.append(extent)
+    for name, file in (placed or {}).items():
+        if name not in specs:
+            raise CorruptError(
+                f"{directory / file}: lacks {shown(name)}, which {INDEX} places there",
+                "The download or save is incomplete.",
+            )
+    chunks = {spec.name: [dense(spec, item)] for item, spec in enumerate(specs.values())}
+    return ChunkReader(specs, chunks, extents.__getitem__)
+
+
+def _weight_map(directory: Path) -> dict[str, str]:
+    path = directory / INDEX
+    weight_map = read_json(path).get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map or not all(isinstance(f, str) for f in weight_map.values()):
+        raise CorruptError(f"{path}: no weight_map", "The index is damaged.")
+    for file in set(weight_map.values()):
+        if "/" in file or "\0" in file or file in ("", ".", ".."):
+            raise CorruptError(
+                f"{path}: names a file outside the directory: {shown(file)}",
+                "The index is damaged or hostile; nothing was read.",
+            )
+        if not (directory / file).is_file():
+            raise CorruptError(
+                f"{directory / file}: missing, though {INDEX} names it", "The download or save is incomplete."
+            )
+    return weight_map
+
+
+def read_header(path: Path) -> list[tuple[TensorSpec, Extent]]:
+    """Every tensor of one safetensors file and where its bytes lie.
+
+    Raises:
+        CorruptError: the header is malformed, or the tensors do not fill the file exactly.
+    """
+    try:
+        if not path.is_file():
+            raise CorruptError(f"{path}: not a regular file")
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            if size < 8 or length > min(size - 8, LARGEST):
+                raise CorruptError(f"{path}: truncated, or no safetensors file", "Download or save it again.")
+            header = parse_json(file.read(length), f"{path}: the header")
+    except OSError as error:
+        raise CorruptError(f"{path}: cannot be read: {error.strerror}") from error
+    header.pop("__metadata__", None)
+    found = [_entry(name, entry, path, 8 + length) for name, entry in header.items()]
+    fault = tiling_fault((size - 8 - length,), (((e.offset - 8 - length,), (e.nbytes,)) for _, e in found if e.nbytes))
+    if fault and size > 8 + length:
+        raise CorruptError(
+            f"{path}: the tensors {fault}", "The file is truncated or damaged: download or save it again."
+        )
+    return found
+
+
+def _entry(name: str, entry: Any, path: Path, begin: int) -> tuple[TensorSpec, Extent]:
+    try:
+        dtype, shape, (start, stop) = entry["dtype"], tuple(entry["shape"]), entry["data_offsets"]
+        sane = (
+            type(dtype) is str
+            and len(shape) <= MOST_AXES
+            and all(type(n) is int and 0 <= n < 2**63 for n in (*shape, start, stop))
+        )
+    except (TypeError, KeyError, ValueError):
+        sane, dtype, shape, start, stop = False, "", (), 0, 0
+    if not sane:
+        raise CorruptError(f"{path}: the header entry of {shown(name)} is malformed", "The file is damaged.")
+    if dtype not in DTYPES:
+        raise UnsupportedError(
+            f"{path}: {shown(name)} has dtype {shown(dtype)}", "Only plain, unquantised weights are converted."
+        )
+    spec = TensorSpec(name, shape, DTYPES[dtype])
+    if stop - start != spec.nbytes:
+        raise CorruptError(
+            f"{path}: {shown(name)} has {stop - start} bytes where its shape needs {spec.nbytes}",
+            "The file is damaged.",
+        )
+    return spec, Extent(str(path), begin + start, spec.nbytes)
+
+
+def plan_hf(specs: Mapping[str, TensorSpec], max_shard_size: int) -> list[OutFile]:
+    """The files of a model directory: shards of at most `max_shard_size` bytes of tensors (a larger tensor has its own), and the index.
+
+    Shards follow the order of `specs`; within one, tensors lie in name order, wider dtypes first.
+    """
+    shards: list[list[TensorSpec]] = [[]]
+    room = max_shard_size
+    for spec in specs.values():
+        if spec.nbytes > room and shards[-1]:
+            shards.append([])
+            room = max_shard_size
+        shards[-1].append(spec)
+        room -= spec.nbytes
+    if len(shards) == 1:
+        return [_shard(SINGLE, shards[0])]
+    names = [f"model-{i:05d}-of-{len(shards):05d}.safetensors" for i in range(1, len(shards) + 1)]
+    index = {
+        "metadata": {
+            "total_parameters": sum(prod(s.shape) for s in specs.values()),
+            "total_size": sum(s.nbytes for s in specs.values()),
+        },
+        "weight_map": {spec.name: name for name, shard in zip(names, shards, strict=True) for spec in shard},
+    }
+    data = (json.dumps(index, indent=2, sort_keys=True) + "\n").encode()
+    return [*map(_shard, names, shards), OutFile(INDEX, len(data), literals=[(0, data)])]
+
+
+def _shard(name: str, specs: Iterable[TensorSpec]) -> OutFile:
+    ordered = sorted(specs, key=lambda s: (-ITEMSIZE[s.dtype], s.name))
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    at = 0
+    for spec in ordered:
+        header[spec.name] = {
+            "dtype": _CODES[spec.dtype],
+            "shape": list(spec.shape),
+            "data_offsets": [at, at + spec.nbytes],
+        }
+        at += spec.nbytes
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    begin = 8 + len(text)
+    pieces, at = [], begin
+    for spec in ordered:
+        pieces.append(Piece(whole(spec), at))
+        at += spec.nbytes
+    return OutFile(name, at, pieces, [(0, len(text).to_bytes(8, "little") + text)])

@@ -1,0 +1,190 @@
+"""The loop: output files are cut into windows of bounded size, and threads fill and write them.
+
+A window is independent of every other, so memory is threads x (window + a block of scratch), whatever the model's size.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+from ..formats.crc import crc32, join
+from ..formats.output_file import OutFile, Piece
+from ..report import Observer
+from ..tensors.dtypes import ITEMSIZE, storage
+from ..tensors.nonfinite import Specials
+from ..tensors.spec import Box, Reader
+from ..tensors.tiling import WINDOW, cut
+
+WRITE = 1 << 20
+"""Bytes per write: one large buffered write costs several times what small ones do."""
+
+
+class Part(NamedTuple):
+    """A box whose row-major bytes belong at one place of an output file."""
+
+    piece: int  # its number in the file
+    box: Box
+    offset: int
+    nbytes: int
+
+
+def windows(pieces: Sequence[Piece], itemsizes: Sequence[int], limit: int = WINDOW) -> Iterator[list[Part]]:
+    """Consecutive parts of a file, together at most `limit` bytes."""
+    held: list[Part] = []
+    room = limit
+    for number, (piece, itemsize) in enumerate(zip(pieces, itemsizes, strict=True)):
+        for box, offset in cut(piece.box, piece.offset, itemsize, limit):
+            part = Part(number, box, offset, box.size * itemsize)
+            if part.nbytes > room and held:
+                yield held
+                held, room = [], limit
+            held.append(part)
+            room -= part.nbytes
+    if held:
+        yield held
+
+
+def write_files(reader: Reader, files: Sequence[OutFile], root: Path, threads: int, observer: Observer) -> Specials:
+    """Fill every output file from a reader, below `root`. Bringing them to disk is the output directory's part: waiting after each file would stop the reading.
+
+    Returns:
+        how many numbers of which tensor are NaN or infinite.
+
+    Raises:
+        CorruptError: the source is damaged; nothing that was written is to be kept.
+    """
+    total = sum(box.size * ITEMSIZE[reader.specs[box.name].dtype] for f in files for box, _ in f.pieces)
+    run = _Run(reader, total, observer)
+    with ThreadPoolExecutor(max_workers=threads) as pool:
+        for file in files:
+            run.write(file, root / file.name, pool, threads)
+    reader.finish()
+    return run.specials
+
+
+class _Run:
+    """One pass over all output files: buffers, progress, and a flag that stops every thread."""
+
+    def __init__(self, reader: Reader, total: int, observer: Observer) -> None:
+        self._reader, self._total, self._observer = reader, total, observer
+        self.specials = Specials()
+        self._done = 0
+        self._lock = threading.Lock()
+        self._stop = False
+        self._buffers = threading.local()
+
+    def write(self, file: OutFile, path: Path, pool: ThreadPoolExecutor, threads: int) -> None:
+        """One file: its windows, then its header and what depends on the sums."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
+        try:
+            os.truncate(fd, file.size)
+            sums: list[dict[int, tuple[int, int]]] | None = [{} for _ in file.pieces] if file.seal else None
+            # One writer at a time: the kernel's lock on a file makes a second one spin, and its reading overlaps
+            # anyway.
+            turn = threading.Lock()
+            itemsizes = [ITEMSIZE[self._reader.specs[p.box.name].dtype] for p in file.pieces]
+            self._all(
+                pool, threads, (partial(self._window, fd, w, sums, turn) for w in windows(file.pieces, itemsizes))
+            )
+            literals = list(file.literals)
+            if file.seal and sums is not None:
+                literals += file.seal([_total(runs) for runs in sums])
+            for offset, data in literals:
+                _pwrite(fd, memoryview(data), offset)
+        finally:
+            os.close(fd)
+
+    def _all(self, pool: ThreadPoolExecutor, threads: int, jobs: Iterator[Callable[[], None]]) -> None:
+        """Run jobs, a few in flight; the first exception, or Ctrl-C, stops the rest."""
+        flying: set[Future[None]] = set()
+        try:
+            for job in jobs:
+                flying.add(pool.submit(job))
+                while len(flying) > 2 * threads:
+                    flying = self._settle(flying)
+            while flying:
+                flying = self._settle(flying)
+        except BaseException:
+            self._stop = True
+            raise
+
+    def _settle(self, flying: set[Future[None]]) -> set[Future[None]]:
+        done, rest = wait(flying, timeout=0.2, return_when=FIRST_COMPLETED)
+        for future in done:
+            future.result()
+        self._observer.progress(self._done, self._total)
+        return rest
+
+    def _window(
+        self, fd: int, parts: list[Part], sums: list[dict[int, tuple[int, int]]] | None, turn: threading.Lock
+    ) -> None:
+        if self._stop:
+            return
+        buffer, at = self._buffer(sum(p.nbytes for p in parts)), 0
+        runs: list[tuple[int, memoryview]] = []
+        for part in parts:
+            data = buffer[at : at + part.nbytes]
+            fill(self._reader, part.box, data)
+            self.specials.look(part.box.name, self._reader.specs[part.box.name].dtype, data)
+            if sums is not None:
+                sums[part.piece][part.offset] = (part.nbytes, _crc(data))
+            if runs and runs[-1][0] + len(runs[-1][1]) == part.offset:
+                runs[-1] = (runs[-1][0], buffer[at - len(runs[-1][1]) : at + part.nbytes])
+            else:
+                runs.append((part.offset, data))
+            at += part.nbytes
+        with turn:
+            for offset, data in runs:
+                _pwrite(fd, data, offset)
+        with self._lock:
+            self._done += at
+
+    def _buffer(self, nbytes: int) -> memoryview:
+        held: memoryview | None = getattr(self._buffers, "held", None)
+        if held is None or len(held) < nbytes:
+            # numpy leaves the pages untouched until they are used; bytearray would clear them first
+            import numpy as np
+
+            held = self._buffers.held = memoryview(np.empty(max(nbytes, WINDOW), np.uint8)).cast("B")
+        return held[:nbytes]
+
+
+def fill(reader: Reader, box: Box, data: memoryview) -> None:
+    """Read a box into its row-major bytes."""
+    import numpy as np
+
+    reader.read_into(box, np.frombuffer(data, dtype=storage(reader.specs[box.name].dtype)).reshape(box.lengths))
+
+
+def _crc(data: memoryview) -> int:
+    crc = 0
+    for at in range(0, len(data), WRITE):
+        crc = crc32(data[at : at + WRITE], crc)
+    return crc
+
+
+def _total(runs: dict[int, tuple[int, int]]) -> int:
+    crc = 0
+    for offset in sorted(runs):
+        nbytes, part = runs[offset]
+        crc = join(crc, part, nbytes)
+    return crc
+
+
+def _pwrite(fd: int, data: memoryview, offset: int) -> None:
+    start = offset
+    for first in range(0, len(data), WRITE):
+        piece = data[first : first + WRITE]
+        while piece:
+            done = os.pwrite(fd, piece, offset)
+            piece, offset = piece[done:], offset + done
+    # Starts write-back now, so that the final sync finds little left to do.
+    if len(data) >= WRITE and hasattr(os, "posix_fadvise"):
+        os.posix_fadvise(fd, start, len(data), os.POSIX_FADV_DONTNEED)

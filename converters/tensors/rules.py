@@ -1,0 +1,128 @@
+"""The mapping language: equal boxes of two tensors, and the few ways two names share numbers.
+
+Left is the mcore side, right the Hugging Face side; `flipped` turns a list round. Every helper yields rules for one
+left tensor and reads like a row
+of a table. Row = index on axis 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
+
+from .spec import Box, Shape
+
+
+class Copy(NamedTuple):
+    """Two boxes with the same elements in the same order; with `transpose` the last two axes are exchanged.
+
+    Leading axes of length 1 may be missing on one side.
+    """
+
+    left: Box
+    right: Box
+    transpose: bool = False
+
+
+class Pad(NamedTuple):
+    """A box of the left side that holds nothing of the model: vocabulary padding."""
+
+    box: Box
+
+
+Rule = Copy | Pad
+
+
+class Rows(NamedTuple):
+    """A part of an interleaved tensor: `per_group` rows of `name` for each group, from row `start` on."""
+
+    name: str
+    per_group: int
+    start: int = 0
+
+
+def flipped(copies: Iterable[Copy]) -> list[Copy]:
+    """The same boxes read the other way round."""
+    return [Copy(right, left, transpose) for left, right, transpose in copies]
+
+
+def rename(left: str, right: str, shape: Shape) -> Iterator[Copy]:
+    """One tensor under two names."""
+    zero = (0,) * len(shape)
+    yield Copy(Box(left, zero, shape), Box(right, zero, shape))
+
+
+def transposed(left: str, right: str, shape: Shape) -> Iterator[Copy]:
+    """One tensor whose last two axes are exchanged on the right; `shape` is the left one."""
+    zero = (0,) * len(shape)
+    yield Copy(Box(left, zero, shape), Box(right, zero, (*shape[:-2], shape[-1], shape[-2])), transpose=True)
+
+
+def interleave(left: str, groups: int, tail: Shape, parts: Sequence[Rows]) -> Iterator[Copy]:
+    """Left holds, group after group, some rows of each part: [q | k | v] per query group.
+
+    Args:
+        left: the interleaved tensor, of shape [groups * sum(per_group), *tail].
+        groups: how many groups.
+        tail: the axes behind the rows: (hidden,) for a weight, () for a bias.
+        parts: what a group is made of, in order. Three parts of one tensor are the vision QKV.
+    """
+    zero = (0,) * len(tail)
+    row = 0
+    for group in range(groups):
+        for part in parts:
+            lengths = (part.per_group, *tail)
+            start = part.start + group * part.per_group
+            yield Copy(Box(left, (row, *zero), lengths), Box(part.name, (start, *zero), lengths))
+            row += part.per_group
+
+
+def concat(left: str, tail: Shape, parts: Sequence[tuple[str, int]]) -> Iterator[Copy]:
+    """Left is the parts, (name, rows) each, one below the other: [gate; up]."""
+    return interleave(left, 1, tail, [Rows(name, rows) for name, rows in parts])
+
+
+def pad_rows(left: str, right: str, rows: int, padded: int, tail: Shape) -> Iterator[Rule]:
+    """Left has `padded - rows` more rows at its end, which hold nothing."""
+    yield from rename(left, right, (rows, *tail))
+    # A left tensor with too few rows stays as it is: the shape check names it.
+    if padded > rows:
+        zero = (0,) * len(tail)
+        yield Pad(Box(left, (rows, *zero), (padded - rows, *tail)))
+
+
+class Table(NamedTuple):
+    """A whole model's mapping."""
+
+    copies: list[Copy]
+    pads: list[Box]
+
+    def left(self) -> dict[str, Shape]:
+        """Names and shapes of the left side, padding included."""
+        return hulls([*(c.left for c in self.copies), *self.pads])
+
+    def right(self) -> dict[str, Shape]:
+        """Names and shapes of the right side."""
+        return hulls(c.right for c in self.copies)
+
+
+def table(rules: Iterable[Rule]) -> Table:
+    """Sort rules into copies and padding."""
+    copies: list[Copy] = []
+    pads: list[Box] = []
+    for rule in rules:
+        if isinstance(rule, Pad):
+            pads.append(rule.box)
+        else:
+            copies.append(rule)
+    return Table(copies, pads)
+
+
+def hulls(boxes: Iterable[Box]) -> dict[str, Shape]:
+    """For each tensor named, the smallest shape that holds its boxes."""
+    shapes: dict[str, Shape] = {}
+    for name, offsets, lengths in boxes:
+        stop = tuple(o + n for o, n in zip(offsets, lengths, strict=True))
+        known = shapes.get(name)
+        shapes[name] = stop if known is None else tuple(map(max, known, stop))
+    return shapes

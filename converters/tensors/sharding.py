@@ -1,0 +1,146 @@
+"""How tensor and expert parallelism cut a tensor: which boxes of it one rank's file holds, in which order.
+
+Read and written from the same arithmetic.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from ..errors import MismatchError
+from .spec import Shape
+
+
+class Split(NamedTuple):
+    """How one tensor is cut.
+
+    Attributes:
+        axis: the axis that is cut among the tensor-parallel ranks (for an expert, the expert-tensor-parallel ones);
+            None: every rank has all of it.
+        gated: the axis holds [gate; up], and a rank has its part of either.
+        expert: axis 0 counts experts, which are dealt out among the expert-parallel ranks.
+        tower: it belongs to a tower that may be cut by a tensor parallel size of its own.
+    """
+
+    axis: int | None = None
+    gated: bool = False
+    expert: bool = False
+    tower: bool = False
+
+
+REPLICATED = Split()
+
+
+@dataclass(frozen=True, slots=True)
+class Topology:
+    """Megatron's parallel sizes.
+
+    Attributes:
+        tp, pp, ep: tensor, pipeline, expert model parallel size.
+        vpp: model chunks per pipeline stage.
+        etp: expert tensor parallel size.
+        first, last: layers of the first and last pipeline stage, where they differ from the others.
+    """
+
+    tp: int = 1
+    pp: int = 1
+    vpp: int = 1
+    ep: int = 1
+    etp: int = 1
+    first: int | None = None
+    last: int | None = None
+
+    def ranks(self) -> list[tuple[int, int]]:
+        """The (tp, ep) ranks of one stage that a checkpoint has a file of: those that some global rank has.
+
+        ETP runs fastest.
+        """
+        period = self.tp * self.etp * self.ep
+        return sorted({(r % self.tp, r // self.etp % self.ep) for r in range(period)})
+
+    def expert_tensor_rank(self, tp: int) -> int:
+        """The expert-tensor rank of a tensor rank; defined for ETP 1 and ETP = TP, whose file names tell it."""
+        return 0 if self.etp == 1 else tp
+
+    def layers(self, count: int) -> list[list[range]]:
+        """Which layers each model chunk has: [stage][chunk] -> global numbers, counted chunk by chunk over all stages.
+
+        Raises:
+            MismatchError: they do not divide; says what would.
+        """
+        chunks = [[self._chunk(count, stage) for _ in range(self.vpp)] for stage in range(self.pp)]
+        found: list[list[range]] = [[] for _ in range(self.pp)]
+        at = 0
+        for chunk in range(self.vpp):
+            for stage in range(self.pp):
+                found[stage].append(range(at, at + chunks[stage][chunk]))
+                at += chunks[stage][chunk]
+        return found
+
+    def _chunk(self, count: int, stage: int) -> int:
+        """Layers of one chunk of a stage."""
+        fixed = {0: self.first, self.pp - 1: self.last}
+        taken = sum(n for n in fixed.values() if n is not None)
+        others = self.pp - sum(n is not None for n in fixed.values())
+        if taken > count or (others == 0 and taken != count):
+            raise MismatchError(f"first and last stage take {taken} of {count} layers", "Give other stage sizes.")
+        if fixed.get(stage) is not None:
+            return _divided(
+                fixed[stage] or 0, self.vpp, f"{fixed[stage]} layers of pipeline stage {stage}", "virtual pipeline size"
+            )
+        each = _divided(count - taken, others, f"{count - taken} layers", "number of pipeline stages")
+        return _divided(each, self.vpp, f"{each} layers per stage", "virtual pipeline size")
+
+
+def _divided(amount: int, by: int, what: str, size: str) -> int:
+    if amount % by:
+        fitting = [str(n) for n in range(1, min(amount, 64) + 1) if amount % n == 0]
+        raise MismatchError(f"{what} do not divide by the {size} {by}", f"Sizes that would do: {', '.join(fitting)}.")
+    return amount // by
+
+
+class Part(NamedTuple):
+    """A box of the whole tensor, and where it begins in a rank's own tensor (along the cut axis)."""
+
+    offsets: Shape
+    lengths: Shape
+    local: int
+
+
+def parts(shape: Shape, split: Split, rank: int, ranks: int) -> Iterator[Part]:
+    """The boxes of a tensor that one rank has, in the order of its own tensor; experts are not looked at.
+
+    Args:
+        shape: of the whole tensor (of one expert, for an expert's).
+        split: how it is cut; `split.axis` counts axes of `shape`.
+        rank, ranks: which of how many.
+
+    Raises:
+        MismatchError: the axis does not divide.
+    """
+    if split.axis is None or ranks == 1:
+        yield Part((0,) * len(shape), shape, 0)
+        return
+    halves = 2 if split.gated else 1
+    whole = shape[split.axis] // halves
+    each = _divided(whole, ranks, f"{whole} rows or columns of a tensor {list(shape)}", "tensor parallel size")
+    for half in range(halves):
+        offsets, lengths = [0] * len(shape), list(shape)
+        offsets[split.axis], lengths[split.axis] = half * whole + rank * each, each
+        yield Part(tuple(offsets), tuple(lengths), half * each)
+
+
+def local_shape(shape: Shape, split: Split, ranks: int) -> Shape:
+    """Shape of a rank's own tensor."""
+    if split.axis is None:
+        return shape
+    return (*shape[: split.axis], shape[split.axis] // ranks, *shape[split.axis + 1 :])
+
+
+def whole_shape(local: Shape, split: Split, ranks: int) -> Shape:
+    """Shape of the whole tensor, from a rank's own."""
+    if split.axis is None:
+        return local
+    return (*local[: split.axis], local[split.axis] * ranks, *local[split.axis + 1 :])

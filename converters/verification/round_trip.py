@@ -1,0 +1,103 @@
+"""verify of one checkpoint: there and back, in memory window by window, or really written."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..checkpoint.open import HfSide, McoreSide, from_hf, mapped_table, open_hf_side, open_mcore_side
+from ..conversion.convert import hf2mcore, mcore2hf
+from ..layouts import DEFAULTS, named
+from ..options import Hf2McoreOptions, Mcore2HfOptions, VerifyOptions
+from ..report import Observer, Report
+from ..tensors.mapped import Mapped
+from ..tensors.rules import Table
+from ..tensors.spec import Box
+from .compare import Comparison, Work, comparing
+
+UNPROVEN = (
+    "that the layout is right: both ways share one table, so a wrong order would come back equal. "
+    "--witness, and the forward passes in vlconv's tests, are what shows that"
+)
+
+
+def round_trip(report: Report, side: HfSide | McoreSide, options: VerifyOptions) -> Work:
+    """A side against what comes back from the other side, ready to run; told in the report."""
+    where = "on disk" if options.on_disk else "in memory"
+    report.fact("round trip", f"through the other side and back, {where}", round_trip=where)
+    report.fact("not proven", UNPROVEN)
+    if options.on_disk:
+        return OnDisk(side, options.on_disk, options)
+    if isinstance(side, McoreSide):
+        return comparing(side.reader, from_hf(side.as_hf, side.table), list(unpadded(side.table)))
+    mapping = mapped_table(named(DEFAULTS[side.config.model_type]), side.config, side.config.text.vocab)
+    return comparing(side.reader, Mapped(from_hf(side.reader, mapping), mapping.copies))
+
+
+def unpadded(mapping: Table) -> Iterable[Box]:
+    """Every left tensor's box without its padding rows."""
+    rows = {box.name: box.offsets[0] for box in mapping.pads}
+    for name, shape in mapping.left().items():
+        yield Box(name, (0,) * len(shape), (rows.get(name, shape[0]), *shape[1:]) if shape else shape)
+
+
+@dataclass(frozen=True, slots=True)
+class OnDisk:
+    """The round trip with both outputs really written, in a folder below `place` that is removed afterwards."""
+
+    side: HfSide | McoreSide
+    place: Path
+    options: VerifyOptions
+
+    def __call__(self, threads: int, observer: Observer, values: bool) -> Comparison:
+        """Write there, write back, compare."""
+        folder = Path(tempfile.mkdtemp(prefix="vlconv-verify-", dir=self.place))
+        watch = _Watch(observer)
+        try:
+            back = (
+                self._from_hf(self.side, folder, threads, watch)
+                if isinstance(self.side, HfSide)
+                else self._from_mcore(self.side, folder, threads, watch)
+            )
+            return back(threads, observer, values)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def _from_hf(self, side: HfSide, folder: Path, threads: int, watch: Observer) -> Work:
+        hf2mcore(
+            side.directory,
+            folder / "mcore",
+            Hf2McoreOptions(threads=threads, experts_form=self.options.experts_form),
+            watch,
+        )
+        mcore2hf(folder / "mcore", folder / "hf", Mcore2HfOptions(threads=threads), watch)
+        return comparing(side.reader, open_hf_side(folder / "hf", "hub").reader)
+
+    def _from_mcore(self, side: McoreSide, folder: Path, threads: int, watch: Observer) -> Work:
+        there = Mcore2HfOptions(
+            reference=str(side.reference.directory) if side.reference.directory else None,
+            layout=side.layout.name,
+            make_vocab_size_divisible_by=self.options.make_vocab_size_divisible_by,
+            trust_reference=True,
+            threads=threads,
+        )
+        mcore2hf(side.directory, folder / "hf", there, watch)
+        # A layout that is only read comes back in the model's usual one.
+        layout = side.layout.name if "torch_dist" in side.layout.writes else None
+        hf2mcore(
+            folder / "hf", folder / "mcore", Hf2McoreOptions(threads=threads, layout=layout, experts_form="hub"), watch
+        )
+        return comparing(side.as_hf, open_mcore_side(folder / "mcore").as_hf)
+
+
+class _Watch:
+    """Hears of the bytes of inner commands, but not of their plans."""
+
+    def __init__(self, observer: Observer) -> None:
+        self.progress = observer.progress
+
+    def planned(self, report: Report) -> None:
+        """Ignore it."""

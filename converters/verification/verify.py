@@ -1,0 +1,144 @@
+"""verify.
+
+Two models of either side held against each other bit by bit, or one against its own round trip, or against what a
+foreign reader makes of it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+
+from ..checkpoint.describe import describe_hf, describe_mcore
+from ..checkpoint.open import HfSide, McoreSide, open_hf_side, open_mcore_side
+from ..conversion.execute import threads_of
+from ..errors import NotComparable, VlconvError
+from ..formats import safetensors
+from ..options import VerifyOptions
+from ..report import Observer, Report
+from ..tensors.spec import Box, Reader
+from .compare import Work, comparing, in_turn
+from .round_trip import round_trip
+from .summary import describe_comparison, describe_names
+from .witness import open_witness
+
+Side = HfSide | McoreSide
+
+TOLD = ("source", "layout", "config from", "vocabulary", "overridden", "not provable")
+"""What is said of either side of a pair."""
+
+
+def verify(a: Path, b: Path | None, options: VerifyOptions, observer: Observer) -> Report:
+    """Compare every element of two models, of one and its round trip, or of one and a witness.
+
+    Args:
+        a, b: Megatron or Hugging Face directories; b None: the round trip of a, or `options.witness`.
+
+    Returns:
+        a report whose status is "same" or "different" ("planned" for a dry run).
+
+    Raises:
+        NotComparable: a side cannot be read or is another model; nothing is said about equality then.
+    """
+    try:
+        return _verify(a, b, options, observer)
+    except NotComparable:
+        raise
+    except VlconvError as error:
+        raise NotComparable(error.what, error.hint) from error
+
+
+def _verify(a: Path, b: Path | None, options: VerifyOptions, observer: Observer) -> Report:
+    report = Report("verify", "planned")
+    begin = time.monotonic()
+    if b is None:
+        side = open_side(a, options, 0)
+        _describe(report, side)
+        work = _witness(report, side, options) if options.witness else round_trip(report, side, options)
+    else:
+        if options.witness or options.on_disk:
+            raise NotComparable("a witness and --on-disk go with one checkpoint", "Leave B out.")
+        work = _pair(report, *open_pair(a, b, options))
+    observer.planned(report)
+    if options.dry_run:
+        return report
+    found = work(threads_of(options.threads), observer, options.values)
+    report.status = "different" if found.differences else "same"
+    describe = describe_comparison if found.elements else describe_names
+    describe(report, found, time.monotonic() - begin)
+    return report
+
+
+def open_side(path: Path, options: VerifyOptions, number: int, beside: Path | None = None) -> Side:
+    """Open a directory as what it is.
+
+    Args:
+        path: a Megatron or Hugging Face directory.
+        number: 0 for A, 1 for B: which of the references is meant.
+        beside: a Hugging Face directory to fall back on as reference.
+    """
+    if safetensors.holds(path):
+        return open_hf_side(path, options.experts_form)
+    given = options.references[min(number, len(options.references) - 1)] if options.references else None
+    side = open_mcore_side(
+        path,
+        reference=given or (str(beside) if beside else None),
+        revision=options.revision,
+        iteration=options.iteration,
+        layout=options.layout,
+        divisor=options.make_vocab_size_divisible_by,
+        trust_reference=options.trust_reference,
+    )
+    return side if given or not beside else replace(side, reference=side.reference._replace(said="the other side"))
+
+
+def open_pair(a: Path, b: Path, options: VerifyOptions) -> tuple[Side, Side]:
+    """Open both; where only one is a Hugging Face directory it serves the other as reference."""
+    return open_side(a, options, 0, b if safetensors.holds(b) else None), open_side(
+        b, options, 1, a if safetensors.holds(a) else None
+    )
+
+
+def _describe(report: Report, side: Side) -> None:
+    if isinstance(side, McoreSide):
+        describe_mcore(report, side)
+    else:
+        describe_hf(report, side)
+
+
+def _pair(report: Report, a: Side, b: Side) -> Work:
+    for name, side in (("A", a), ("B", b)):
+        part = Report("verify", "")
+        _describe(part, side)
+        report.facts += [(f"{name} {label}", text) for label, text in part.facts if label in TOLD]
+        report.data[name.lower()] = part.data
+        report.warnings += [f"{name}: {w}" for w in part.warnings]
+    if a.model.model_type != b.model.model_type:
+        raise NotComparable(
+            f"A is a {a.model.model_type}, B a {b.model.model_type}", "Only two copies of one model can be compared."
+        )
+    works = [comparing(_as_hf(a), _as_hf(b))]
+    if isinstance(a, McoreSide) and isinstance(b, McoreSide) and a.layout.name == b.layout.name:
+        works.append(comparing(a.reader, b.reader, list(_common(a.table.pads, b.table.pads))))
+    return in_turn(*works)
+
+
+def _common(ours: Iterable[Box], theirs: Iterable[Box]) -> Iterable[Box]:
+    others = {box.name: box for box in theirs}
+    for box in ours:
+        other = others.get(box.name)
+        if other is not None and other.offsets == box.offsets:  # else the vocabularies differ, which is told already
+            yield box._replace(lengths=(min(box.lengths[0], other.lengths[0]), *box.lengths[1:]))
+
+
+def _as_hf(side: Side) -> Reader:
+    return side.as_hf if isinstance(side, McoreSide) else side.reader
+
+
+def _witness(report: Report, side: Side, options: VerifyOptions) -> Work:
+    if options.on_disk:
+        raise NotComparable("a witness and --on-disk are two checks", "Give one of them at a time.")
+    assert options.witness
+    return open_witness(report, side, options.witness)

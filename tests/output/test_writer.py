@@ -1,0 +1,204 @@
+"""The loop: windows cover every byte once and stay small, whatever their limit; what is written is what was read."""
+
+from __future__ import annotations
+
+import random
+import zlib
+from itertools import pairwise
+from math import prod
+
+import numpy as np
+import pytest
+import torch
+from memory import Memory, bits
+
+from vlconv.converters import Silent
+from vlconv.converters.errors import CorruptError
+from vlconv.converters.formats.output_file import OutFile, Piece
+from vlconv.converters.output.writer import windows, write_files
+from vlconv.converters.tensors.dtypes import ITEMSIZE
+from vlconv.converters.tensors.spec import Box, TensorSpec, whole
+from vlconv.converters.tensors.tiling import cut
+
+SHAPES = [(), (1,), (13,), (4, 5), (1, 1, 7), (3, 1, 4), (2, 3, 4, 5), (9, 2)]
+
+
+def flat(spec, box):
+    """The flat indexes of a box's elements in its tensor, in row-major order of the box."""
+    index = np.arange(prod(spec.shape)).reshape(spec.shape)
+    return index[tuple(slice(o, o + n) for o, n in zip(box.offsets, box.lengths, strict=True))].reshape(-1)
+
+
+class TestCut:
+    @pytest.mark.parametrize("shape", SHAPES)
+    @pytest.mark.parametrize("limit", [1, 8, 20, 64, 10**6])
+    def test_parts_are_small_contiguous_and_all_there(self, shape, limit):
+        spec = TensorSpec("a", shape, "float32")
+        at = 100
+        for box, offset in cut(whole(spec), 100, 4, limit):
+            inside = flat(spec, box)
+            assert offset == at and (np.diff(inside) == 1).all() and 4 * int(inside[0]) == offset - 100
+            assert box.size * 4 <= max(limit, 4)
+            at += box.size * 4
+        assert at == 100 + spec.nbytes
+
+    def test_of_a_part(self):
+        spec = TensorSpec("a", (6, 5, 4), "bfloat16")
+        box = Box("a", (2, 1, 0), (3, 2, 4))
+        parts = list(cut(box, 0, 2, 20))
+        assert np.array_equal(np.concatenate([flat(spec, part) for part, _ in parts]), flat(spec, box))
+        assert [(part.offsets, part.lengths, offset) for part, offset in parts] == [
+            ((i, 1, 0), (1, 2, 4), 16 * (i - 2)) for i in (2, 3, 4)
+        ]
+
+    def test_no_more_than_needed(self):
+        assert list(cut(Box("a", (0, 0), (8, 2)), 0, 4, 64)) == [(Box("a", (0, 0), (8, 2)), 0)]
+        assert [box.lengths for box, _ in cut(Box("a", (0, 0), (8, 2)), 0, 4, 24)] == [(3, 2), (3, 2), (2, 2)]
+
+
+class TestWindows:
+    @pytest.mark.parametrize("limit", [1, 16, 50, 200, 10**6])
+    def test_cover_every_byte_once_in_order(self, limit):
+        random_ = random.Random(limit)
+        specs = [
+            TensorSpec(f"t{i}", random_.choice(SHAPES), random_.choice(["bfloat16", "float32", "float64"]))
+            for i in range(20)
+        ]
+        pieces, at = [], 7
+        for spec in specs:
+            pieces.append(Piece(whole(spec), at))
+            at += spec.nbytes + random_.choice([0, 3])
+        itemsizes = [ITEMSIZE[spec.dtype] for spec in specs]
+        found = list(windows(pieces, itemsizes, limit))
+        parts = [part for window in found for part in window]
+        for number, spec in enumerate(specs):
+            mine = [part for part in parts if part.piece == number]
+            assert np.array_equal(np.concatenate([flat(spec, part.box) for part in mine]), np.arange(prod(spec.shape)))
+            place = pieces[number].offset
+            for part in mine:
+                assert (part.offset, part.nbytes) == (place, part.box.size * itemsizes[number])
+                place += part.nbytes
+        assert [part.offset for part in parts] == sorted(part.offset for part in parts)
+        assert all(window and (sum(part.nbytes for part in window) <= limit or len(window) == 1) for window in found)
+        # Greedy: what begins a window did not fit into the one before.
+        for before, after in pairwise(found):
+            assert sum(part.nbytes for part in before) + after[0].nbytes > limit
+
+    def test_nothing(self):
+        assert list(windows([], [])) == []
+
+
+class Watch(Silent):
+    def __init__(self):
+        self.seen = []
+
+    def progress(self, done, total):
+        self.seen.append((done, total))
+
+
+@pytest.fixture
+def model():
+    generator = torch.Generator().manual_seed(0)
+    shapes = {f"t{i}": shape for i, shape in enumerate([(40, 30), (7,), (3, 4, 5), (1,), (200,)])}
+    return Memory(
+        {
+            n: torch.randn(s, generator=generator).to(torch.bfloat16 if i % 2 else torch.float32)
+            for i, (n, s) in enumerate(shapes.items())
+        }
+    )
+
+
+def planned(reader, names, name="a/file", seal=None):
+    """Pieces with a few bytes between them, and a literal at either end."""
+    pieces, at = [], 4
+    for n in names:
+        pieces.append(Piece(whole(reader.specs[n]), at))
+        at += reader.specs[n].nbytes + 3
+    return OutFile(name, at + 4, pieces, [(0, b"head"), (at, b"tail")], seal)
+
+
+def written(reader, file):
+    """The bytes a file must have."""
+    data = bytearray(file.size)
+    for piece in file.pieces:
+        raw = reader._tensors[piece.box.name].tobytes()
+        data[piece.offset : piece.offset + len(raw)] = raw
+    for offset, literal in file.literals:
+        data[offset : offset + len(literal)] = literal
+    return bytes(data)
+
+
+@pytest.fixture(params=[16 << 20, 512, 60, 8], ids=["one window", "some", "many", "one number each"])
+def window(request, monkeypatch):
+    monkeypatch.setattr(
+        "vlconv.converters.output.writer.windows", lambda pieces, itemsizes: windows(pieces, itemsizes, request.param)
+    )
+
+
+@pytest.mark.parametrize("threads", [1, 4])
+class TestFiles:
+    def test_every_byte(self, tmp_path, model, window, threads):
+        files = [
+            planned(model, ["t0", "t1"], "a/b/one"),
+            planned(model, ["t4", "t2", "t3"], "two"),
+            OutFile("three", 3, literals=[(0, b"abc")]),
+        ]
+        write_files(model, files, tmp_path, threads, Silent())
+        for file in files:
+            assert (tmp_path / file.name).read_bytes() == written(model, file)
+
+    def test_sums_of_the_pieces(self, tmp_path, model, window, threads):
+        names, given = ["t0", "t3", "t4"], []
+
+        def seal(sums):
+            given.extend(sums)
+            yield 1, b"EA"
+
+        file = planned(model, names, seal=seal)
+        write_files(model, [file], tmp_path, threads, Silent())
+        assert given == [zlib.crc32(bits_of(model, n)) for n in names]
+        assert (tmp_path / file.name).read_bytes() == b"hEAd" + written(model, file)[4:]
+
+    def test_progress(self, tmp_path, model, window, threads):
+        watch = Watch()
+        write_files(model, [planned(model, ["t0"], "one"), planned(model, ["t1"], "two")], tmp_path, threads, watch)
+        total = model.specs["t0"].nbytes + model.specs["t1"].nbytes
+        assert watch.seen == sorted(watch.seen) and watch.seen[-1] == (total, total)
+
+    def test_an_error_stops_it(self, tmp_path, model, window, threads):
+        asked = []
+
+        def fails(box, out):
+            asked.append(box)
+            raise CorruptError("f: damaged")
+
+        model.read_into = fails
+        with pytest.raises(CorruptError, match="f: damaged"):
+            write_files(
+                model, [planned(model, ["t0"], "one"), planned(model, ["t1"], "two")], tmp_path, threads, Silent()
+            )
+        assert len(asked) <= 3 * threads + 1 and not (tmp_path / "two").exists()
+
+    def test_what_only_the_end_shows(self, tmp_path, model, window, threads):
+        def fails():
+            raise CorruptError("f: bytes are damaged")
+
+        model.finish = fails
+        with pytest.raises(CorruptError, match="bytes are damaged"):
+            write_files(model, [planned(model, ["t0"])], tmp_path, threads, Silent())
+
+    def test_a_file_that_is_there_already(self, tmp_path, model, window, threads):
+        (tmp_path / "one").write_bytes(b"mine")
+        with pytest.raises(FileExistsError):
+            write_files(model, [planned(model, ["t0"], "one")], tmp_path, threads, Silent())
+        assert (tmp_path / "one").read_bytes() == b"mine"
+
+
+def bits_of(model, name):
+    return model._tensors[name].tobytes()
+
+
+def test_memory_holds_what_torch_has(model):
+    """The helper these tests stand on."""
+    tensor = torch.randn(3).bfloat16()
+    assert Memory({"a": tensor})._tensors["a"].tobytes() == bits(tensor).tobytes()
