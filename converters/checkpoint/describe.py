@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from ..config.reference import Reference
 from ..errors import shown
+from ..models import model_of
 from ..models.config import ModelConfig
 from ..models.fields import Tie
 from ..models.hf_dialects import Dialect
@@ -116,7 +117,7 @@ def describe_dialect(report: Report, config: ModelConfig, dialect: Dialect) -> N
     """How the Hugging Face side spells what can be spelled several ways."""
     if config.text.experts:
         report.fact("experts", dialect.experts, experts_form=dialect.experts)
-    if config.model_type == "qwen2_5_vl":
+    if model_of(config).traits.later_prefixes:
         report.fact("HF names", dialect.hf_names, hf_names=dialect.hf_names)
 
 

@@ -14,7 +14,7 @@ from typing import Any
 from ..config.from_facts import config_from_facts
 from ..config.hf_config import read_config
 from ..config.reference import Reference, find_reference
-from ..config.shape_facts import model_type
+from ..config.shape_facts import visible_traits
 from ..errors import MismatchError, shown
 from ..formats import open_mcore, safetensors
 from ..formats.chunks import ChunkReader
@@ -24,7 +24,7 @@ from ..layouts import detect, named
 from ..layouts.layout import Layout
 from ..layouts.refusals import refuse, stripped
 from ..layouts.splits import split_of
-from ..models import MODELS, model_for
+from ..models import model_for, model_of, model_with
 from ..models.config import ModelConfig
 from ..models.fields import Tie, decide_tie
 from ..models.hf_dialects import Dialect, dialect_copies, read_dialect
@@ -192,8 +192,8 @@ def _own_config(
     Raises:
         ReferenceFault: it does not suffice; lists what is missing.
     """
-    kind = model_type(names)
-    shapes = opened.shapes({old: split_of(new, layout, kind) for new, old in names.items()})
+    traits = model_with(visible_traits(names)).traits
+    shapes = opened.shapes({old: split_of(new, layout, traits) for new, old in names.items()})
     made = config_from_facts(
         {new: shapes[old] for new, old in names.items()},
         [(s.where, s.values) for s in stated],
@@ -212,7 +212,7 @@ def _reader(
     if config.text.tied and opened.tied_copy:
         found = {name: old for name, old in found.items() if not name.endswith(OUTPUT_LAYER)}
     check_complete({name: opened.specs[old] for name, old in found.items()}, want, where)
-    whole = opened.assemble({old: split_of(name, layout, config.model_type) for name, old in found.items()})
+    whole = opened.assemble({old: split_of(name, layout, model_of(config).traits) for name, old in found.items()})
     reader = Renamed(whole, found)
     rows = next((shape[0] for name, shape in want.items() if name.endswith(EMBEDDING)), 0)
     check_shapes(reader.specs, want, config, lambda c: table(layout.rules(c, max(rows, c.text.vocab))).left(), where)
@@ -224,7 +224,7 @@ def mapped_table(layout: Layout, config: ModelConfig, rows: int) -> Table:
     """The table of a layout for a config, proven to cover both sides, its right side being exactly the model's tensors."""
     mapping = table(layout.rules(config, rows))
     prove(mapping)
-    if mapping.right() != MODELS[config.model_type].hf_tensors(config):
+    if mapping.right() != model_of(config).hf_tensors(config):
         raise MismatchError(
             f"layout {layout.name} does not map every tensor of this {config.model_type}",
             "This is a fault of vlconv: please report it with the config.json.",

@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from ..errors import CorruptError
+from ..models import model_of
 from ..models.config import ModelConfig
 from ..models.fields import Fields, Json
+from ..models.traits import Traits
 from .hf_config import rope_scaling, rope_theta, text_section
 
 
@@ -51,6 +53,25 @@ WINDOWS = {"fullatt_block_indexes": "fullatt_block_indexes", "window_size": "win
 """Which of Qwen2.5-VL's vision blocks see the whole image, and how far the others see, in pixels."""
 
 
+def needed(traits: Traits, *, dense_layers: bool) -> list[str]:
+    """The facts without which no config.json of such a model can be written.
+
+    Args:
+        traits: the model's.
+        dense_layers: whether some layers have no experts; of a model with experts.
+    """
+    names = ["layers", "hidden", "heads", "groups", "head_dim", "vocab", "tied"]
+    names += ["rope_theta", "mrope_section", "rms_norm_eps"]
+    if traits.experts:
+        names += ["experts", "moe_ffn", "experts_per_token", "dense_layers"]
+    if dense_layers or not traits.experts:
+        names.append("ffn")
+    vision = [name for name in VISION if name not in ("positions", "deepstack")]
+    vision += ["positions"] * traits.position_table + ["deepstack"] * traits.deepstack
+    vision += list(WINDOWS) * traits.windows
+    return names + [f"vision.{name}" for name in vision]
+
+
 def runtime_facts(hf_config: Json, config: ModelConfig) -> Facts:
     """What no shape shows, each with its field in config.json.
 
@@ -76,10 +97,10 @@ def runtime_facts(hf_config: Json, config: ModelConfig) -> Facts:
         )
     if config.vision.deepstack:
         facts["vision.deepstack"] = Fact(list(config.vision.deepstack), "vision_config.deepstack_visual_indexes")
-    if (
-        config.model_type == "qwen2_5_vl"
-    ):  # queries and keys are not normalised per head, so no tensor has the width of one
+    traits = model_of(config).traits
+    if not traits.qk_norm:  # then no tensor has the width of a head
         facts["heads"] = Fact(config.text.heads, text.place("num_attention_heads"))
+    if traits.windows:
         vision = Fields(hf_config["vision_config"], "vision_config")
         for name in WINDOWS:
             facts[f"vision.{name}"] = Fact(_required(vision.section, name, "vision_config."), vision.place(name))

@@ -1,6 +1,7 @@
-"""A config.json for a checkpoint without a reference: from what it states of itself and its shapes, or from the one official release that its shapes fit.
+"""A config.json for a checkpoint without a reference.
 
-Nothing is guessed: a fact that neither gives is named, and the conversion refused.
+From what it states of itself and its shapes, or from the one official release that its shapes fit. Nothing is guessed: a
+fact that neither gives is named, and the conversion refused.
 """
 
 from __future__ import annotations
@@ -10,15 +11,15 @@ from typing import Any, NamedTuple
 
 from ..errors import MismatchError, ReferenceFault, shown
 from ..formats.json_file import parse_json
+from ..models import Model, Release, model_with
 from ..models.config import ModelConfig, TextConfig, VisionConfig
-from ..models.releases import RELEASES, TOKEN_IDS, Release
 from ..tensors.spec import Shape
 from ..tensors.vocabulary import explain
-from .facts import GEOMETRY, VISION, Facts
-from .made_config import TEXT_IDS, made_config, release_facts
+from .facts import GEOMETRY, VISION, Facts, needed
+from .made_config import made_config, release_facts
 from .megatron_args import same, stated
 from .reference import PLACES
-from .shape_facts import Values, model_type, shape_facts
+from .shape_facts import Values, shape_facts, visible_traits
 
 SHAPES = "the tensors' shapes"
 
@@ -87,6 +88,7 @@ def config_from_facts(
         tie_shown: whether an output layer means that it is not tied; else it may be a copy of the embedding.
 
     Raises:
+        UnsupportedError: the tensors are those of no model that is converted.
         ReferenceFault: facts are missing; they are listed.
         MismatchError: two sources contradict each other.
     """
@@ -94,28 +96,27 @@ def config_from_facts(
     whole = _embedded(statements)
     if whole is not None:
         return whole
-    kind = model_type(shapes)
+    model = model_with(visible_traits(shapes))
     known = _Known()
     seen = shape_facts(shapes)
-    known.add(
-        seen if tie_shown or seen.get("tied") else {name: value for name, value in seen.items() if name != "tied"},
-        lambda _: SHAPES,
-    )
+    if not tie_shown and not seen.get("tied"):
+        seen.pop("tied", None)
+    known.add(seen, lambda _: SHAPES)
     ids: dict[str, int] = {}
     for where, values in statements:
-        said = _relevant(stated(values), kind)
+        said = _relevant(stated(values), model)
         known.add({name: fact.value for name, fact in said.items()}, _places(said, where))
-        ids |= {name: values[name] for name in (*TOKEN_IDS, *TEXT_IDS) if type(values.get(name)) is int}
+        ids |= {name: values[name] for name in _token_ids(model) if type(values.get(name)) is int}
     _derive(known)
-    release = _fitting(kind, known.values, divisor)
+    release = _fitting(model, known.values, divisor)
     fits = f"{release.name}, the one release that fits" if release else ""
     if release:
         known.add(release_facts(release), lambda _: fits)
     _derive(known)
-    _complete(kind, known)
-    sources = _by_source(known, kind)
-    hf_config = made_config(_config(kind, known.values), known.values, dtype)
-    return MadeConfig(_with_ids(hf_config, ids), sources, fits if fits in sources else "")
+    _complete(model, known)
+    sources = _by_source(known, model)
+    hf_config = made_config(_config(model, known.values), known.values, dtype, release)
+    return MadeConfig(_with_ids(hf_config, ids, model), sources, fits if fits in sources else "")
 
 
 def _places(said: Facts, where: str) -> Callable[[str], str]:
@@ -135,15 +136,13 @@ def _embedded(statements: Iterable[tuple[str, Mapping[str, Any]]]) -> MadeConfig
     return None
 
 
-def _relevant(said: Facts, kind: str) -> Facts:
-    """What is stated, without what this model has no use for."""
-    unused = {"qwen2_5_vl": ("vision.positions", "vision.deepstack")}.get(
-        kind, ("vision.window_size", "vision.fullatt_block_indexes")
-    )
-    moe = () if kind == "qwen3_vl_moe" else ("experts", "moe_ffn", "experts_per_token", "dense_layers")
-    # The FFN width of dense layers describes nothing where there are none: trainers then put the experts' there.
-    ffn = ("ffn",) if kind == "qwen3_vl_moe" and not said.get("dense_layers", (None,))[0] else ()
-    return {name: fact for name, fact in said.items() if name not in (*unused, *moe, *ffn)}
+def _relevant(said: Facts, model: Model) -> Facts:
+    """What is stated, without what this model has no use for.
+
+    The FFN width of dense layers is dropped where there are none: trainers then put the experts' there.
+    """
+    useful = needed(model.traits, dense_layers=bool(said["dense_layers"].value) if "dense_layers" in said else False)
+    return {name: fact for name, fact in said.items() if name in useful}
 
 
 def _derive(known: _Known) -> None:
@@ -159,22 +158,15 @@ def _derive(known: _Known) -> None:
         known.add({"vision.deepstack": []}, lambda _: SHAPES)
 
 
-def _fitting(kind: str, values: Values, divisor: int | None) -> Release | None:
+def _fitting(model: Model, values: Values, divisor: int | None) -> Release | None:
     """The official release with exactly these shapes."""
-    for release in RELEASES:
+    always = {"tied", "q_width", "kv_width", "vision.mergers"}
+    for release in model.family.releases:
         facts = release_facts(release) | {"vision.mergers": len(release.config.vision.deepstack)}
         facts |= {"q_width": facts["heads"] * facts["head_dim"], "kv_width": facts["groups"] * facts["head_dim"]}
-        seen = {name for name in values if name in facts and name not in RUNTIME} | {
-            "tied",
-            "q_width",
-            "kv_width",
-            "vision.mergers",
-        }
-        if (
-            release.config.model_type == kind
-            and all(same(values.get(name), facts[name]) for name in seen)
-            and _padded(values, facts["vocab"], divisor)
-        ):
+        shown_facts = always | {name for name in values if name in facts and name not in RUNTIME}
+        alike = all(same(values.get(name), facts[name]) for name in shown_facts)
+        if alike and _padded(values, facts["vocab"], divisor):
             return release
     return None
 
@@ -187,38 +179,9 @@ def _padded(values: Values, vocab: int, divisor: int | None) -> bool:
     return True
 
 
-def _needed(kind: str, values: Values) -> list[str]:
-    names = [
-        "layers",
-        "hidden",
-        "heads",
-        "groups",
-        "head_dim",
-        "vocab",
-        "tied",
-        "rope_theta",
-        "mrope_section",
-        "rms_norm_eps",
-    ]
-    names += [f"vision.{name}" for name in VISION if name not in ("positions", "deepstack")]
-    if kind == "qwen2_5_vl":
-        return [*names, "ffn", "vision.window_size", "vision.fullatt_block_indexes"]
-    names += ["vision.positions", "vision.deepstack"]
-    if kind == "qwen3_vl":
-        return [*names, "ffn"]
-    return [
-        *names,
-        "experts",
-        "moe_ffn",
-        "experts_per_token",
-        "dense_layers",
-        *(["ffn"] if values.get("dense_layers") else []),
-    ]
-
-
-def _complete(kind: str, known: _Known) -> None:
-    missing = [PATHS[name] for name in _needed(kind, known.values) if name not in known.values]
-    _refuse(missing)
+def _complete(model: Model, known: _Known) -> None:
+    names = needed(model.traits, dense_layers=bool(known.values.get("dense_layers")))
+    _refuse([PATHS[name] for name in names if name not in known.values])
 
 
 def _refuse(missing: list[str]) -> None:
@@ -229,30 +192,34 @@ def _refuse(missing: list[str]) -> None:
         )
 
 
-def _config(kind: str, values: Values) -> ModelConfig:
-    text = {name: values.get(name, 0) for name in (*GEOMETRY, "tied")} | {
-        "dense_layers": frozenset(values.get("dense_layers", ()))
-    }
-    vision = {name: values.get(f"vision.{name}", 0) for name in VISION} | {
-        "deepstack": tuple(values.get("vision.deepstack", ()))
-    }
-    return ModelConfig(kind, TextConfig(**text), VisionConfig(**vision))
+def _config(model: Model, values: Values) -> ModelConfig:
+    text = {name: values.get(name, 0) for name in (*GEOMETRY, "tied")}
+    text["dense_layers"] = frozenset(values.get("dense_layers", ()))
+    vision = {name: values.get(f"vision.{name}", 0) for name in VISION}
+    vision["deepstack"] = tuple(values.get("vision.deepstack", ()))
+    return ModelConfig(model.model_type, TextConfig(**text), VisionConfig(**vision))
 
 
-def _with_ids(hf_config: dict[str, Any], ids: Mapping[str, int]) -> dict[str, Any]:
+def _token_ids(model: Model) -> list[str]:
+    return [*model.family.token_ids, *model.family.text_ids]
+
+
+def _with_ids(hf_config: dict[str, Any], ids: Mapping[str, int], model: Model) -> dict[str, Any]:
     """Token ids as stated; else they are those of all releases, which a smaller vocabulary cannot have."""
     text = hf_config.get("text_config", hf_config)
-    hf_config |= {name: value for name, value in ids.items() if name in TOKEN_IDS}
-    text |= {name: value for name, value in ids.items() if name in TEXT_IDS}
-    held = {name: hf_config[name] for name in TOKEN_IDS} | {name: text[name] for name in TEXT_IDS}
+    hf_config |= {name: value for name, value in ids.items() if name in model.family.token_ids}
+    text |= {name: value for name, value in ids.items() if name in model.family.text_ids}
+    held = {name: hf_config[name] for name in model.family.token_ids}
+    held |= {name: text[name] for name in model.family.text_ids}
     _refuse([name for name, token in held.items() if token >= text["vocab_size"]])
     return hf_config
 
 
-def _by_source(known: _Known, kind: str) -> dict[str, list[str]]:
+def _by_source(known: _Known, model: Model) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     for name, source in known.sources.items():
         if name in PATHS:
             found.setdefault(source, []).append(PATHS[name])
-    found[f"all releases of {kind}"] = ["token ids unless stated", "activations", "max_position_embeddings"]
+    same_for_all = ["token ids unless stated", "activations", "max_position_embeddings"]
+    found[f"all releases of {model.model_type}"] = same_for_all
     return found

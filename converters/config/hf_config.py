@@ -93,7 +93,7 @@ def config_to_write(reference: Json, model: Model, *, tied: bool, dtype: str) ->
     text = sections[-1]
     # 5.x alone reads rope_parameters; 4.57 and 5.x read rope_scaling with an explicit rope_theta.
     text.pop("rope_parameters", None)
-    text.update(rope_scaling=_old_scaling(scaling) if model.model_type == "qwen2_5_vl" else scaling, rope_theta=theta)
+    text.update(rope_scaling=_spelled(scaling, model.traits.plain_rope_type), rope_theta=theta)
     if "num_local_experts" in text:  # 4.57 knows num_experts only
         text["num_experts"] = text.pop("num_local_experts")
     # 4.57 reads Qwen3-VL's tie in text_config, 5.x at the top.
@@ -102,19 +102,18 @@ def config_to_write(reference: Json, model: Model, *, tied: bool, dtype: str) ->
         for key in {"dtype", "torch_dtype"} & section.keys():
             section[key] = dtype
     config.update(architectures=[model.architecture], model_type=model.model_type)
-    config.pop("torch_dtype", None)
-    config["dtype"] = dtype
+    config["dtype"] = dtype  # where torch_dtype was, it stays beside it: older readers know no other name
     vision = config.get("vision_config")
     if isinstance(vision, dict) and vision.get("model_type") == f"{model.model_type}_vision":
         vision["model_type"] = model.model_type
     return config
 
 
-def _old_scaling(scaling: dict[str, Any]) -> dict[str, Any]:
-    """Qwen2.5-VL's plain mrope as the Hub spells it; later versions rename the type to "default" on saving."""
+def _spelled(scaling: dict[str, Any], plain: str) -> dict[str, Any]:
+    """A plain mrope spelled as the model's releases spell it; transformers 5 renames Qwen2.5-VL's type on saving."""
     kinds = {scaling.get("type", "default"), scaling.get("rope_type", "default")}
-    if kinds <= {"default", "mrope"} and "mrope_section" in scaling:
-        return {"type": "mrope", "mrope_section": scaling["mrope_section"]}
+    if plain != "default" and kinds <= {"default", plain} and "mrope_section" in scaling:
+        return {"type": plain, "mrope_section": scaling["mrope_section"]}
     return scaling
 
 

@@ -8,8 +8,9 @@ from math import isqrt
 from typing import Any
 
 from ..tensors.spec import Shape
+from ..tensors.vocabulary import OUTPUT_LAYER
 
-EMBEDDING = "embedding.word_embeddings.weight"
+_EMBEDDING = "embedding.word_embeddings.weight"
 _TOWERS = ("vision_model.", "visual.", "image_encoder.")
 _BLOCK = re.compile(
     r"(?:^|\.)(?:blocks\.layers|blocks|decoder\.layers)\.(\d+)\.(?:attn\.qkv|self_attention\.linear_qkv)\.weight$"
@@ -22,7 +23,7 @@ _DEEPSTACK = re.compile(r"deepstack_merger_list\.(\d+)\.")
 _DEEPSTACK_BLOCK = re.compile(r"blocks\.layers\.(\d+)\.deepstack_layer\.")
 
 _HUGGING_FACE = {
-    "embed_tokens.weight": EMBEDDING,
+    "embed_tokens.weight": _EMBEDDING,
     "self_attn.o_proj.weight": "self_attention.linear_proj.weight",
     "self_attn.q_norm.weight": "self_attention.q_layernorm.weight",
     "self_attn.k_proj.weight": "self_attention.k_proj.weight",
@@ -51,12 +52,20 @@ def shape_facts(shapes: Mapping[str, Shape]) -> Values:
     return _text_facts(text) | {f"vision.{name}": value for name, value in _vision_facts(towers).items()}
 
 
-def model_type(names: Collection[str]) -> str:
-    """The model that tensors of such names belong to, among those that are converted."""
-    if any(name.endswith((".mlp.router.weight", ".mlp.gate.weight")) for name in names):
-        return "qwen3_vl_moe"
-    normed = (".self_attention.q_layernorm.weight", ".self_attn.q_norm.weight")
-    return "qwen3_vl" if any(name.endswith(normed) for name in names) else "qwen2_5_vl"
+def visible_traits(names: Collection[str]) -> dict[str, bool]:
+    """The answers to models.traits.VISIBLE that names show, whatever the layout.
+
+    Args:
+        names: without wrappers' prefixes, one tensor per layer.
+    """
+    text = [_megatron(name) for name in names if not name.startswith(_TOWERS)]
+    biases = (".self_attention.linear_qkv.bias", ".self_attention.q_proj.bias", ".self_attn.q_proj.bias")
+    return {
+        "qkv_bias": any(name.endswith(biases) for name in text),
+        "qk_norm": any(name.endswith(".self_attention.q_layernorm.weight") for name in text),
+        "experts": any(name.endswith(".mlp.router.weight") for name in text),
+        "position_table": any(name.endswith(".pos_embed.weight") for name in names),
+    }
 
 
 def _megatron(name: str) -> str:
@@ -74,15 +83,15 @@ def _megatron(name: str) -> str:
 
 
 def _text_facts(shapes: Mapping[str, Shape]) -> Values:
-    embedding = next((name for name in shapes if name.endswith(EMBEDDING)), "")
-    prefix = embedding.removesuffix(EMBEDDING)
+    embedding = next((name for name in shapes if name.endswith(_EMBEDDING)), "")
+    prefix = embedding.removesuffix(_EMBEDDING)
     rows, hidden = _axes(shapes.get(embedding, ()), 2)
     layers = list(_layers(shapes, f"{prefix}decoder.layers."))
     facts: Values = {
         "rows": rows,
         "hidden": hidden,
         "layers": len(layers) or None,
-        "tied": not any(name.endswith("output_layer.weight") for name in shapes),
+        "tied": not any(name.endswith(OUTPUT_LAYER) for name in shapes),
     }
     if not layers:
         return _known(facts)

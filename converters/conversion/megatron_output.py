@@ -14,6 +14,7 @@ from ..formats.locate import TRACKER
 from ..formats.output_file import OutFile
 from ..layouts.layout import Layout
 from ..layouts.splits import split_of
+from ..models import model_of
 from ..models.config import ModelConfig
 from ..options import McoreOutput
 from ..tensors.sharding import Topology
@@ -147,7 +148,7 @@ def _legacy(
     dtype = max((s.dtype for s in specs.values()), key=lambda d: sum(s.nbytes for s in specs.values() if s.dtype == d))
     return LegacyModel(
         specs=specs,
-        splits={name: split_of(name, layout, config.model_type) for name in specs},
+        splits={name: split_of(name, layout, model_of(config).traits) for name in specs},
         text=layout.text,
         extra_state=list(layout.extra_state(config)),
         sequential=layout.sequential,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from ..errors import MismatchError, UnsupportedError, shown
+from ..models import MODELS
 from .hf_names import HF, HF_OLD
 from .hf_towers import MEGATRON_BRIDGE_0_3, MEGATRON_BRIDGE_QWEN2_5, MS_SWIFT, ROLL
 from .layout import Layout
@@ -28,9 +29,6 @@ _ALL = (
 )
 
 LAYOUTS: dict[str, Layout] = {layout.name: layout for layout in _ALL}
-
-DEFAULTS = {"qwen3_vl": "mbridge", "qwen3_vl_moe": "mbridge", "qwen2_5_vl": "mbridge-qwen2_5"}
-"""The layout that hf2mcore writes for a model unless told."""
 
 
 def named(name: str) -> Layout:
@@ -56,7 +54,7 @@ def to_write(name: str | None, model_type: str, file_format: str) -> Layout:
         MismatchError: there is none of that name, or it is another model's.
         UnsupportedError: its trainers do not read that format.
     """
-    layout = named(name or DEFAULTS[model_type])
+    layout = named(name or MODELS[model_type].default_layout)
     known = ", ".join(
         other.name for other in LAYOUTS.values() if model_type in other.models and file_format in other.writes
     )

@@ -35,7 +35,7 @@ def settle(layout: Layout, shapes: Mapping[str, Shape], config: ModelConfig) -> 
 HF = Layout(
     name="hf",
     trainers="FSDP2 trainers, torch DCP",
-    models=("qwen3_vl", "qwen3_vl_moe", "qwen2_5_vl"),
+    serves=lambda traits: True,
     has=("visual.patch_embed.", "language_model.layers."),
     lacks=(),
     rules=lambda config, rows: _rules(config, Dialect("hub", "new")),
@@ -50,6 +50,6 @@ HF_OLD = replace(
     HF,
     name="hf-old",
     trainers="FSDP2 trainers, torch DCP, Qwen2.5-VL's old names",
-    models=("qwen2_5_vl",),
+    serves=lambda traits: traits.later_prefixes is not None,
     has=("visual.patch_embed.", "layers."),
 )

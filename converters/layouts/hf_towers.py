@@ -8,12 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from ..models.config import ModelConfig
+from ..models.traits import Traits
 from ..tensors.rules import Rule
 from . import language, towers
 from .layout import Layout, Spellings
-
-QWEN3 = ("qwen3_vl", "qwen3_vl_moe")
-QWEN2_5 = ("qwen2_5_vl",)
 
 
 def _rules(tower: str, text: str) -> Callable[[ModelConfig, int], Iterator[Rule]]:
@@ -35,7 +33,7 @@ def _extra_state(text: str) -> Callable[[ModelConfig], Iterator[str]]:
 def _layout(
     name: str,
     trainers: str,
-    models: tuple[str, ...],
+    serves: Callable[[Traits], bool],
     tower: str,
     text: str,
     has: tuple[str, ...],
@@ -46,7 +44,7 @@ def _layout(
     return Layout(
         name=name,
         trainers=trainers,
-        models=models,
+        serves=serves,
         has=has,
         lacks=(),
         rules=_rules(tower, text),
@@ -62,7 +60,7 @@ def _layout(
 MEGATRON_BRIDGE_0_3 = _layout(
     "megatron-bridge-0.3",
     "Megatron-Bridge 0.2.1 to 0.3.1, Qwen3-VL",
-    QWEN3,
+    lambda traits: traits.deepstack,
     tower="vision_model.",
     text="language_model.",
     has=("vision_model.blocks.", "language_model."),
@@ -71,7 +69,7 @@ MEGATRON_BRIDGE_0_3 = _layout(
 MEGATRON_BRIDGE_QWEN2_5 = _layout(
     "megatron-bridge-qwen2_5",
     "Megatron-Bridge, Qwen2.5-VL",
-    QWEN2_5,
+    lambda traits: traits.windows,
     tower="visual.",
     text="language_model.",
     has=("visual.patch_embed.", "language_model.decoder."),
@@ -80,7 +78,7 @@ MEGATRON_BRIDGE_QWEN2_5 = _layout(
 MS_SWIFT = _layout(
     "ms-swift",
     "ms-swift, mcore-bridge",
-    QWEN3 + QWEN2_5,
+    lambda traits: traits.deepstack or traits.windows,
     tower="visual.visual.",
     text="language_model.",
     has=("visual.visual.", "language_model."),
@@ -91,7 +89,7 @@ MS_SWIFT = _layout(
 ROLL = _layout(
     "roll",
     "ROLL mcore_adapter",
-    QWEN3 + QWEN2_5,
+    lambda traits: traits.deepstack or traits.windows,
     tower="vision_model.",
     text="",
     has=("vision_model.blocks.", "decoder.", "embedding."),

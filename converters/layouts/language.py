@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ..models import MODELS
+from ..models import model_of
 from ..models.config import ModelConfig, TextConfig
 from ..tensors.rules import Copy, Rows, Rule, concat, interleave, pad_rows, rename, transposed
 from ..tensors.spec import Shape
@@ -34,7 +34,7 @@ def language(
         m: what stands before `embedding.`, `decoder.` and `output_layer.` on the mcore side.
         norms: INSIDE or BESIDE.
     """
-    c, h = config.text, MODELS[config.model_type].text_prefix
+    c, h = config.text, model_of(config).text_prefix
     yield from pad_rows(
         f"{m}embedding.word_embeddings.weight", f"{h}embed_tokens.weight", c.vocab, vocab_rows, (c.hidden,)
     )
@@ -51,12 +51,12 @@ def language(
 
 def attention(config: ModelConfig, m: str, h: str, norm: str) -> Iterator[Copy]:
     """Self attention with the norm before it."""
-    c = config.text
+    c, traits = config.text, model_of(config).traits
     yield from rename(f"{m}.{norm}weight", f"{h}.input_layernorm.weight", (c.hidden,))
     yield from qkv(c, f"{m}.self_attention.linear_qkv", f"{h}.self_attn", "weight", (c.hidden,))
-    if config.model_type == "qwen2_5_vl":
+    if traits.qkv_bias:
         yield from qkv(c, f"{m}.self_attention.linear_qkv", f"{h}.self_attn", "bias", ())
-    else:
+    if traits.qk_norm:
         yield from rename(f"{m}.self_attention.q_layernorm.weight", f"{h}.self_attn.q_norm.weight", (c.head_dim,))
         yield from rename(f"{m}.self_attention.k_layernorm.weight", f"{h}.self_attn.k_norm.weight", (c.head_dim,))
     yield from rename(
@@ -113,7 +113,8 @@ def spellings(config: ModelConfig, m: str = "language_model.") -> Spellings:
 
 def extra_state(config: ModelConfig, m: str = "language_model.") -> Iterator[str]:
     """Modules of a Transformer-Engine decoder that carry `_extra_state`."""
-    qk_norms = () if config.model_type == "qwen2_5_vl" else ("self_attention.q_layernorm", "self_attention.k_layernorm")
+    normed = model_of(config).traits.qk_norm
+    qk_norms = ("self_attention.q_layernorm", "self_attention.k_layernorm") if normed else ()
     for i in range(config.text.layers):
         moe = config.text.is_moe(i)
         fcs = (

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
+from ..models import MODELS
 from ..models.config import ModelConfig
+from ..models.traits import Traits
 from ..tensors.rules import Rule
 from ..tensors.spec import Shape
 
@@ -19,7 +21,7 @@ class Layout:
     Attributes:
         name: as `--layout` takes it.
         trainers: who writes it.
-        models: the model types it exists for.
+        serves: whether it exists for a model with these traits.
         has: prefixes, for each of which some name must start with it, to recognise the layout.
         lacks: substrings that no name may contain.
         rules: (config, rows of the vocabulary on the mcore side) -> the table.
@@ -37,7 +39,7 @@ class Layout:
 
     name: str
     trainers: str
-    models: tuple[str, ...]
+    serves: Callable[[Traits], bool]
     has: tuple[str, ...]
     lacks: tuple[str, ...]
     rules: Callable[[ModelConfig, int], Iterator[Rule]]
@@ -58,6 +60,11 @@ class Layout:
         return all(any(n.startswith(mark) for n in listed) for mark in self.has) and not any(
             mark in n for mark in self.lacks for n in listed
         )
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """The model types it exists for."""
+        return tuple(name for name, model in MODELS.items() if self.serves(model.traits))
 
     @property
     def why(self) -> str:

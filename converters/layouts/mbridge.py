@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ..models import MODELS
+from ..models import model_of
 from ..models.config import ModelConfig
 from ..tensors.rules import Copy, Rule
 from . import language, towers
@@ -22,8 +22,8 @@ def rules(config: ModelConfig, vocab_rows: int) -> Iterator[Rule]:
 
 def vision(config: ModelConfig) -> Iterator[Copy]:
     """Patch embedding, blocks, the merger after the last block and those of deepstack."""
-    v, h = config.vision, MODELS[config.model_type].vision_prefix
-    yield from towers.qwen3_front(config)
+    v, h = config.vision, model_of(config).vision_prefix
+    yield from towers.deepstack_front(config)
     yield from merger(
         config, "vision_model.merger", f"{h}merger", norm=v.hidden
     )  # normalised before patches are merged
@@ -36,9 +36,9 @@ def vision(config: ModelConfig) -> Iterator[Copy]:
 def merger(config: ModelConfig, m: str, h: str, norm: int) -> Iterator[Copy]:
     """merge x merge patches become one token of the language model."""
     v = config.vision
-    yield from towers.both(f"{m}.patch_norm.", f"{h}.norm.", norm, 0)
-    yield from towers.both(f"{m}.linear_fc1.", f"{h}.linear_fc1.", v.merged, v.merged)
-    yield from towers.both(f"{m}.linear_fc2.", f"{h}.linear_fc2.", v.out_hidden, v.merged)
+    yield from towers.norm(f"{m}.patch_norm.", f"{h}.norm.", norm)
+    yield from towers.linear(f"{m}.linear_fc1.", f"{h}.linear_fc1.", v.merged, v.merged)
+    yield from towers.linear(f"{m}.linear_fc2.", f"{h}.linear_fc2.", v.out_hidden, v.merged)
 
 
 def spellings(config: ModelConfig) -> Spellings:
@@ -59,7 +59,7 @@ def extra_state(config: ModelConfig) -> Iterator[str]:
 MBRIDGE = Layout(
     name="mbridge",
     trainers="mbridge, Megatron-Bridge >= 0.4, AReaL, verl",
-    models=("qwen3_vl", "qwen3_vl_moe"),
+    serves=lambda traits: traits.deepstack,
     has=("vision_model.merger.patch_norm.", "language_model."),
     lacks=(),
     rules=rules,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ..models import MODELS
+from ..models import model_of
 from ..models.config import ModelConfig
 from ..tensors.rules import Copy, Rule, rename
 from . import language, towers
@@ -22,12 +22,12 @@ def rules(config: ModelConfig, vocab_rows: int) -> Iterator[Rule]:
 
 def vision(config: ModelConfig) -> Iterator[Copy]:
     """Patch embedding without bias, blocks, the norm after the last of them and the merger."""
-    v, h = config.vision, MODELS[config.model_type].vision_prefix
+    v, h = config.vision, model_of(config).vision_prefix
     yield from rename("vision_model.patch_embed.proj.weight", f"{h}patch_embed.proj.weight", v.patch_shape)
-    yield from towers.qwen2_5_blocks(config)
+    yield from towers.gated_blocks(config)
     yield from rename("vision_model.decoder.final_layernorm.weight", f"{h}merger.ln_q.weight", (v.hidden,))
-    yield from towers.both("vision_model.projection.encoder.linear_fc1.", f"{h}merger.mlp.0.", v.merged, v.merged)
-    yield from towers.both("vision_model.projection.encoder.linear_fc2.", f"{h}merger.mlp.2.", v.out_hidden, v.merged)
+    yield from towers.linear("vision_model.projection.encoder.linear_fc1.", f"{h}merger.mlp.0.", v.merged, v.merged)
+    yield from towers.linear("vision_model.projection.encoder.linear_fc2.", f"{h}merger.mlp.2.", v.out_hidden, v.merged)
 
 
 def spellings(config: ModelConfig) -> Spellings:
@@ -48,7 +48,7 @@ def extra_state(config: ModelConfig) -> Iterator[str]:
 MBRIDGE_QWEN2_5 = Layout(
     name="mbridge-qwen2_5",
     trainers="mbridge, verl, Pai-Megatron-Patch",
-    models=("qwen2_5_vl",),
+    serves=lambda traits: traits.windows,
     has=("vision_model.projection.encoder.linear_fc1.weight", "language_model."),
     lacks=("deepstack", "linear_qkv.layer_norm_bias"),
     rules=rules,

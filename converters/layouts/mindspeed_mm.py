@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from ..models import MODELS
+from ..models import model_of
 from ..models.config import ModelConfig, VisionConfig
 from ..tensors.rules import Copy, Rule, pad_rows, rename
 from . import language, towers
@@ -22,15 +22,15 @@ _BLOCKS = "image_encoder.encoder.blocks.layers"
 
 def rules(config: ModelConfig, vocab_rows: int) -> Iterator[Rule]:
     """The whole table."""
-    yield from (_vision_2_5(config) if config.model_type == "qwen2_5_vl" else _vision_3(config))
+    yield from (_windowed_tower(config) if model_of(config).traits.windows else _deepstack_tower(config))
     yield from language.language(config, vocab_rows, "text_decoder.", BESIDE)
 
 
-def _vision_3(config: ModelConfig) -> Iterator[Copy]:
-    v, h = config.vision, MODELS[config.model_type].vision_prefix
-    yield from towers.both(f"{_ENCODER}.patch_embed.proj.", f"{h}patch_embed.proj.", v.hidden, 0, weight=v.patch_shape)
+def _deepstack_tower(config: ModelConfig) -> Iterator[Copy]:
+    v, h = config.vision, model_of(config).vision_prefix
+    yield from towers.conv(f"{_ENCODER}.patch_embed.proj.", f"{h}patch_embed.proj.", v.patch_shape)
     yield from rename(f"{_ENCODER}.pos_embed.weight", f"{h}pos_embed.weight", (v.positions, v.hidden))
-    yield from towers.qwen3_blocks(config, _BLOCKS, BESIDE)
+    yield from towers.layer_norm_blocks(config, _BLOCKS, BESIDE)
     yield from _projector(config, "image_encoder.projector", f"{h}merger", norm=v.hidden)
     for k, block in enumerate(v.deepstack):  # each deepstack merger lives in the block after which it looks
         yield from _projector(
@@ -40,29 +40,29 @@ def _vision_3(config: ModelConfig) -> Iterator[Copy]:
 
 def _projector(config: ModelConfig, m: str, h: str, norm: int) -> Iterator[Copy]:
     v = config.vision
-    yield from towers.both(f"{m}.layernorm.", f"{h}.norm.", norm, 0)
-    yield from towers.both(f"{m}.encoder.linear_fc1.", f"{h}.linear_fc1.", v.merged, v.merged)
-    yield from towers.both(f"{m}.encoder.linear_fc2.", f"{h}.linear_fc2.", v.out_hidden, v.merged)
+    yield from towers.norm(f"{m}.layernorm.", f"{h}.norm.", norm)
+    yield from towers.linear(f"{m}.encoder.linear_fc1.", f"{h}.linear_fc1.", v.merged, v.merged)
+    yield from towers.linear(f"{m}.encoder.linear_fc2.", f"{h}.linear_fc2.", v.out_hidden, v.merged)
 
 
-def _vision_2_5(config: ModelConfig) -> Iterator[Copy]:
-    v, h = config.vision, MODELS[config.model_type].vision_prefix
+def _windowed_tower(config: ModelConfig) -> Iterator[Copy]:
+    v, h = config.vision, model_of(config).vision_prefix
     yield from rename(f"{_ENCODER}.patch_embed.proj.weight", f"{h}patch_embed.proj.weight", v.patch_shape)
-    yield from towers.qwen2_5_blocks(config, _BLOCKS, BESIDE)
-    yield from _merger_2_5(config)
+    yield from towers.gated_blocks(config, _BLOCKS, BESIDE)
+    yield from _windowed_merger(config)
 
 
-def _merger_2_5(config: ModelConfig) -> Iterator[Copy]:
-    v, h = config.vision, MODELS[config.model_type].vision_prefix
+def _windowed_merger(config: ModelConfig) -> Iterator[Copy]:
+    v, h = config.vision, model_of(config).vision_prefix
     yield from rename("image_encoder.projector.layernorm.weight", f"{h}merger.ln_q.weight", (v.hidden,))
-    yield from towers.both("image_encoder.projector.encoder.linear_fc1.", f"{h}merger.mlp.0.", v.merged, v.merged)
-    yield from towers.both("image_encoder.projector.encoder.linear_fc2.", f"{h}merger.mlp.2.", v.out_hidden, v.merged)
+    yield from towers.linear("image_encoder.projector.encoder.linear_fc1.", f"{h}merger.mlp.0.", v.merged, v.merged)
+    yield from towers.linear("image_encoder.projector.encoder.linear_fc2.", f"{h}merger.mlp.2.", v.out_hidden, v.merged)
 
 
 MINDSPEED_MM = Layout(
     name="mindspeed-mm",
     trainers="MindSpeed-MM",
-    models=("qwen3_vl", "qwen3_vl_moe", "qwen2_5_vl"),
+    serves=lambda traits: traits.deepstack or traits.windows,
     has=("image_encoder.", "text_decoder."),
     lacks=("self_attention.q_proj.",),
     rules=rules,
@@ -78,7 +78,7 @@ MINDSPEED_MM = Layout(
 
 def canonical_rules(config: ModelConfig, vocab_rows: int) -> Iterator[Rule]:
     """The form with q, k, v and gate, up apart, in the decoder and, but for the QKV, in the vision blocks."""
-    c, v, model = config.text, config.vision, MODELS[config.model_type]
+    c, v, model = config.text, config.vision, model_of(config)
     m, h = "text_decoder.", model.text_prefix
     yield from pad_rows(
         f"{m}embedding.word_embeddings.weight", f"{h}embed_tokens.weight", c.vocab, vocab_rows, (c.hidden,)
@@ -93,7 +93,7 @@ def canonical_rules(config: ModelConfig, vocab_rows: int) -> Iterator[Rule]:
     )
     for i in range(v.depth):
         yield from _apart_vision(v, f"{_BLOCKS}.{i}", f"{model.vision_prefix}blocks.{i}")
-    yield from _merger_2_5(config)
+    yield from _windowed_merger(config)
 
 
 def _apart(config: ModelConfig, m: str, h: str) -> Iterator[Copy]:
@@ -104,7 +104,7 @@ def _apart(config: ModelConfig, m: str, h: str) -> Iterator[Copy]:
         ("k_proj", c.groups * c.head_dim),
         ("v_proj", c.groups * c.head_dim),
     ):
-        yield from towers.both(f"{m}.self_attention.{name}.", f"{h}.self_attn.{name}.", rows, c.hidden)
+        yield from towers.linear(f"{m}.self_attention.{name}.", f"{h}.self_attn.{name}.", rows, c.hidden)
     yield from rename(
         f"{m}.self_attention.linear_proj.weight", f"{h}.self_attn.o_proj.weight", (c.hidden, c.heads * c.head_dim)
     )
@@ -116,19 +116,19 @@ def _apart(config: ModelConfig, m: str, h: str) -> Iterator[Copy]:
 
 def _apart_vision(v: VisionConfig, m: str, h: str) -> Iterator[Copy]:
     yield from rename(f"{m}.input_layernorm.weight", f"{h}.norm1.weight", (v.hidden,))
-    yield from towers.both(f"{m}.self_attention.linear_qkv.", f"{h}.attn.qkv.", 3 * v.hidden, v.hidden)
-    yield from towers.both(f"{m}.self_attention.linear_proj.", f"{h}.attn.proj.", v.hidden, v.hidden)
+    yield from towers.linear(f"{m}.self_attention.linear_qkv.", f"{h}.attn.qkv.", 3 * v.hidden, v.hidden)
+    yield from towers.linear(f"{m}.self_attention.linear_proj.", f"{h}.attn.proj.", v.hidden, v.hidden)
     yield from rename(f"{m}.pre_mlp_layernorm.weight", f"{h}.norm2.weight", (v.hidden,))
     for name in ("gate_proj", "up_proj"):
-        yield from towers.both(f"{m}.mlp.{name}.", f"{h}.mlp.{name}.", v.ffn, v.hidden)
-    yield from towers.both(f"{m}.mlp.linear_fc2.", f"{h}.mlp.down_proj.", v.hidden, v.ffn)
+        yield from towers.linear(f"{m}.mlp.{name}.", f"{h}.mlp.{name}.", v.ffn, v.hidden)
+    yield from towers.linear(f"{m}.mlp.linear_fc2.", f"{h}.mlp.down_proj.", v.hidden, v.ffn)
 
 
 MINDSPEED_MM_CANONICAL = replace(
     MINDSPEED_MM,
     name="mindspeed-mm-canonical",
     trainers="MindSpeed-MM with enable_canonical_hf_struct",
-    models=("qwen2_5_vl",),
+    serves=lambda traits: traits.windows,
     has=("image_encoder.", "text_decoder.decoder.layers.0.self_attention.q_proj."),
     lacks=(),
     rules=canonical_rules,

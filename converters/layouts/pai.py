@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ..models import MODELS
+from ..models import model_of
 from ..models.config import ModelConfig
 from ..tensors.rules import Copy, Rule
 from . import language, mbridge, towers
@@ -22,8 +22,8 @@ def rules(config: ModelConfig, vocab_rows: int) -> Iterator[Rule]:
 
 def vision(config: ModelConfig) -> Iterator[Copy]:
     """Patch embedding, blocks, the merger after the last block and those of deepstack."""
-    v, h = config.vision, MODELS[config.model_type].vision_prefix
-    yield from towers.qwen3_front(config)
+    v, h = config.vision, model_of(config).vision_prefix
+    yield from towers.deepstack_front(config)
     m = "vision_model.decoder"
     yield from merger(config, f"{m}.final_layernorm", "vision_model.projection.encoder", f"{h}merger", norm=v.hidden)
     for k in range(len(v.deepstack)):
@@ -39,9 +39,9 @@ def vision(config: ModelConfig) -> Iterator[Copy]:
 def merger(config: ModelConfig, norm_module: str, encoder: str, h: str, norm: int) -> Iterator[Copy]:
     """merge x merge patches become one token of the language model."""
     v = config.vision
-    yield from towers.both(f"{norm_module}.", f"{h}.norm.", norm, 0)
-    yield from towers.both(f"{encoder}.linear_fc1.", f"{h}.linear_fc1.", v.merged, v.merged)
-    yield from towers.both(f"{encoder}.linear_fc2.", f"{h}.linear_fc2.", v.out_hidden, v.merged)
+    yield from towers.norm(f"{norm_module}.", f"{h}.norm.", norm)
+    yield from towers.linear(f"{encoder}.linear_fc1.", f"{h}.linear_fc1.", v.merged, v.merged)
+    yield from towers.linear(f"{encoder}.linear_fc2.", f"{h}.linear_fc2.", v.out_hidden, v.merged)
 
 
 def extra_state(config: ModelConfig) -> Iterator[str]:
@@ -59,7 +59,7 @@ def extra_state(config: ModelConfig) -> Iterator[str]:
 PAI = Layout(
     name="pai",
     trainers="Pai-Megatron-Patch",
-    models=("qwen3_vl", "qwen3_vl_moe"),
+    serves=lambda traits: traits.deepstack,
     has=("vision_model.decoder.deepstack_norm_list.", "language_model."),
     lacks=(),
     rules=rules,

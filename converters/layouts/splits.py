@@ -5,6 +5,7 @@ By the module's name, as megatron-core's own parallel linear layers do.
 
 from __future__ import annotations
 
+from ..models.traits import Traits
 from ..tensors.sharding import REPLICATED, Split
 from .layout import Layout
 
@@ -37,7 +38,7 @@ A row-parallel bias is whole on every rank.
 """
 
 
-def split_of(name: str, layout: Layout, model_type: str) -> Split:
+def split_of(name: str, layout: Layout, traits: Traits) -> Split:
     """How the tensor of that name in the layout's table is cut."""
     if layout.replicated and name.startswith(layout.replicated):
         return REPLICATED
@@ -46,12 +47,10 @@ def split_of(name: str, layout: Layout, model_type: str) -> Split:
     found = _BY_NAME.get(".".join(name.split(".")[-2:]), REPLICATED)
     if layout.own_tp and name.startswith(layout.own_tp):
         found = found._replace(tower=True)
-    return (
-        found._replace(gated=True) if ".linear_fc1." in name and found.axis == 0 and _gated(name, model_type) else found
-    )
+    return found._replace(gated=True) if ".linear_fc1." in name and found.axis == 0 and _gated(name, traits) else found
 
 
-def _gated(name: str, model_type: str) -> bool:
+def _gated(name: str, traits: Traits) -> bool:
     """Whether a linear_fc1 holds [gate; up].
 
     In the decoder always, in a vision block only in Qwen2.5-VL's, in a merger never.
@@ -59,4 +58,4 @@ def _gated(name: str, model_type: str) -> bool:
     if ".layers." not in name or "deepstack" in name:
         return False
     vision = name.startswith(("vision_model.", "image_encoder."))
-    return not vision or model_type == "qwen2_5_vl"
+    return not vision or traits.gated_vision_mlp

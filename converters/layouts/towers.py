@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ..models import MODELS
+from ..models import model_of
 from ..models.config import ModelConfig, VisionConfig
 from ..tensors.rules import Copy, Rows, concat, interleave, rename
 from ..tensors.spec import Shape
@@ -16,13 +16,22 @@ from .language import INSIDE
 from .layout import Spellings
 
 
-def both(left: str, right: str, rows: int, columns: int, weight: Shape = ()) -> Iterator[Copy]:
-    """Weight and bias under two names: a linear layer or, with columns 0, a norm.
+def norm(m: str, h: str, width: int) -> Iterator[Copy]:
+    """A LayerNorm: weight and bias of `width`. Names end before `weight` and `bias`, here and below."""
+    yield from rename(f"{m}weight", f"{h}weight", (width,))
+    yield from rename(f"{m}bias", f"{h}bias", (width,))
 
-    `weight` gives another shape of the weight.
-    """
-    yield from rename(f"{left}weight", f"{right}weight", weight or ((rows, columns) if columns else (rows,)))
-    yield from rename(f"{left}bias", f"{right}bias", (rows,))
+
+def linear(m: str, h: str, rows: int, columns: int) -> Iterator[Copy]:
+    """A Linear with bias: [rows, columns] and [rows]."""
+    yield from rename(f"{m}weight", f"{h}weight", (rows, columns))
+    yield from rename(f"{m}bias", f"{h}bias", (rows,))
+
+
+def conv(m: str, h: str, kernel: Shape) -> Iterator[Copy]:
+    """A convolution with bias: a weight of shape `kernel`, output channels first."""
+    yield from rename(f"{m}weight", f"{h}weight", kernel)
+    yield from rename(f"{m}bias", f"{h}bias", kernel[:1])
 
 
 def qkv(v: VisionConfig, m: str, h: str) -> Iterator[Copy]:
@@ -36,42 +45,42 @@ def qkv(v: VisionConfig, m: str, h: str) -> Iterator[Copy]:
         ])  # fmt: skip
 
 
-def qwen3_front(config: ModelConfig) -> Iterator[Copy]:
-    """What mbridge and pai share of Qwen3-VL's tower: patch embedding, positions, blocks."""
-    v, h = config.vision, MODELS[config.model_type].vision_prefix
-    yield from both("vision_model.patch_embed.proj.", f"{h}patch_embed.proj.", v.hidden, 0, weight=v.patch_shape)
+def deepstack_front(config: ModelConfig) -> Iterator[Copy]:
+    """What mbridge and pai share of a tower with deepstack: patch embedding, positions, blocks."""
+    v, h = config.vision, model_of(config).vision_prefix
+    yield from conv("vision_model.patch_embed.proj.", f"{h}patch_embed.proj.", v.patch_shape)
     yield from rename("vision_model.pos_embed.weight", f"{h}pos_embed.weight", (v.positions, v.hidden))
-    yield from qwen3_blocks(config)
+    yield from layer_norm_blocks(config)
 
 
-def qwen3_blocks(
+def layer_norm_blocks(
     config: ModelConfig, m: str = "vision_model.decoder.layers", norms: tuple[str, str] = INSIDE
 ) -> Iterator[Copy]:
-    """Qwen3-VL's vision blocks: LayerNorm with bias, MLP not gated."""
-    v, h = config.vision, f"{MODELS[config.model_type].vision_prefix}blocks"
+    """Vision blocks of Qwen3-VL: LayerNorm with bias, MLP not gated."""
+    v, h = config.vision, f"{model_of(config).vision_prefix}blocks"
     for i in range(v.depth):
-        yield from both(f"{m}.{i}.{norms[0]}", f"{h}.{i}.norm1.", v.hidden, 0)
+        yield from norm(f"{m}.{i}.{norms[0]}", f"{h}.{i}.norm1.", v.hidden)
         yield from qkv(v, f"{m}.{i}", f"{h}.{i}")
-        yield from both(f"{m}.{i}.self_attention.linear_proj.", f"{h}.{i}.attn.proj.", v.hidden, v.hidden)
-        yield from both(f"{m}.{i}.{norms[1]}", f"{h}.{i}.norm2.", v.hidden, 0)
-        yield from both(f"{m}.{i}.mlp.linear_fc1.", f"{h}.{i}.mlp.linear_fc1.", v.ffn, v.hidden)
-        yield from both(f"{m}.{i}.mlp.linear_fc2.", f"{h}.{i}.mlp.linear_fc2.", v.hidden, v.ffn)
+        yield from linear(f"{m}.{i}.self_attention.linear_proj.", f"{h}.{i}.attn.proj.", v.hidden, v.hidden)
+        yield from norm(f"{m}.{i}.{norms[1]}", f"{h}.{i}.norm2.", v.hidden)
+        yield from linear(f"{m}.{i}.mlp.linear_fc1.", f"{h}.{i}.mlp.linear_fc1.", v.ffn, v.hidden)
+        yield from linear(f"{m}.{i}.mlp.linear_fc2.", f"{h}.{i}.mlp.linear_fc2.", v.hidden, v.ffn)
 
 
-def qwen2_5_blocks(
+def gated_blocks(
     config: ModelConfig, m: str = "vision_model.decoder.layers", norms: tuple[str, str] = INSIDE
 ) -> Iterator[Copy]:
-    """Qwen2.5-VL's vision blocks: RMSNorm, gated MLP with bias."""
-    v, h = config.vision, f"{MODELS[config.model_type].vision_prefix}blocks"
+    """Vision blocks of Qwen2.5-VL: RMSNorm, gated MLP with bias."""
+    v, h = config.vision, f"{model_of(config).vision_prefix}blocks"
     for i in range(v.depth):
         yield from rename(f"{m}.{i}.{norms[0]}weight", f"{h}.{i}.norm1.weight", (v.hidden,))
         yield from qkv(v, f"{m}.{i}", f"{h}.{i}")
-        yield from both(f"{m}.{i}.self_attention.linear_proj.", f"{h}.{i}.attn.proj.", v.hidden, v.hidden)
+        yield from linear(f"{m}.{i}.self_attention.linear_proj.", f"{h}.{i}.attn.proj.", v.hidden, v.hidden)
         yield from rename(f"{m}.{i}.{norms[1]}weight", f"{h}.{i}.norm2.weight", (v.hidden,))
         for kind, tail in (("weight", (v.hidden,)), ("bias", ())):
             parts = [(f"{h}.{i}.mlp.gate_proj.{kind}", v.ffn), (f"{h}.{i}.mlp.up_proj.{kind}", v.ffn)]
             yield from concat(f"{m}.{i}.mlp.linear_fc1.{kind}", tail, parts)
-        yield from both(f"{m}.{i}.mlp.linear_fc2.", f"{h}.{i}.mlp.down_proj.", v.hidden, v.ffn)
+        yield from linear(f"{m}.{i}.mlp.linear_fc2.", f"{h}.{i}.mlp.down_proj.", v.hidden, v.ffn)
 
 
 def spellings(config: ModelConfig, m: str = "vision_model.decoder.layers") -> Spellings:
@@ -94,6 +103,6 @@ def hf_tower(config: ModelConfig, m: str) -> Iterator[Copy]:
 
     Never sharded, never stacked.
     """
-    model = MODELS[config.model_type]
+    model = model_of(config)
     for name, shape in model.vision_tensors(config).items():
         yield from rename(f"{m}{name}", f"{model.vision_prefix}{name}", shape)

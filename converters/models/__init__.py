@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from ..errors import CorruptError, UnsupportedError, shown
 from .config import ModelConfig, TextConfig, VisionConfig
 from .fields import Json, Tie, decide_tie
@@ -9,21 +11,31 @@ from .model import Model, Shapes
 from .qwen2_5_vl import QWEN2_5_VL
 from .qwen3_vl import QWEN3_VL
 from .qwen3_vl_moe import QWEN3_VL_MOE
+from .release import Release
+from .traits import VISIBLE, Prefixes, Traits
 
 __all__ = [
     "MODELS",
+    "RELEASES",
     "Json",
     "Model",
     "ModelConfig",
+    "Prefixes",
+    "Release",
     "Shapes",
     "TextConfig",
     "Tie",
+    "Traits",
     "VisionConfig",
     "decide_tie",
     "model_for",
+    "model_of",
+    "model_with",
 ]
 
 MODELS: dict[str, Model] = {model.model_type: model for model in (QWEN3_VL, QWEN3_VL_MOE, QWEN2_5_VL)}
+
+RELEASES: tuple[Release, ...] = tuple(release for model in MODELS.values() for release in model.family.releases)
 
 REFUSED = {
     "qwen_vl": "Qwen-VL (the first)",
@@ -61,3 +73,26 @@ def model_for(hf_config: Json) -> Model:
             f"config.json describes quantised weights of {kind} (quantization_config)", "Use the unquantised model."
         )
     return MODELS[kind]
+
+
+def model_of(config: ModelConfig) -> Model:
+    """The model that some integers are of."""
+    return MODELS[config.model_type]
+
+
+def model_with(seen: Mapping[str, bool]) -> Model:
+    """The one model that has the traits which a checkpoint's names show.
+
+    Args:
+        seen: an answer for each of traits.VISIBLE.
+
+    Raises:
+        UnsupportedError: no model has just these, so it is one that is not converted; says what was seen.
+    """
+    fitting = [m for m in MODELS.values() if all(getattr(m.traits, name) is seen[name] for name in VISIBLE)]
+    if len(fitting) == 1:
+        return fitting[0]
+    said = ", ".join(f"{name.replace('_', ' ')}: {'yes' if seen[name] else 'no'}" for name in VISIBLE)
+    raise UnsupportedError(
+        f"the tensors are those of no model that is converted ({said})", f"Supported: {', '.join(MODELS)}."
+    )

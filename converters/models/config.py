@@ -65,7 +65,7 @@ class VisionConfig:
 class ModelConfig:
     """All integers that decide names and shapes."""
 
-    model_type: str  # "qwen3_vl", "qwen3_vl_moe", "qwen2_5_vl": a key of MODELS
+    model_type: str  # a key of MODELS
     text: TextConfig
     vision: VisionConfig
 

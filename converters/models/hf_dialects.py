@@ -16,19 +16,17 @@ from ..tensors.rules import Copy, rename, transposed
 from ..tensors.spec import Box, Shape
 from . import MODELS
 from .config import ModelConfig, TextConfig
+from .traits import Prefixes
 
 ExpertsForm = Literal["hub", "transformers-5", "per-expert"]
 NamesForm = Literal["old", "new"]
-
-NEW_TEXT, NEW_VISION = "model.language_model.", "model.visual."
-"""Qwen2.5-VL's prefixes in what transformers 4.52 and later save; the Hub's are `model.` and `visual.`."""
 
 
 class Dialect(NamedTuple):
     """How a Hugging Face directory spells its tensors."""
 
     experts: ExpertsForm = "hub"  # of a MoE model
-    hf_names: NamesForm = "old"  # of Qwen2.5-VL
+    hf_names: NamesForm = "old"  # of a model with later prefixes
 
 
 def read_dialect(shapes: Mapping[str, Shape], config: ModelConfig, experts_form: str | None = None) -> Dialect:
@@ -43,35 +41,33 @@ def read_dialect(shapes: Mapping[str, Shape], config: ModelConfig, experts_form:
         MismatchError: the experts are square, so that their orientation cannot be seen, or they are oriented two ways
             at once.
     """
-    new = config.model_type == "qwen2_5_vl" and any(name.startswith((NEW_TEXT, NEW_VISION)) for name in shapes)
+    later = MODELS[config.model_type].traits.later_prefixes
+    new = later is not None and any(name.startswith(later) for name in shapes)
     return Dialect(_experts_form(shapes, config, experts_form), "new" if new else "old")
 
 
 def dialect_copies(config: ModelConfig, dialect: Dialect) -> list[Copy]:
     """Every tensor of a dialect (left) in the Hub's names and orientation (right)."""
     model = MODELS[config.model_type]
+    later = model.traits.later_prefixes if dialect.hf_names == "new" else None
     copies: list[Copy] = []
     for name, shape in model.hf_tensors(config).items():
         stem, _, kind = name.rpartition(".mlp.experts.")
-        left = (
-            _spelled(name, model.text_prefix, model.vision_prefix)
-            if config.model_type == "qwen2_5_vl" and dialect.hf_names == "new"
-            else name
-        )
         if stem and dialect.experts == "transformers-5":
             copies += transposed(name, name, (shape[0], shape[2], shape[1]))
         elif stem and dialect.experts == "per-expert":
             copies += _per_expert(config.text, stem, kind)
         else:
-            copies += rename(left, name, shape)
+            copies += rename(_respelled(name, model.prefixes, later) if later else name, name, shape)
     return copies
 
 
-def _spelled(name: str, text: str, vision: str) -> str:
-    """A Qwen2.5-VL name with the new prefixes; `lm_head.weight` stays."""
-    if name.startswith(vision):
-        return NEW_VISION + name.removeprefix(vision)
-    return NEW_TEXT + name.removeprefix(text) if name.startswith(text) else name
+def _respelled(name: str, now: Prefixes, later: Prefixes) -> str:
+    """A name with the later prefixes; `lm_head.weight` stays."""
+    for ours, theirs in ((now.vision, later.vision), (now.text, later.text)):
+        if name.startswith(ours):
+            return theirs + name.removeprefix(ours)
+    return name
 
 
 def _per_expert(c: TextConfig, stem: str, kind: str) -> Iterator[Copy]:

@@ -6,6 +6,7 @@ from ..errors import CorruptError
 from .config import TextConfig
 from .fields import MOST_LAYERS, Fields
 from .model import Shapes
+from .traits import Traits
 
 
 def text_config(text: Fields, tied: bool, *, head_dim: int | None = None, moe: bool = False) -> TextConfig:
@@ -51,29 +52,28 @@ def _dense_layers(text: Fields, layers: int) -> frozenset[int]:
     return frozenset(listed) | frozenset(i for i in range(layers) if (i + 1) % step)
 
 
-def text_tensors(c: TextConfig, *, qkv_bias: bool, qk_norm: bool) -> Shapes:
+def text_tensors(c: TextConfig, traits: Traits) -> Shapes:
     """Every tensor of the language decoder but the output layer, without prefix.
 
     Args:
         c: the language model's integers.
-        qkv_bias: query, key and value projections have a bias (Qwen2.5).
-        qk_norm: queries and keys are normalised per head (Qwen3).
+        traits: asked for qkv_bias and qk_norm.
     """
     tensors: Shapes = {"embed_tokens.weight": (c.vocab, c.hidden)}
     for layer in range(c.layers):
-        block = _attention(c, qkv_bias, qk_norm) | (_experts(c) if c.is_moe(layer) else _mlp(c))
+        block = _attention(c, traits) | (_experts(c) if c.is_moe(layer) else _mlp(c))
         tensors |= {f"layers.{layer}.{name}": shape for name, shape in block.items()}
     return tensors | {"norm.weight": (c.hidden,)}
 
 
-def _attention(c: TextConfig, qkv_bias: bool, qk_norm: bool) -> Shapes:
+def _attention(c: TextConfig, traits: Traits) -> Shapes:
     rows = {"q": c.heads * c.head_dim, "k": c.groups * c.head_dim, "v": c.groups * c.head_dim}
     tensors: Shapes = {"input_layernorm.weight": (c.hidden,), "post_attention_layernorm.weight": (c.hidden,)}
     for part, n in rows.items():
         tensors[f"self_attn.{part}_proj.weight"] = (n, c.hidden)
-        if qkv_bias:
+        if traits.qkv_bias:
             tensors[f"self_attn.{part}_proj.bias"] = (n,)
-    if qk_norm:
+    if traits.qk_norm:
         tensors |= {"self_attn.q_norm.weight": (c.head_dim,), "self_attn.k_norm.weight": (c.head_dim,)}
     return tensors | {"self_attn.o_proj.weight": (c.hidden, c.heads * c.head_dim)}
 

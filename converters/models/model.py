@@ -1,4 +1,7 @@
-"""What a model offers: its config read from JSON, and every tensor of its Hugging Face side with its shape."""
+"""What a model offers.
+
+Its config read from JSON, every tensor of its Hugging Face side with its shape, its traits, its releases.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,8 @@ from dataclasses import dataclass
 from ..tensors.spec import Shape
 from .config import ModelConfig, TextConfig, VisionConfig
 from .fields import Json, decide_tie
+from .release import Family
+from .traits import Prefixes, Traits
 
 Shapes = dict[str, Shape]
 
@@ -18,11 +23,23 @@ class Model:
 
     model_type: str
     architecture: str  # config.json's "architectures"
-    text_prefix: str  # before `layers.`, `embed_tokens.`, `norm.`
-    vision_prefix: str  # before `blocks.`, `merger.`, `patch_embed.`
+    prefixes: Prefixes
+    traits: Traits
+    default_layout: str  # the trainer's naming that hf2mcore writes unless told: a key of LAYOUTS
+    family: Family
     read_config: Callable[[Json, bool], ModelConfig]
     read_text: Callable[[TextConfig], Shapes]
     read_vision: Callable[[VisionConfig], Shapes]
+
+    @property
+    def text_prefix(self) -> str:
+        """What stands before `layers.`, `embed_tokens.`, `norm.`."""
+        return self.prefixes.text
+
+    @property
+    def vision_prefix(self) -> str:
+        """What stands before `blocks.`, `merger.`, `patch_embed.`."""
+        return self.prefixes.vision
 
     def config(self, hf_config: Json, tied: bool | None = None) -> ModelConfig:
         """The integers of a config.json of transformers 4 or 5.

@@ -1,20 +1,38 @@
-"""Qwen3-VL, dense: its config.json and its tensors on the Hugging Face side."""
+"""Qwen3-VL, dense: its config.json, its tensors on the Hugging Face side and its releases."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
+from typing import Any
 
 from .config import ModelConfig, VisionConfig
 from .fields import Fields, Json
 from .language import text_config, text_tensors
 from .model import Model, Shapes
+from .release import QWEN_IDS, QWEN_TEXT_IDS, Family, Release, text_of_release
+from .traits import Prefixes, Traits
 from .vision import blocks, layer_norm, linear, vision_config
+
+TRAITS = Traits(
+    qkv_bias=False,
+    qk_norm=True,
+    head_dim_field=True,
+    experts=False,
+    flat_config=False,
+    plain_rope_type="default",
+    later_prefixes=None,
+    position_table=True,
+    deepstack=True,
+    windows=False,
+    gated_vision_mlp=False,
+)
 
 
 def read_config(hf_config: Json, tied: bool) -> ModelConfig:
     """The integers of a Qwen3-VL config.json."""
     text = Fields(hf_config.get("text_config"), "text_config")
-    return ModelConfig("qwen3_vl", text_config(text, tied), vision_config(hf_config, qwen3=True))
+    return ModelConfig("qwen3_vl", text_config(text, tied), vision_config(hf_config, TRAITS))
 
 
 def vision_tensors(v: VisionConfig) -> Shapes:
@@ -43,12 +61,73 @@ def _merger(name: str, v: VisionConfig, norm: int) -> Shapes:
     return layer_norm(f"{name}.norm", norm) | fc1 | fc2
 
 
+def small_tower(out_hidden: int) -> VisionConfig:
+    """The vision tower of the releases up to 4B."""
+    return _tower(24, 1024, 4096, out_hidden, (5, 11, 17))
+
+
+def large_tower(out_hidden: int) -> VisionConfig:
+    """The vision tower of the releases from 8B on."""
+    return _tower(27, 1152, 4304, out_hidden, (8, 16, 24))
+
+
+def _tower(depth: int, hidden: int, ffn: int, out_hidden: int, deepstack: tuple[int, ...]) -> VisionConfig:
+    return VisionConfig(
+        depth,
+        hidden,
+        heads=16,
+        ffn=ffn,
+        out_hidden=out_hidden,
+        patch=16,
+        temporal_patch=2,
+        channels=3,
+        merge=2,
+        positions=2304,
+        deepstack=deepstack,
+    )
+
+
+TEXT_FIELDS: Mapping[str, Any] = {
+    "attention_bias": False,
+    "attention_dropout": 0.0,
+    "hidden_act": "silu",
+    "initializer_range": 0.02,
+    "max_position_embeddings": 262_144,
+    "use_cache": True,
+}
+
+FAMILY = Family(
+    rope_theta=5_000_000,
+    mrope_section=(24, 20, 20),
+    token_ids=QWEN_IDS,
+    text_ids=QWEN_TEXT_IDS,
+    # Without a version transformers warns of a wrong tokenizer, and proposes a flag that breaks it.
+    top={"transformers_version": "4.57.0.dev0"},
+    rope_scaling={"mrope_interleaved": True, "rope_type": "default"},
+    text=TEXT_FIELDS,
+    vision={"hidden_act": "gelu_pytorch_tanh", "initializer_range": 0.02},
+    releases=(
+        Release(
+            "Qwen3-VL-2B",
+            ModelConfig("qwen3_vl", text_of_release(28, 2048, 16, 8, 6144, tied=True), small_tower(2048)),
+        ),
+        Release(
+            "Qwen3-VL-4B",
+            ModelConfig("qwen3_vl", text_of_release(36, 2560, 32, 8, 9728, tied=True), small_tower(2560)),
+        ),
+        Release("Qwen3-VL-8B", ModelConfig("qwen3_vl", text_of_release(36, 4096, 32, 8, 12288), large_tower(4096))),
+        Release("Qwen3-VL-32B", ModelConfig("qwen3_vl", text_of_release(64, 5120, 64, 8, 25600), large_tower(5120))),
+    ),
+)
+
 QWEN3_VL = Model(
     model_type="qwen3_vl",
     architecture="Qwen3VLForConditionalGeneration",
-    text_prefix="model.language_model.",
-    vision_prefix="model.visual.",
+    prefixes=Prefixes("model.language_model.", "model.visual."),
+    traits=TRAITS,
+    default_layout="mbridge",
+    family=FAMILY,
     read_config=read_config,
-    read_text=partial(text_tensors, qkv_bias=False, qk_norm=True),
+    read_text=partial(text_tensors, traits=TRAITS),
     read_vision=vision_tensors,
 )

@@ -1,32 +1,49 @@
-"""Qwen3-VL with a mixture of experts.
-
-Qwen3-VL's vision tower, and experts in all layers but those the config keeps dense.
-"""
+"""Qwen3-VL with a mixture of experts: Qwen3-VL's vision tower, experts in all layers but those kept dense."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 
+from . import qwen3_vl
 from .config import ModelConfig
 from .fields import Fields, Json
 from .language import text_config, text_tensors
-from .model import Model
-from .qwen3_vl import vision_tensors
+from .release import Release, text_of_release
 from .vision import vision_config
+
+TRAITS = replace(qwen3_vl.TRAITS, experts=True)
 
 
 def read_config(hf_config: Json, tied: bool) -> ModelConfig:
     """The integers of a Qwen3-VL-MoE config.json; transformers 5 spells num_experts "num_local_experts"."""
     text = Fields(hf_config.get("text_config"), "text_config")
-    return ModelConfig("qwen3_vl_moe", text_config(text, tied, moe=True), vision_config(hf_config, qwen3=True))
+    return ModelConfig("qwen3_vl_moe", text_config(text, tied, moe=True), vision_config(hf_config, TRAITS))
 
 
-QWEN3_VL_MOE = Model(
+def _release(name: str, layers: int, hidden: int, heads: int, ffn: int, expert_ffn: int) -> Release:
+    """Four groups of heads, 128 experts."""
+    text = text_of_release(layers, hidden, heads, 4, ffn, moe=(128, expert_ffn))
+    return Release(name, ModelConfig("qwen3_vl_moe", text, qwen3_vl.large_tower(hidden)))
+
+
+FAMILY = replace(
+    qwen3_vl.FAMILY,
+    experts_per_token=8,
+    # The sparse step is 1, so the dense layers are exactly those that mlp_only_layers lists.
+    text={**qwen3_vl.TEXT_FIELDS, "decoder_sparse_step": 1, "norm_topk_prob": True},
+    releases=(
+        _release("Qwen3-VL-30B-A3B", 48, 2048, 32, 6144, 768),
+        _release("Qwen3-VL-235B-A22B", 94, 4096, 64, 12288, 1536),
+    ),
+)
+
+QWEN3_VL_MOE = replace(
+    qwen3_vl.QWEN3_VL,
     model_type="qwen3_vl_moe",
     architecture="Qwen3VLMoeForConditionalGeneration",
-    text_prefix="model.language_model.",
-    vision_prefix="model.visual.",
+    traits=TRAITS,
+    family=FAMILY,
     read_config=read_config,
-    read_text=partial(text_tensors, qkv_bias=False, qk_norm=True),
-    read_vision=vision_tensors,
+    read_text=partial(text_tensors, traits=TRAITS),
 )

@@ -6,14 +6,15 @@ from ..errors import CorruptError
 from .config import VisionConfig
 from .fields import MOST_LAYERS, Fields, Json
 from .model import Shapes
+from .traits import Traits
 
 
-def vision_config(hf_config: Json, *, qwen3: bool) -> VisionConfig:
+def vision_config(hf_config: Json, traits: Traits) -> VisionConfig:
     """The integers of a config.json's vision_config.
 
     Args:
         hf_config: the whole config.json.
-        qwen3: there is a position table and there are deepstack mergers.
+        traits: asked for position_table and deepstack.
     """
     vision = Fields(hf_config.get("vision_config"), "vision_config")
     depth, hidden, heads = (
@@ -25,7 +26,7 @@ def vision_config(hf_config: Json, *, qwen3: bool) -> VisionConfig:
         raise CorruptError(
             f"config.json: vision_config.hidden_size {hidden} is not a multiple of vision_config.num_heads {heads}"
         )
-    if qwen3 and not vision.has("deepstack_visual_indexes"):
+    if traits.deepstack and not vision.has("deepstack_visual_indexes"):
         raise CorruptError("config.json: vision_config.deepstack_visual_indexes is missing")
     return VisionConfig(
         depth=depth,
@@ -37,8 +38,8 @@ def vision_config(hf_config: Json, *, qwen3: bool) -> VisionConfig:
         temporal_patch=vision.integer("temporal_patch_size"),
         channels=vision.integer("in_channels", "in_chans"),  # the latter in the Hub's Qwen2.5-VL configs
         merge=vision.integer("spatial_merge_size"),
-        positions=vision.integer("num_position_embeddings") if qwen3 else 0,
-        deepstack=vision.integers("deepstack_visual_indexes", most=depth) if qwen3 else (),
+        positions=vision.integer("num_position_embeddings") if traits.position_table else 0,
+        deepstack=vision.integers("deepstack_visual_indexes", most=depth) if traits.deepstack else (),
     )
 
 

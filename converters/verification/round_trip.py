@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ..checkpoint.open import HfSide, McoreSide, from_hf, mapped_table, open_hf_side, open_mcore_side
 from ..conversion.convert import hf2mcore, mcore2hf
-from ..layouts import DEFAULTS, named
+from ..layouts import named
 from ..options import Hf2McoreOptions, Mcore2HfOptions, VerifyOptions
 from ..report import Observer, Report
 from ..tensors.mapped import Mapped
@@ -33,7 +33,7 @@ def round_trip(report: Report, side: HfSide | McoreSide, options: VerifyOptions)
         return OnDisk(side, options.on_disk, options)
     if isinstance(side, McoreSide):
         return comparing(side.reader, from_hf(side.as_hf, side.table), list(unpadded(side.table)))
-    mapping = mapped_table(named(DEFAULTS[side.config.model_type]), side.config, side.config.text.vocab)
+    mapping = mapped_table(named(side.model.default_layout), side.config, side.config.text.vocab)
     return comparing(side.reader, Mapped(from_hf(side.reader, mapping), mapping.copies))
 
 

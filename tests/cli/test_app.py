@@ -294,7 +294,7 @@ WRITER = """
 import sys, time
 from pathlib import Path
 from vlconv import app, converters
-from vlconv.converters.output import OutputDirectory
+from vlconv.converters.output.directory import OutputDirectory
 
 def slow(source, target, options, observer):
     with OutputDirectory(target, [source]) as partial:

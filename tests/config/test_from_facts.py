@@ -13,11 +13,10 @@ from tiny import IDS, tiny_config, write_tiny_hf
 
 from vlconv.converters.config.from_facts import config_from_facts
 from vlconv.converters.config.hf_config import config_json
-from vlconv.converters.config.shape_facts import model_type, shape_facts
+from vlconv.converters.config.shape_facts import shape_facts, visible_traits
 from vlconv.converters.errors import CorruptError, MismatchError, ReferenceFault
 from vlconv.converters.layouts import LAYOUTS
-from vlconv.converters.models import MODELS, model_for
-from vlconv.converters.models.releases import RELEASES
+from vlconv.converters.models import MODELS, RELEASES, model_for, model_with
 from vlconv.converters.tensors.rules import table
 
 BY_NAME = {release.name: release for release in RELEASES}
@@ -38,7 +37,7 @@ def geometry(hf_config):
 def test_shapes_show_the_same_in_every_layout(release, layout):
     config = release.config
     shapes = shapes_of(config, layout.name)
-    assert model_type(shapes) == config.model_type
+    assert model_with(visible_traits(shapes)).model_type == config.model_type
     text, vision = config.text, config.vision
     expected = {"rows": text.vocab, "hidden": text.hidden, "layers": text.layers, "tied": text.tied}
     expected |= {"q_width": text.heads * 128, "kv_width": text.groups * 128}
@@ -222,7 +221,8 @@ def test_names_that_show_nothing():
     with pytest.raises(ReferenceFault, match=r"text_config.num_hidden_layers, text_config.hidden_size"):
         config_from_facts(
             {
-                "x": (1,),
+                "x.self_attention.q_layernorm.weight": (1,),
+                "x.pos_embed.weight": (1,),
                 "language_model.embedding.word_embeddings.weight": (1,),
                 "visual.patch_embed.proj.weight": (2, 2),
             },

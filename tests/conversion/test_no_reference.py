@@ -25,9 +25,9 @@ from vlconv.converters import Hf2McoreOptions, Mcore2HfOptions, VerifyOptions, h
 from vlconv.converters.checkpoint.open import open_mcore_side
 from vlconv.converters.errors import MismatchError, NotComparable, ReferenceFault
 from vlconv.converters.formats.dcp.write import plan_torch_dist
-from vlconv.converters.layouts import DEFAULTS, LAYOUTS
+from vlconv.converters.layouts import LAYOUTS
+from vlconv.converters.models import RELEASES, model_of
 from vlconv.converters.models.config import ModelConfig
-from vlconv.converters.models.releases import RELEASES
 from vlconv.converters.tensors.rules import table
 from vlconv.converters.tensors.spec import TensorSpec
 
@@ -234,7 +234,7 @@ def test_each_layout_says_what_is_missing(tmp_path: Path, name: str) -> None:
 )
 def test_shapes_of_an_official_release_suffice(tmp_path: Path, release: Any) -> None:
     """The files are sparse: metadata in full, no weights."""
-    layout = LAYOUTS[DEFAULTS[release.config.model_type]]
+    layout = LAYOUTS[model_of(release.config).default_layout]
     shapes = table(layout.rules(release.config, -(-release.config.text.vocab // 512) * 512)).left()
     specs = {name: TensorSpec(name, shape, "bfloat16") for name, shape in shapes.items()}
     for file in plan_torch_dist(specs, ("layers", "deepstack_merger_list"), (), 0):

@@ -13,7 +13,8 @@ from trainers.places import TRAINERS, saved_names
 
 from vlconv.converters import Hf2McoreOptions, hf2mcore
 from vlconv.converters.errors import MismatchError, UnsupportedError, VlconvError
-from vlconv.converters.layouts import DEFAULTS, LAYOUTS
+from vlconv.converters.layouts import LAYOUTS
+from vlconv.converters.models import MODELS
 
 CASES = [(name, kind) for name, layout in LAYOUTS.items() if "torch_dist" in layout.writes for kind in layout.models]
 
@@ -56,7 +57,8 @@ def test_padding_reads_as_zeros(tmp_path):
 
 
 def test_the_default_is_the_common_one(tmp_path):
-    for kind, name in DEFAULTS.items():
+    for kind, model in MODELS.items():
+        name = model.default_layout
         write_tiny_hf(tmp_path / kind, tiny_config(kind))
         report = hf2mcore(tmp_path / kind, tmp_path / "mcore", Hf2McoreOptions(dry_run=True))
         assert (
@@ -64,7 +66,7 @@ def test_the_default_is_the_common_one(tmp_path):
             and "torch_dist" in LAYOUTS[name].writes
             and kind in LAYOUTS[name].models
         )
-    assert set(DEFAULTS) == {kind for trainer in TRAINERS.values() for kind in trainer.kinds}
+    assert set(MODELS) == {kind for trainer in TRAINERS.values() for kind in trainer.kinds}
 
 
 @pytest.mark.parametrize(

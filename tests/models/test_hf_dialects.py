@@ -138,7 +138,7 @@ def test_experts_of_another_size_are_left_to_the_shape_check():
 
 
 def test_the_largest_release_in_the_dialect_of_most_tensors():
-    from vlconv.converters.models.releases import RELEASES
+    from vlconv.converters.models import RELEASES
 
     config = next(r.config for r in RELEASES if r.name == "Qwen3-VL-235B-A22B")
     copies = dialect_copies(config, Dialect("per-expert"))

@@ -9,8 +9,7 @@ import pytest
 from metamodel import meta_shapes
 
 from vlconv.converters.config.made_config import made_config, release_runtime
-from vlconv.converters.models import MODELS, Shapes
-from vlconv.converters.models.releases import RELEASES, Release
+from vlconv.converters.models import MODELS, RELEASES, Release, Shapes
 
 PUBLISHED = {
     "Qwen3-VL-2B": (625, 2_127_532_032),

@@ -15,10 +15,10 @@ from mcore.topology import Topology
 from references import write_hf, write_reference
 from typer.testing import CliRunner
 
-from vlconv import converters
 from vlconv.app import app
 from vlconv.converters import Difference, Hf2McoreOptions, Report, VerifyOptions, hf2mcore, verify
 from vlconv.converters.errors import NotComparable
+from vlconv.converters.verification import round_trip
 
 Tensors = dict[str, torch.Tensor]
 
@@ -150,7 +150,7 @@ class TestDifferent:
 
     def test_in_several_windows(self, hf_pair: Callable[..., Report], monkeypatch: pytest.MonkeyPatch) -> None:
         """The same table, put together from parts."""
-        monkeypatch.setattr(converters.compare, "WINDOW", 200)
+        monkeypatch.setattr("vlconv.converters.verification.compare.WINDOW", 200)
 
         def change(tensors: Tensors) -> None:
             for row, value in ((40, 1.0), (90, -200.0), (200, 7.0)):
@@ -307,7 +307,7 @@ class TestRoundTrip:
     def test_on_disk_writes_and_reads_both(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """A bit that changes on the way shows: the files are what is compared."""
         source = write_hf(tmp_path / "hf", tiny(), random_hf_tensors(tiny()))
-        real = converters.round_trip.mcore2hf
+        real = round_trip.mcore2hf
 
         def spoiling(source: Path, target: Path, *rest: Any) -> Report:
             report = real(source, target, *rest)
@@ -315,7 +315,7 @@ class TestRoundTrip:
             file.write_bytes(file.read_bytes()[:-1] + bytes([file.read_bytes()[-1] ^ 1]))
             return report
 
-        monkeypatch.setattr(converters.round_trip, "mcore2hf", spoiling)
+        monkeypatch.setattr(round_trip, "mcore2hf", spoiling)
         report = verify(source, None, VerifyOptions(on_disk=tmp_path))
         assert [d.count for d in report.differences] == [1]
 

@@ -1,0 +1,75 @@
+"""A config made without a reference, key by key against the config.json of each official release."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from vlconv.converters.config.from_facts import config_from_facts
+from vlconv.converters.config.hf_config import config_to_write
+from vlconv.converters.layouts import LAYOUTS
+from vlconv.converters.models import MODELS, RELEASES, Release
+from vlconv.converters.tensors.rules import table
+
+CONFIGS = Path(__file__).parents[1] / "fixtures" / "configs"
+
+OURS_ALONE = {
+    "dtype": "the new name of torch_dtype, or one more place for it: transformers 5 reads the top level",
+    "vision_config.in_channels": "transformers reads this name; the releases of Qwen2.5-VL state in_chans, which it drops",
+    "text_config.tie_word_embeddings": "transformers 4.57 reads the tie of Qwen3-VL here; the MoE releases leave it out",
+}
+"""What a made config has and a release's has not, each with its reason."""
+
+each_release = pytest.mark.parametrize("release", RELEASES, ids=lambda r: r.name)
+
+
+def flat(document: dict[str, Any], path: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in document.items():
+        found |= flat(value, f"{path}{key}.") if isinstance(value, dict) else {path + key: value}
+    return found
+
+
+def made(release: Release) -> dict[str, Any]:
+    """As mcore2hf writes it, from the shapes of a checkpoint alone."""
+    layout = LAYOUTS[MODELS[release.config.model_type].default_layout]
+    shapes = table(layout.rules(release.config, release.config.text.vocab)).left()
+    disputed = [] if release.rms_norm_eps else [("args", {"norm_epsilon": 1e-6})]
+    found = config_from_facts(shapes, disputed).hf_config
+    model = MODELS[release.config.model_type]
+    return config_to_write(found, model, tied=release.config.text.tied, dtype="bfloat16")
+
+
+def official(release: Release) -> dict[str, Any]:
+    document: dict[str, Any] = json.loads((CONFIGS / f"{release.name}.json").read_text())
+    return document
+
+
+def test_there_is_a_fixture_for_every_release():
+    assert {r.name for r in RELEASES} == {path.stem for path in CONFIGS.glob("*.json")}
+
+
+@each_release
+def test_a_made_config_is_the_official_one_key_by_key(release):
+    ours, theirs = flat(made(release)), flat(official(release))
+    assert {key: ours.get(key) for key in theirs} == theirs
+    assert ours.keys() - theirs.keys() <= OURS_ALONE.keys()
+
+
+@each_release
+def test_no_exception_is_idle_and_what_servers_read_is_there(release):
+    """vLLM and SGLang read these two where transformers has other ways."""
+    ours = made(release)
+    if "text_config" in ours:
+        assert ours["text_config"]["rope_scaling"]["mrope_interleaved"] is True
+        assert ours["text_config"].get("norm_topk_prob", True) is True
+        assert ("norm_topk_prob" in ours["text_config"]) == bool(release.config.text.experts)
+    assert "transformers_version" in ours
+
+
+def test_every_exception_is_needed():
+    surplus = {key for r in RELEASES for key in flat(made(r)).keys() - flat(official(r)).keys()}
+    assert surplus == OURS_ALONE.keys()
