@@ -8,9 +8,8 @@ from typing import Annotated
 import typer
 
 from vlconv import __version__
-from vlconv.to_hf import MCORE2HF, mcore2hf
-from vlconv.to_mcore import HF2MCORE, MCORE2MCORE, hf2mcore, mcore2mcore
-from vlconv.verify import VERIFY, Verify, verify
+from vlconv.commands import hf2mcore, mcore2hf, mcore2mcore, names, verify
+from vlconv.renamed import renamed
 
 app = typer.Typer(
     name="vlconv",
@@ -41,13 +40,18 @@ def _version(wanted: bool) -> None:
 @app.callback()
 def _vlconv(
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, metavar="", help="Show the version and exit.")
+        bool,
+        typer.Option("--version", callback=_version, is_eager=True, metavar="", help="Show the version and exit."),
     ] = False,
 ) -> None:
     pass
 
 
-app.command(epilog=MCORE2HF)(mcore2hf)
-app.command(epilog=HF2MCORE)(hf2mcore)
-app.command(cls=Verify, epilog=VERIFY)(verify)
-app.command(epilog=MCORE2MCORE)(mcore2mcore)
+WRITES = {"--layout": "--as-layout", "--iteration": "--as-iteration"}
+READS = {"--from-layout": "--layout", "--from-iteration": "--iteration"}
+
+app.command(epilog=mcore2hf.EXAMPLES)(mcore2hf.mcore2hf)
+app.command(cls=renamed(WRITES), epilog=hf2mcore.EXAMPLES)(hf2mcore.hf2mcore)
+app.command(cls=verify.Verify, epilog=verify.EXAMPLES)(verify.verify)
+app.command(cls=renamed(READS), epilog=mcore2mcore.EXAMPLES)(mcore2mcore.mcore2mcore)
+app.command(epilog=names.EXAMPLES)(names.names)

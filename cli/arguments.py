@@ -1,190 +1,231 @@
-"""The arguments that commands share, and how their text becomes values. What an option means is written here once."""
+"""The options of all commands: what each is called on the command line and what its help says, written here once.
+
+A command gets one option for each field of its options dataclass, with the dataclass's default; the dataclass checks the
+values. So a new option is a field there and a row here.
+"""
 
 from __future__ import annotations
 
-import re
-from typing import Annotated, Literal
+import inspect
+from collections.abc import Callable
+from dataclasses import MISSING, Field, fields
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-DTYPES = {
-    "bfloat16": "bfloat16",
-    "float16": "float16",
-    "float32": "float32",
-    "bf16": "bfloat16",
-    "fp16": "float16",
-    "fp32": "float32",
-}
+from vlconv.run import run
 
-UNITS = {
-    "": 1,
-    "B": 1,
-    **{f"{p}B": 1000**n for n, p in enumerate("KMGT", 1)},
-    **{f"{p}IB": 1024**n for n, p in enumerate("KMGT", 1)},
-}
+if TYPE_CHECKING:
+    from vlconv.converters import Observer, Report
+
+READ, WRITTEN, TRUST, RUN = "About what is read", "About what is written", "What to believe", "About the run"
+TOPOLOGY = "The topology of --format torch"
 
 
-def parse_dtype(text: str) -> str:
-    """A dtype by its name or its short name: "bf16" -> "bfloat16"."""
-    if text.lower() not in DTYPES:
-        raise typer.BadParameter(f"{text!r} is none of {', '.join(DTYPES)}")
-    return DTYPES[text.lower()]
+def _text(help_text: str, panel: str, metavar: str, *names: str) -> Any:
+    return Annotated[str | None, typer.Option(*names, metavar=metavar, help=help_text, rich_help_panel=panel)]
 
 
-def parse_size(text: str) -> int:
-    """A size in bytes: "5GB" -> 5000000000, "2GiB" -> 2147483648, "1000" -> 1000."""
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*", text)
-    if not match or match[2].upper() not in UNITS or not float(match[1]):
-        raise typer.BadParameter(f"{text!r} is no size such as 5GB, 500MB or 2GiB")
-    return int(float(match[1]) * UNITS[match[2].upper()])
+def _number(help_text: str, panel: str, *names: str) -> Any:
+    return Annotated[int | None, typer.Option(*names, metavar="N", help=help_text, rich_help_panel=panel)]
 
 
-def parse_number(text: str) -> int:
-    """A whole number from 0 on."""
-    if not text.isdecimal():
-        raise typer.BadParameter(f"{text!r} is no whole number")
-    return int(text)
+def _flag(help_text: str, panel: str, name: str) -> Any:
+    return Annotated[bool, typer.Option(name, metavar="", help=help_text, rich_help_panel=panel)]
 
 
-def parse_positive(text: str) -> int:
-    """A whole number from 1 on."""
-    if not parse_number(text):
-        raise typer.BadParameter("0 is too small")
-    return int(text)
+def _choice(choices: Any, help_text: str, panel: str, metavar: str, *names: str) -> Any:
+    return Annotated[choices | None, typer.Option(*names, metavar=metavar, help=help_text, rich_help_panel=panel)]
 
 
-MODEL, OUTPUT, TRUST, RUN = "About the checkpoint", "About the output", "What to believe", "About the run"
-
-Reference = Annotated[
-    str | None,
-    typer.Option(
-        metavar="DIR",
-        help="Hugging Face directory, or hub id, with the config.json and tokenizer files of this model. Weights are never fetched. "
-        "Left out: the directory 'huggingface' inside the checkpoint, beside it or one above it; else what the checkpoint itself states and shows.",
-        rich_help_panel=MODEL,
+OPTIONS: dict[str, Any] = {
+    # what is read
+    "reference": _text(
+        "Hugging Face directory, or hub id, with the config.json and tokenizer files of this model. Weights are never "
+        "fetched. Left out: the directory 'huggingface' inside the checkpoint, beside it or one above it; else what the "
+        "checkpoint itself states and shows.",
+        READ,
+        "DIR",
     ),
-]
-References = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--reference",
-        metavar="DIR",
-        help="Hugging Face directory, or hub id, with the config.json of a Megatron side; give it twice where two Megatron sides need different ones.",
-        rich_help_panel=MODEL,
+    "references": Annotated[
+        list[str] | None,
+        typer.Option(
+            "--reference",
+            metavar="DIR",
+            help="Hugging Face directory, or hub id, with the config.json of a Megatron side; give it twice where two "
+            "Megatron sides need different ones.",
+            rich_help_panel=READ,
+        ),
+    ],
+    "revision": _text("Branch, tag or commit of a hub id.", READ, "REV"),
+    "iteration": _number("Which iteration to read where the directory holds several.", READ),
+    "layout": _text("The trainer's naming of the Megatron source. Left out: recognised, and said.", READ, "NAME"),
+    "experts_form": _choice(
+        Literal["hub", "transformers-5", "per-expert"],
+        "How the Hugging Face source lays out its experts: hub, transformers-5 or per-expert. Only asked for where their "
+        "shapes are square and cannot tell.",
+        READ,
+        "FORM",
     ),
-]
-Revision = Annotated[
-    str | None, typer.Option(metavar="REV", help="Branch, tag or commit of a hub id.", rich_help_panel=MODEL)
-]
-PickIteration = Annotated[
-    int | None,
-    typer.Option(
-        parser=parse_number,
-        metavar="N",
-        help="Which iteration to read where the directory holds several.",
-        rich_help_panel=MODEL,
+    "make_vocab_size_divisible_by": _number(
+        "As the trainer has it. Read: explains padding of the vocabulary that multiples of 128 do not explain. Written: "
+        "pads the vocabulary to a multiple of N x TP, as Megatron does; left out: not padded.",
+        READ,
     ),
-]
-ReadLayout = Annotated[
-    str | None,
-    typer.Option(
-        "--layout", metavar="NAME", help="The trainer's naming. Left out: recognised, and said.", rich_help_panel=MODEL
+    # what is written
+    "format": _choice(
+        Literal["torch_dist", "torch"],
+        "As Megatron's --ckpt-format: torch_dist loads at any topology; torch is the legacy rank files.",
+        WRITTEN,
+        "FORMAT",
+        "--format",
     ),
-]
-ExpertsForm = Annotated[
-    Literal["hub", "transformers-5", "per-expert"] | None,
-    typer.Option(
-        metavar="FORM",
-        help="How the Hugging Face side lays out its experts: hub, transformers-5 or per-expert. Only asked for where their shapes are square and cannot tell.",
-        rich_help_panel=MODEL,
+    "per_layer": _flag(
+        "torch_dist with one key per layer, for models whose layers are not alike.", WRITTEN, "--per-layer"
     ),
-]
-ReadDivisor = Annotated[
-    int | None,
-    typer.Option(
-        "--make-vocab-size-divisible-by",
-        parser=parse_positive,
-        metavar="N",
-        help="The value the trainer was given: explains padding of the vocabulary that multiples of 128 do not explain.",
-        rich_help_panel=MODEL,
+    "as_layout": _text(
+        "The trainer's naming to write. Left out: the source's, or the usual one of the model.", WRITTEN, "NAME"
     ),
-]
-WriteDivisor = Annotated[
-    int | None,
-    typer.Option(
-        "--make-vocab-size-divisible-by",
-        parser=parse_positive,
-        metavar="N",
-        help="Pad the vocabulary to a multiple of N, or of N x TP where a topology is given, as Megatron does. Left out: not padded.",
-        rich_help_panel=OUTPUT,
+    "as_iteration": _number(
+        "Write iter_N instead of release, which trainers read as converted weights; beside the iterations of a save "
+        "directory that has others.",
+        WRITTEN,
     ),
-]
-Dtype = Annotated[
-    str | None,
-    typer.Option(
-        parser=parse_dtype,
-        metavar="DTYPE",
-        help="Cast all weights to bfloat16, float16 or float32 (bf16, fp16, fp32 too). Left out: kept as they are.",
-        rich_help_panel=OUTPUT,
+    "set_latest": _flag("With --as-iteration: the tracker file names it.", WRITTEN, "--set-latest"),
+    "dtype": _text(
+        "Cast all weights to bfloat16, float16 or float32 (bf16, fp16, fp32 too). Left out: kept as they are.",
+        WRITTEN,
+        "DTYPE",
     ),
-]
-MaxShardSize = Annotated[
-    int,
-    typer.Option(
-        parser=parse_size,
-        metavar="SIZE",
-        help="Largest safetensors file, such as 500MB or 2GiB.",
-        rich_help_panel=OUTPUT,
+    "max_shard_size": Annotated[
+        str,
+        typer.Option(
+            metavar="SIZE",
+            show_default="5GB",
+            help="Largest safetensors file, such as 500MB or 2GiB.",
+            rich_help_panel=WRITTEN,
+        ),
+    ],
+    "experts": _choice(
+        Literal["hub", "per-expert"],
+        "How experts are written: hub or per-expert. hub: transformers, vLLM and SGLang read it. per-expert: vLLM and SGLang alone; "
+        "transformers makes up its experts.",
+        WRITTEN,
+        "FORM",
     ),
-]
-Overwrite = Annotated[
-    bool,
-    typer.Option(
+    "hf_names": _choice(
+        Literal["old", "new"], "Prefixes of Qwen2.5-VL; everything reads the old ones.", WRITTEN, "old|new"
+    ),
+    "overwrite": _flag(
+        "Replace an earlier output of this kind at the target, in one step, once the new one is complete.",
+        WRITTEN,
         "--overwrite",
-        metavar="",
-        help="Replace an existing target, in one step, once the new one is complete.",
-        rich_help_panel=OUTPUT,
     ),
-]
-TrustReference = Annotated[
-    bool,
-    typer.Option(
+    "tensor_model_parallel_size": _number("Tensor parallel size.", TOPOLOGY, "--tp", "--tensor-model-parallel-size"),
+    "pipeline_model_parallel_size": _number(
+        "Pipeline parallel size.", TOPOLOGY, "--pp", "--pipeline-model-parallel-size"
+    ),
+    "virtual_pipeline_model_parallel_size": _number(
+        "Model chunks per pipeline stage.", TOPOLOGY, "--vpp", "--virtual-pipeline-model-parallel-size"
+    ),
+    "expert_model_parallel_size": _number("Expert parallel size.", TOPOLOGY, "--ep", "--expert-model-parallel-size"),
+    "expert_tensor_parallel_size": _number(
+        "Expert tensor parallel size: 1, or that of --tp (the default).",
+        TOPOLOGY,
+        "--etp",
+        "--expert-tensor-parallel-size",
+    ),
+    "decoder_first_pipeline_num_layers": _number("Layers of the first stage, where it has fewer or more.", TOPOLOGY),
+    "decoder_last_pipeline_num_layers": _number("Layers of the last stage, where it has fewer or more.", TOPOLOGY),
+    # what to believe
+    "trust_reference": _flag(
+        "Let the reference win where the checkpoint's own words contradict it. The summary records it.",
+        TRUST,
         "--trust-reference",
-        metavar="",
-        help="Let the reference win where the checkpoint's own arguments contradict it. The summary records it.",
-        rich_help_panel=TRUST,
     ),
-]
-Strict = Annotated[
-    bool,
-    typer.Option(
-        "--strict",
-        metavar="",
-        help="Refuse NaN and infinite weights, and ranks that disagree, instead of naming them.",
-        rich_help_panel=TRUST,
+    "strict": _flag(
+        "Refuse NaN and infinite weights, and ranks that disagree, instead of naming them.", TRUST, "--strict"
     ),
-]
-DryRun = Annotated[
-    bool, typer.Option("--dry-run", metavar="", help="Recognise, check and plan; write nothing.", rich_help_panel=RUN)
-]
-Threads = Annotated[
-    int | None,
-    typer.Option(
-        parser=parse_positive,
-        metavar="N",
-        help="Threads that move data. Left out: chosen by the number of cores.",
-        rich_help_panel=RUN,
+    "values": _flag("Accept other dtypes where the values are equal after exact widening.", TRUST, "--values"),
+    "witness": _choice(
+        Literal["megatron-core", "transformers"],
+        "Have A read by that library, too, and compare: megatron-core (it unpickles: only for checkpoints you trust) or "
+        "transformers.",
+        TRUST,
+        "LIB",
     ),
-]
-Json = Annotated[
-    bool,
-    typer.Option(
-        "--json", metavar="", help="Print one JSON document to stdout, everything else to stderr.", rich_help_panel=RUN
+    # the run
+    "on_disk": _text(
+        "Really write both ways, in a temporary directory in DIR, or beside A; give it after A. Left out: in memory.",
+        RUN,
+        "[DIR]",
     ),
-]
-Quiet = Annotated[
-    bool, typer.Option("--quiet", "-q", metavar="", help="Say nothing but warnings and errors.", rich_help_panel=RUN)
-]
-Debug = Annotated[
-    bool, typer.Option("--debug", metavar="", help="Show the traceback of an error.", rich_help_panel=RUN)
-]
+    "dry_run": _flag("Recognise, check and plan; write nothing.", RUN, "--dry-run"),
+    "threads": _number("Threads that move data. Left out: chosen by the number of cores.", RUN),
+}
+"""Field of an options dataclass -> its option."""
+
+SHOWN: dict[str, Any] = {
+    "as_json": _flag("Print one JSON document to stdout, everything else to stderr.", RUN, "--json"),
+    "quiet": Annotated[
+        bool,
+        typer.Option("--quiet", "-q", metavar="", help="Say nothing but warnings and errors.", rich_help_panel=RUN),
+    ],
+    "debug": _flag("Show the traceback of an error.", RUN, "--debug"),
+}
+"""Options of every command that say what is shown, not what is done."""
+
+ORDER = (READ, WRITTEN, TOPOLOGY, TRUST, RUN)
+
+Command = Callable[..., "Report"]
+
+
+def with_options(options: type) -> Callable[[Command], Callable[..., None]]:
+    """Make a command of a function (arguments…, options, observer) -> Report.
+
+    Args:
+        options: the dataclass of which each field becomes an option.
+    """
+
+    def decorate(command: Command) -> Callable[..., None]:
+        own = list(inspect.signature(command, eval_str=True).parameters.values())[:-2]
+        listed = {field.name: _parameter(field) for field in fields(options)}
+        shown = {name: _keyword(name, False, kind) for name, kind in SHOWN.items()}
+
+        def called(**given: Any) -> None:
+            show = {name: given.pop(name) for name in shown}
+            values = {name: given.pop(name) for name in listed}
+
+            def call(observer: Observer) -> Report:
+                asked = {name: value for name, value in values.items() if value is not None}
+                return command(**given, options=options(**asked), observer=observer)
+
+            raise typer.Exit(run(command.__name__, call, dry_run=values["dry_run"], **show))
+
+        ordered = sorted(listed.values(), key=lambda p: ORDER.index(_panel(p)))
+        parameters = [*own, *ordered, *shown.values()]
+        called.__name__, called.__doc__ = command.__name__, command.__doc__
+        called.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        called.__annotations__ = {p.name: p.annotation for p in parameters}
+        return called
+
+    return decorate
+
+
+def _parameter(field: Field[Any]) -> inspect.Parameter:
+    assert field.default is not MISSING
+    default = field.default
+    # typer wants a list for a repeated option, and text for a size.
+    if isinstance(default, tuple):
+        default = None
+    elif field.name == "max_shard_size":
+        default = str(default)
+    return _keyword(field.name, default, OPTIONS[field.name])
+
+
+def _keyword(name: str, default: object, kind: Any) -> inspect.Parameter:
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=kind)
+
+
+def _panel(parameter: inspect.Parameter) -> str:
+    return str(parameter.annotation.__metadata__[0].rich_help_panel)

@@ -10,7 +10,7 @@ import math
 import os
 import sys
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Self, TextIO
 
@@ -22,7 +22,7 @@ from rich.text import Text
 from vlconv.progress import Bar, Lines, Meter, duration
 
 if TYPE_CHECKING:
-    from vlconv.converters import Difference, Report
+    from vlconv.converters import Difference, Fact, Report
 
 ROWS = 50
 """Rows of the table of differences; the JSON document has them all."""
@@ -109,6 +109,12 @@ class Screen:
         self._out.file.flush()
 
 
+def print_lines(lines: Iterable[str]) -> None:
+    """Plain lines on stdout, for a pipe."""
+    for line in lines:
+        sys.stdout.write(safe(line).replace("\\t", "\t") + "\n")
+
+
 def safe(text: object) -> str:
     """Text in which nothing acts on a terminal: a name out of a file may hold escape sequences."""
     return "".join(_escaped(c) if c != "\n" and unicodedata.category(c) in HIDDEN else c for c in str(text))
@@ -131,12 +137,12 @@ def _same_file(a: TextIO, b: TextIO) -> bool:
         return False
 
 
-def _facts(console: Console, title: str, colour: str, facts: Sequence[tuple[str, str]]) -> None:
+def _facts(console: Console, title: str, colour: str, facts: Sequence[Fact]) -> None:
     grid = Table.grid(padding=(0, 2))
     grid.add_column(style="dim", no_wrap=True)
     grid.add_column(overflow="fold")
-    for label, text in facts:
-        grid.add_row(Text(safe(label)), Text(safe(text)))
+    for fact in facts:
+        grid.add_row(Text(safe(fact.label)), Text(safe(fact.text)))
     heading = Text(title, style=f"bold {colour}")
     if console.is_terminal:
         console.print(
@@ -146,8 +152,9 @@ def _facts(console: Console, title: str, colour: str, facts: Sequence[tuple[str,
         )
         return
     console.print(heading, soft_wrap=True)
-    wide = max((len(safe(label)) for label, _ in facts), default=0)
-    for label, text in facts:
+    wide = max((len(safe(fact.label)) for fact in facts), default=0)
+    for fact in facts:
+        label, text = fact.label, fact.text
         lines = safe(text).replace("\n", "\n" + " " * (wide + 4))
         console.print(Text(f"  {safe(label):<{wide}}  {lines}"), soft_wrap=True)
 

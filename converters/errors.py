@@ -8,6 +8,7 @@ VlconvError                  exit 1; the text says what, which file or tensor, a
 ├── MismatchError            checkpoint, layout and config contradict one another
 ├── ReferenceFault           the reference HF directory cannot be had or lacks something
 ├── TargetError              the output cannot be written there
+├── OptionError              an option cannot have that value, or two do not go together (exit 2)
 └── NotComparable            verify: the two sides cannot be compared (exit 3)
 """
 
@@ -66,6 +67,12 @@ class ReferenceFault(VlconvError):
 
 class TargetError(VlconvError):
     """The output cannot be written there."""
+
+
+class OptionError(VlconvError, ValueError):
+    """An option cannot have that value, or two options do not go together."""
+
+    exit_code = 2
 
 
 class NotComparable(VlconvError):

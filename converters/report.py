@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 
 @dataclass(slots=True)
@@ -18,24 +18,48 @@ class Difference:
     note: str = ""
 
 
+class Fact(NamedTuple):
+    """One thing that is told to people.
+
+    Attributes:
+        name: what it is about, the same in every version: "config_from".
+        text: a sentence in plain English; only for reading.
+        side: "A" or "B" where two sides are told of.
+    """
+
+    name: str
+    text: str
+    side: str = ""
+
+    @property
+    def label(self) -> str:
+        """What stands before the sentence on a screen: "A config from"."""
+        return f"{self.side} {self.name}".strip().replace("_", " ")
+
+
 @dataclass(slots=True)
 class Report:
     """The result of a command, or of its dry run.
 
-    `facts` are (label, sentence) pairs for people, in reading order; `data` holds the same and more for programs.
+    `facts` are for people, in reading order; `data` holds the same and more for programs, under names of its own.
     """
 
     command: str
     status: str  # "done", "planned", "same", "different", "not comparable"
-    facts: list[tuple[str, str]] = field(default_factory=list)
+    facts: list[Fact] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     differences: list[Difference] = field(default_factory=list)
     data: dict[str, Any] = field(default_factory=dict)
 
-    def fact(self, label: str, text: str, **data: Any) -> None:
+    def fact(self, name: str, text: str, **data: Any) -> None:
         """Add a sentence, and the same as data."""
-        self.facts.append((label, text))
+        self.facts.append(Fact(name, text))
         self.data.update(data)
+
+    @property
+    def told(self) -> dict[str, str]:
+        """The sentences by name; of two sides as "a_source"."""
+        return {f"{fact.side.lower()}_{fact.name}".strip("_"): fact.text for fact in self.facts}
 
     def as_dict(self) -> dict[str, Any]:
         """The JSON document."""
@@ -43,7 +67,7 @@ class Report:
             "command": self.command,
             "status": self.status,
             **self.data,
-            "facts": dict(self.facts),
+            "facts": self.told,
             "warnings": self.warnings,
             "differences": [asdict(d) for d in self.differences],
         }

@@ -13,7 +13,8 @@ from ..models.fields import Tie
 from ..models.hf_dialects import Dialect
 from ..report import Report
 from ..tensors.spec import Reader
-from .open import HfSide, McoreSide
+from .hf_side import HfSide
+from .mcore_side import McoreSide
 
 SAID = 20
 """Warnings of one kind that are shown: two checkpoints mixed up would give hundreds."""
@@ -35,14 +36,14 @@ def describe_mcore(report: Report, side: McoreSide, dtype: str | None = None) ->
     )
     report.fact(
         "layout",
-        f"{layout.name} ({layout.trainers}), because {side.seen_by}",
+        f"{layout.name} ({layout.trainers}), because {side.seen.seen_by}",
         layout=layout.name,
-        layout_because=side.seen_by,
+        layout_because=side.seen.seen_by,
     )
     _model(report, side.config)
-    _config_from(report, side.reference)
+    _config_from(report, side.known.reference)
     _agreement(report, side)
-    _tie(report, side.config, side.tie)
+    _tie(report, side.config, side.known.tie)
     _padding(report, side)
     _dtypes(report, side.reader, dtype)
     if opened.ignored:
@@ -57,7 +58,7 @@ def describe_mcore(report: Report, side: McoreSide, dtype: str | None = None) ->
 def _config_from(report: Report, found: Reference) -> None:
     if found.directory:
         report.fact(
-            "config from",
+            "config_from",
             f"{found.directory} ({found.said})",
             reference=str(found.directory),
             reference_because=found.said,
@@ -68,7 +69,7 @@ def _config_from(report: Report, found: Reference) -> None:
         by_place.setdefault(source.rpartition(" in ")[2], []).extend(fields)
     listed = "".join(f"\n{place}: {', '.join(fields)}" for place, fields in by_place.items())
     report.fact(
-        "config from",
+        "config_from",
         f"{found.said}, for want of a reference{listed}",
         reference=None,
         reference_because=found.said,
@@ -78,30 +79,31 @@ def _config_from(report: Report, found: Reference) -> None:
 
 def _agreement(report: Report, side: McoreSide) -> None:
     """What the checkpoint confirms, contradicts and cannot show."""
-    stated = [s.where for s in side.stated]
-    if stated and not side.overridden and side.reference.directory:
-        report.fact("agrees with", ", ".join(stated), agrees_with=stated)
-    if side.overridden:
-        report.fact("overridden", "; ".join(side.overridden), overridden=side.overridden)
+    known, stated = side.known, [s.where for s in side.seen.stated]
+    if stated and not known.overridden and known.reference.directory:
+        report.fact("agrees_with", ", ".join(stated), agrees_with=stated)
+    if known.overridden:
+        report.fact("overridden", "; ".join(known.overridden), overridden=known.overridden)
         report.warnings.append("the reference contradicts the checkpoint, and --trust-reference made it win")
-    if side.unproven:
-        whose = "the reference" if side.reference.directory else side.reference.release
+    if known.unproven:
+        whose = "the reference" if known.reference.directory else known.reference.release
         report.fact(
-            "not provable",
-            f"taken from {whose}, this checkpoint cannot show them: {', '.join(side.unproven)}",
-            not_provable=side.unproven,
+            "not_provable",
+            f"taken from {whose}, this checkpoint cannot show them: {', '.join(known.unproven)}",
+            not_provable=known.unproven,
         )
 
 
 def _padding(report: Report, side: McoreSide) -> None:
-    cut = side.rows - side.config.text.vocab
+    known = side.known
+    cut = known.rows - side.config.text.vocab
     names = sorted({box.name for box in side.table.pads})
     text = (
-        f"{cut} padding rows cut from each of {', '.join(names)} ({side.padding})"
+        f"{cut} padding rows cut from each of {', '.join(names)} ({known.padding})"
         if cut
-        else f"no padding: {side.rows} rows"
+        else f"no padding: {known.rows} rows"
     )
-    report.fact("vocabulary", text, padding_rows=cut, padded_tensors=names, padding_because=side.padding)
+    report.fact("vocabulary", text, padding_rows=cut, padded_tensors=names, padding_because=known.padding)
 
 
 def describe_hf(report: Report, side: HfSide) -> None:
@@ -110,6 +112,8 @@ def describe_hf(report: Report, side: HfSide) -> None:
     _model(report, side.config)
     describe_dialect(report, side.config, side.dialect)
     _tie(report, side.config, side.tie)
+    if side.copy:
+        report.fact("dropped", f"{shown(side.copy)}, bit for bit the embedding that it is tied to", dropped=side.copy)
     _dtypes(report, side.reader, None)
 
 
@@ -118,13 +122,16 @@ def describe_dialect(report: Report, config: ModelConfig, dialect: Dialect) -> N
     if config.text.experts:
         report.fact("experts", dialect.experts, experts_form=dialect.experts)
     if model_of(config).traits.later_prefixes:
-        report.fact("HF names", dialect.hf_names, hf_names=dialect.hf_names)
+        report.fact("hf_names", dialect.hf_names, hf_names=dialect.hf_names)
 
 
 def _model(report: Report, config: ModelConfig) -> None:
     t, v = config.text, config.vision
     moe = f", {t.experts} experts of {t.moe_ffn}" if t.experts else ""
-    text = f"{config.model_type}: {t.layers} layers of {t.hidden}, {t.heads}/{t.groups} heads{moe}, vocabulary {t.vocab}; vision {v.depth} blocks of {v.hidden}"
+    text = (
+        f"{config.model_type}: {t.layers} layers of {t.hidden}, {t.heads}/{t.groups} heads{moe}, vocabulary {t.vocab}; "
+        f"vision {v.depth} blocks of {v.hidden}"
+    )
     report.fact("model", text, model_type=config.model_type)
 
 

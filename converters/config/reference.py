@@ -55,7 +55,7 @@ class SideFiles(NamedTuple):
     missing: list[str]  # what a user will miss
 
 
-def find_reference(option: str | None, revision: str | None, near: Path) -> Reference | None:
+def find_reference(option: str | Path | None, revision: str | None, near: Path) -> Reference | None:
     """The reference directory: as given, from the Hub, or found beside the checkpoint; None where nothing is given or found.
 
     Args:
@@ -79,12 +79,13 @@ def find_reference(option: str | None, revision: str | None, near: Path) -> Refe
                 "Leave --revision out, or give a hub id.",
             )
         return _reference(directory, "given as --reference")
-    if not _HUB_ID.fullmatch(option):
+    hub_id = str(option)
+    if not _HUB_ID.fullmatch(hub_id):
         raise ReferenceFault(
-            f"the reference {shown(option)} does not exist",
+            f"the reference {shown(hub_id)} does not exist",
             "Give a Hugging Face directory with a config.json, or a hub id.",
         )
-    return _reference(_download(option, revision), f"hub id {option}" + (f", revision {revision}" if revision else ""))
+    return _reference(_download(hub_id, revision), f"hub id {hub_id}" + (f", revision {revision}" if revision else ""))
 
 
 def _reference(directory: Path, said: str) -> Reference:
@@ -192,7 +193,11 @@ def _missing(there: Mapping[str, Path]) -> list[str]:
     if "tokenizer.json" not in there and not {"vocab.json", "merges.txt"} <= there.keys():
         missing.append("tokenizer")
     if not there.keys() & {"preprocessor_config.json", "processor_config.json"}:
-        missing.append("preprocessor_config.json")
+        missing += ["preprocessor_config.json", "video_preprocessor_config.json"]
+    elif not there.keys() & {"video_preprocessor_config.json", "processor_config.json"}:
+        missing.append("video_preprocessor_config.json")
+    if "generation_config.json" not in there:
+        missing.append("generation_config.json")
     if not there.keys() & {"chat_template.jinja", "chat_template.json"} and not _template_inside(
         there.get("tokenizer_config.json")
     ):

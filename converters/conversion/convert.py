@@ -4,23 +4,34 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..checkpoint.describe import describe_dialect, describe_hf, describe_mcore
-from ..checkpoint.open import McoreSide, from_hf, in_dialect, mapped_table, open_hf_side, open_mcore_side
+from ..checkpoint.hf_side import in_dialect, open_hf_side
+from ..checkpoint.mapping import from_hf, mapped_table
+from ..checkpoint.mcore_side import McoreSide, open_mcore_side
 from ..config.hf_config import config_json, config_to_write
 from ..config.reference import side_files
+from ..errors import MismatchError, UnsupportedError
 from ..formats import safetensors
 from ..formats.output_file import OutFile
-from ..layouts import to_write
+from ..layouts import known_layouts, to_write
 from ..models.config import ModelConfig
 from ..models.hf_dialects import Dialect
-from ..options import Hf2McoreOptions, Mcore2HfOptions, Mcore2McoreOptions, McoreOutput
+from ..options import Hf2McoreOptions, Mcore2HfOptions, Mcore2McoreOptions, McoreTarget
 from ..report import Observer, Report
+from ..tensors.cast import Cast
+from ..tensors.dtypes import main_dtype
 from ..tensors.spec import Reader
-from .execute import cast, main_dtype, refuse_warned, run, threads_of
+from .execute import execute, threads_of
 from .megatron_output import check_divides, mcore_files, rows_to_write, topology_of
+from .plan import Plan
 from .summary import describe_output, describe_side_files, describe_target
+
+ONE_BY_ONE = (
+    "experts are written one by one: vLLM and SGLang read this form, transformers 4.57 to 5.24 makes up its experts or "
+    "fails; leave --experts out for transformers"
+)
 
 
 def mcore2hf(source: Path, target: Path, options: Mcore2HfOptions, observer: Observer) -> Report:
@@ -33,24 +44,22 @@ def mcore2hf(source: Path, target: Path, options: Mcore2HfOptions, observer: Obs
     Raises:
         VlconvError: see errors.py; nothing is written then.
     """
-    side = _opened(source, options, options.iteration, options.layout)
+    side = open_mcore_side(source, options)
+    if options.strict:
+        refuse_warned(side)
     dialect = Dialect(options.experts, options.hf_names)
-    reader = cast(in_dialect(side.as_hf, side.config, dialect), options.dtype)
-    config = config_json(
-        config_to_write(side.reference.config, side.model, tied=side.config.text.tied, dtype=main_dtype(reader))
-    )
-    files = [
-        *safetensors.plan_hf(reader.specs, options.max_shard_size),
-        OutFile("config.json", len(config), literals=[(0, config)]),
-    ]
-    beside = side_files(side.reference.directory)
+    reader = _cast(in_dialect(side.as_hf, side.config, dialect), options.dtype)
+    files = [*safetensors.plan_hf(reader.specs, options.shard_bytes), _config_file(side, reader, "config.json")]
+    beside = side_files(side.known.reference.directory)
     report = Report("mcore2hf", "planned")
     describe_mcore(report, side, options.dtype)
     describe_dialect(report, side.config, dialect)
+    if side.config.text.experts and dialect.experts == "per-expert":
+        report.warnings.append(ONE_BY_ONE)
     describe_output(report, target, reader, files, threads_of(options.threads), side.as_hf)
     describe_side_files(report, beside)
-    sources = [source, *([side.reference.directory] if side.reference.directory else [])]
-    return run(report, reader, files, target, sources, observer, options, {"": beside.copy}, side.chunks)
+    plan = Plan(report, reader, files, target, _sources(source, side), {"": beside.copy}, side.chunks)
+    return execute(plan, options, observer)
 
 
 def hf2mcore(source: Path, target: Path, options: Hf2McoreOptions, observer: Observer) -> Report:
@@ -67,23 +76,17 @@ def hf2mcore(source: Path, target: Path, options: Hf2McoreOptions, observer: Obs
     side = open_hf_side(source, options.experts_form)
     report = Report("hf2mcore", "planned")
     describe_hf(report, side)
-    reader, files = _to_mcore(report, side.reader, side.config, side.hf_config, target, options)
+    reader, files = _megatron(report, _Weights(side.reader, side.config, side.hf_config), target, options)
     beside = side_files(source)
     describe_side_files(report, beside)
-    return run(
-        report,
-        reader,
-        files,
-        target,
-        [source],
-        observer,
-        options,
-        {"huggingface": [source / "config.json", *beside.copy]},
-    )
+    copied = {"huggingface": [source / "config.json", *beside.copy]}
+    return execute(Plan(report, reader, files, target, [source], copied), options, observer)
 
 
 def mcore2mcore(source: Path, target: Path, options: Mcore2McoreOptions, observer: Observer) -> Report:
-    """Write a Megatron checkpoint's weights in another format, topology or layout: the boxes of both tables composed, nothing in between on disk.
+    """Write a Megatron checkpoint's weights in another format, topology or layout.
+
+    The boxes of both tables are composed: nothing lies in between on disk.
 
     Args:
         source: the checkpoint's directory, or one above it.
@@ -92,56 +95,88 @@ def mcore2mcore(source: Path, target: Path, options: Mcore2McoreOptions, observe
     Raises:
         VlconvError: see errors.py; nothing is written then.
     """
-    side = _opened(source, options, options.from_iteration, options.from_layout)
-    if options.layout is None and options.format in side.layout.writes:
-        options = replace(options, layout=side.layout.name)
+    side = open_mcore_side(source, options)
+    if options.strict:
+        refuse_warned(side)
     report = Report("mcore2mcore", "planned")
     describe_mcore(report, side, options.dtype)
     report.fact(
-        "weights only", "optimizer, scheduler and random states stay behind: training starts anew from these weights"
+        "weights_only", "optimizer, scheduler and random states stay behind: training starts anew from these weights"
     )
-    reader, files = _to_mcore(report, side.as_hf, side.config, side.reference.config, target, options)
-    config = config_json(
-        config_to_write(side.reference.config, side.model, tied=side.config.text.tied, dtype=main_dtype(reader))
-    )
-    files.append(OutFile("huggingface/config.json", len(config), literals=[(0, config)]))
-    beside = side_files(side.reference.directory)
+    weights = _Weights(side.as_hf, side.config, side.known.reference.config)
+    layout = options.as_layout or _same_layout(side, options)
+    reader, files = _megatron(report, weights, target, replace(options, as_layout=layout))
+    files.append(_config_file(side, reader, "huggingface/config.json"))
+    beside = side_files(side.known.reference.directory)
     describe_side_files(report, beside)
-    sources = [source, *([side.reference.directory] if side.reference.directory else [])]
-    return run(report, reader, files, target, sources, observer, options, {"huggingface": beside.copy}, side.chunks)
+    plan = Plan(report, reader, files, target, _sources(source, side), {"huggingface": beside.copy}, side.chunks)
+    return execute(plan, options, observer)
 
 
-def _opened(
-    source: Path, options: Mcore2HfOptions | Mcore2McoreOptions, iteration: int | None, layout: str | None
-) -> McoreSide:
-    """The Megatron checkpoint to convert; with --strict its ranks must agree."""
-    side = open_mcore_side(
-        source,
-        reference=options.reference,
-        revision=options.revision,
-        iteration=iteration,
-        layout=layout,
-        divisor=options.make_vocab_size_divisible_by,
-        trust_reference=options.trust_reference,
+def refuse_warned(side: McoreSide) -> None:
+    """--strict takes no checkpoint whose ranks disagree.
+
+    Raises:
+        MismatchError: tensors that ranks hold whole differ among them.
+    """
+    if side.opened.warnings:
+        listed = "\n".join(f"  {line}" for line in side.opened.warnings[:10])
+        raise MismatchError(
+            f"{side.directory}: ranks disagree:\n{listed}", "Without --strict the first one is taken, with a warning."
+        )
+
+
+def _same_layout(side: McoreSide, options: McoreTarget) -> str:
+    """The source's own naming: another trainer's is written only when it is asked for.
+
+    Raises:
+        UnsupportedError: that trainer does not read the format.
+    """
+    layout = side.layout
+    if options.format not in layout.writes:
+        known = ", ".join(known_layouts(side.config.model_type, options.format))
+        raise UnsupportedError(
+            f"the source is in layout {layout.name} ({layout.trainers}), which is not written as {options.format}",
+            f"Say in whose names to write it: --as-layout {known}.".replace(", ", " or --as-layout "),
+        )
+    return layout.name
+
+
+def _sources(source: Path, side: McoreSide) -> list[Path]:
+    reference = side.known.reference.directory
+    return [source, *([reference] if reference else [])]
+
+
+def _cast(reader: Reader, dtype: str | None) -> Reader:
+    """The reader, with --dtype applied."""
+    return Cast(reader, dtype) if dtype else reader
+
+
+def _config_file(side: McoreSide, reader: Reader, name: str) -> OutFile:
+    """The config.json that goes with a checkpoint's weights."""
+    known = side.known
+    found = config_to_write(
+        known.reference.config, known.model, tied=known.config.text.tied, dtype=main_dtype(reader.specs)
     )
-    if options.strict:
-        refuse_warned(side)
-    return side
+    data = config_json(found)
+    return OutFile(name, len(data), literals=[(0, data)])
 
 
-def _to_mcore(
-    report: Report,
-    hf_reader: Reader,
-    config: ModelConfig,
-    hf_config: dict[str, Any],
-    target: Path,
-    options: McoreOutput,
-) -> tuple[Reader, list[OutFile]]:
+class _Weights(NamedTuple):
+    """A model's weights under the Hub's names, wherever they lie."""
+
+    reader: Reader
+    config: ModelConfig
+    hf_config: dict[str, Any]
+
+
+def _megatron(report: Report, weights: _Weights, target: Path, options: McoreTarget) -> tuple[Reader, list[OutFile]]:
     """A reader of the tensors to write, and the files they go to; told in the report."""
-    layout = to_write(options.layout, config.model_type, options.format)
+    hf_reader, config, hf_config = weights
+    layout = to_write(options.as_layout, config.model_type, options.format)
     check_divides(config, layout, topology_of(options))
     rows = rows_to_write(config, options)
-    reader = from_hf(cast(hf_reader, options.dtype), mapped_table(layout, config, rows))
+    reader = from_hf(_cast(hf_reader, options.dtype), mapped_table(layout, config, rows))
     files, folder = mcore_files(reader.specs, config, hf_config, layout, options)
     describe_target(report, layout, options, rows - config.text.vocab, rows)
     describe_output(report, target / folder, reader, files, threads_of(options.threads), reader)

@@ -16,13 +16,14 @@ from ..layouts.layout import Layout
 from ..layouts.splits import split_of
 from ..models import model_of
 from ..models.config import ModelConfig
-from ..options import McoreOutput
+from ..options import McoreTarget
+from ..tensors.dtypes import main_dtype
 from ..tensors.sharding import Topology
 from ..tensors.spec import TensorSpec
 from ..tensors.vocabulary import padded
 
 
-def rows_to_write(config: ModelConfig, output: McoreOutput) -> int:
+def rows_to_write(config: ModelConfig, output: McoreTarget) -> int:
     """Rows of the embedding on the mcore side: the vocabulary, padded as Megatron pads it when a divisor is given.
 
     Raises:
@@ -41,14 +42,10 @@ def rows_to_write(config: ModelConfig, output: McoreOutput) -> int:
     return rows
 
 
-def topology_of(output: McoreOutput) -> Topology:
-    """The topology asked for.
-
-    Raises:
-        MismatchError: sizes given for a format that has none.
-    """
+def topology_of(output: McoreTarget) -> Topology:
+    """The topology asked for."""
     tp = output.tensor_model_parallel_size
-    topology = Topology(
+    return Topology(
         tp=tp,
         pp=output.pipeline_model_parallel_size,
         vpp=output.virtual_pipeline_model_parallel_size,
@@ -57,20 +54,6 @@ def topology_of(output: McoreOutput) -> Topology:
         first=output.decoder_first_pipeline_num_layers,
         last=output.decoder_last_pipeline_num_layers,
     )
-    if output.format == "torch_dist" and topology != Topology():
-        raise MismatchError(
-            "--format torch_dist is loaded at any topology: parallel sizes mean nothing to it",
-            "Leave them out, or write --format torch.",
-        )
-    if output.format == "torch" and output.per_layer:
-        raise MismatchError(
-            "--per-layer is a form of --format torch_dist", "Leave it out: rank files are always keyed per layer."
-        )
-    if topology.vpp > 1 and topology.pp == 1:
-        raise MismatchError("a virtual pipeline size needs a pipeline", "Give --pp too.")
-    if topology.pp == 1 and (topology.first is not None or topology.last is not None):
-        raise MismatchError("layers of the first or last stage are given, but there is one stage", "Give --pp too.")
-    return topology
 
 
 def check_divides(config: ModelConfig, layout: Layout, topology: Topology) -> None:
@@ -109,7 +92,7 @@ def mcore_files(
     config: ModelConfig,
     hf_config: Mapping[str, Any],
     layout: Layout,
-    output: McoreOutput,
+    output: McoreTarget,
 ) -> tuple[list[OutFile], str]:
     """All files of a checkpoint with its tracker, and the folder that the tracker names.
 
@@ -124,13 +107,13 @@ def mcore_files(
         MismatchError: a topology that cannot be.
     """
     topology = topology_of(output)
-    word = "release" if output.iteration is None else str(output.iteration)
-    folder = "release" if output.iteration is None else f"iter_{output.iteration:07d}"
+    word = "release" if output.as_iteration is None else str(output.as_iteration)
+    folder = "release" if output.as_iteration is None else f"iter_{output.as_iteration:07d}"
     if output.format == "torch":
         files = plan_legacy(_legacy(specs, config, hf_config, layout, output, topology), topology)
     else:
         lists = () if output.per_layer else tuple(name for name in layout.stacks(config) if name in LISTS)
-        files = plan_torch_dist(specs, lists, layout.extra_state(config), output.iteration or 0)
+        files = plan_torch_dist(specs, lists, layout.extra_state(config), output.as_iteration or 0)
     for file in files:
         file.name = f"{folder}/{file.name}"
     return [*files, OutFile(TRACKER, len(word), literals=[(0, word.encode())])], folder
@@ -141,11 +124,10 @@ def _legacy(
     config: ModelConfig,
     hf_config: Mapping[str, Any],
     layout: Layout,
-    output: McoreOutput,
+    output: McoreTarget,
     topology: Topology,
 ) -> LegacyModel:
     rows = rows_to_write(config, output)
-    dtype = max((s.dtype for s in specs.values()), key=lambda d: sum(s.nbytes for s in specs.values() if s.dtype == d))
     return LegacyModel(
         specs=specs,
         splits={name: split_of(name, layout, model_of(config).traits) for name in specs},
@@ -154,7 +136,7 @@ def _legacy(
         sequential=layout.sequential,
         tied=config.text.tied,
         args=args_to_write(
-            hf_config, config, topology, rows=rows, divisor=output.make_vocab_size_divisible_by, dtype=dtype
+            hf_config, config, topology, rows=rows, divisor=output.make_vocab_size_divisible_by, dtype=main_dtype(specs)
         ),
-        iteration=output.iteration or 0,
+        iteration=output.as_iteration or 0,
     )

@@ -11,7 +11,7 @@ from ..errors import sized
 from ..formats.chunks import ChunkReader
 from ..formats.output_file import OutFile
 from ..layouts.layout import Layout
-from ..options import McoreOutput
+from ..options import McoreTarget
 from ..report import Report
 from ..tensors.nonfinite import Specials
 from ..tensors.spec import Reader, TensorSpec
@@ -45,7 +45,7 @@ def _elements(specs: Mapping[str, TensorSpec]) -> int:
     return sum(prod(spec.shape) for spec in specs.values())
 
 
-def describe_target(report: Report, layout: Layout, output: McoreOutput, padding: int, rows: int) -> None:
+def describe_target(report: Report, layout: Layout, output: McoreTarget, padding: int, rows: int) -> None:
     """What kind of Megatron checkpoint will be written."""
     sizes = {
         "TP": output.tensor_model_parallel_size,
@@ -58,14 +58,14 @@ def describe_target(report: Report, layout: Layout, output: McoreOutput, padding
         ", ".join(f"{name} {size}" for name, size in sizes.items()) if output.format == "torch" else "for any topology"
     )
     report.fact(
-        "written as",
+        "written_as",
         f"{output.format}, {shape}, layout {layout.name} ({layout.trainers})",
         target_format=output.format,
         target_layout=layout.name,
         target_topology=sizes,
     )
     report.fact(
-        "rows written",
+        "rows_written",
         f"{rows} of embedding and output layer, {padding} of them padding (zeros)",
         target_padding_rows=padding,
         target_rows=rows,

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from math import prod
 from typing import TYPE_CHECKING
 
-from ..errors import MismatchError
+from ..errors import MismatchError, shown
 from ..tensors.dtypes import ITEMSIZE, largest_difference, storage
 from ..tensors.spec import Box, TensorSpec
 from .chunks import BLOCK, Chunk, ChunkReader, Extent, row_major
@@ -18,8 +18,23 @@ if TYPE_CHECKING:
 
 def no_copy(what: str, how: str) -> MismatchError:
     """The refusal of a tied model's second copy that is none: one of the two would be lost."""
-    hint = "Is the reference that of an untied model, or the checkpoint damaged?"
+    hint = "One of the two would be lost. Is config.json that of another model, or are the files damaged?"
     return MismatchError(f"the model is tied, but {what} is no copy of its embedding: {how}", hint)
+
+
+def check_tied_copy(reader: ChunkReader, embedding: str, output: str) -> None:
+    """A tied model's output layer that is saved all the same, as some trainers do, must equal the embedding.
+
+    Raises:
+        MismatchError: it does not.
+    """
+    ours, theirs = reader.specs[embedding], reader.specs[output]
+    if (ours.shape, ours.dtype) == (theirs.shape, theirs.dtype):
+        how = unequal(reader, embedding, reader, output)
+    else:
+        how = f"{list(ours.shape)} {ours.dtype} and {list(theirs.shape)} {theirs.dtype}"
+    if how:
+        raise no_copy(shown(output), how)
 
 
 def difference(first_path: str, first: ItemTensor, second_path: str, second: ItemTensor) -> str:

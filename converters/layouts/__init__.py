@@ -42,6 +42,11 @@ def named(name: str) -> Layout:
     return LAYOUTS[name]
 
 
+def known_layouts(model_type: str, file_format: str) -> list[str]:
+    """The layouts that a model can be written in, in a format."""
+    return [name for name, other in LAYOUTS.items() if model_type in other.models and file_format in other.writes]
+
+
 def to_write(name: str | None, model_type: str, file_format: str) -> Layout:
     """The layout to write a model in: the one asked for, else the model's default.
 
@@ -55,9 +60,7 @@ def to_write(name: str | None, model_type: str, file_format: str) -> Layout:
         UnsupportedError: its trainers do not read that format.
     """
     layout = named(name or MODELS[model_type].default_layout)
-    known = ", ".join(
-        other.name for other in LAYOUTS.values() if model_type in other.models and file_format in other.writes
-    )
+    known = ", ".join(known_layouts(model_type, file_format))
     if model_type not in layout.models:
         raise MismatchError(
             f"layout {layout.name} is one of {', '.join(layout.models)}; the source is a {model_type}",

@@ -106,7 +106,7 @@ def decide_tie(hf_config: Json, lm_head: bool | None = None) -> Tie:
         MismatchError: the config and the presence of an output layer contradict each other.
         CorruptError: nothing says it, or what does is not true or false.
     """
-    tie = _stated_tie(hf_config)
+    tie = stated_tie(hf_config)
     if tie is None:
         if lm_head is None:
             raise CorruptError("config.json: tie_word_embeddings is missing", "Set it to true or false.")
@@ -122,7 +122,8 @@ def decide_tie(hf_config: Json, lm_head: bool | None = None) -> Tie:
     return tie
 
 
-def _stated_tie(hf_config: Json) -> Tie | None:
+def stated_tie(hf_config: Json) -> Tie | None:
+    """What config.json itself says of the tie; None where it says nothing."""
     text = hf_config.get("text_config")
     for place, section in (
         ("tie_word_embeddings", hf_config),

@@ -5,10 +5,11 @@ Exact widening, how far two arrays lie apart.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from .spec import Array
+    from .spec import Array, TensorSpec
 
 ITEMSIZE = {
     "float64": 8,
@@ -54,3 +55,11 @@ def largest_difference(a: Array, b: Array, dtype: str) -> float | None:
         gap = np.abs(widen(a, dtype, "float64") - widen(b, dtype, "float64"))
     finite = gap[np.isfinite(gap)]
     return float(finite.max()) if finite.size else None
+
+
+def main_dtype(specs: Mapping[str, TensorSpec]) -> str:
+    """The dtype of most bytes: what config.json states."""
+    total: dict[str, int] = {}
+    for spec in specs.values():
+        total[spec.dtype] = total.get(spec.dtype, 0) + spec.nbytes
+    return max(total, key=lambda dtype: total[dtype])

@@ -39,14 +39,10 @@ def explain(rows: int, vocab: int, divisor: int | None, stated: Mapping[str, Any
         a phrase for the summary; "" when there is no padding.
 
     Raises:
-        MismatchError: nothing explains it, or the checkpoint states another vocabulary.
+        MismatchError: nothing explains it, or the checkpoint states another number of rows. Whether it states
+            another vocabulary is judged with its other facts (checkpoint/consistency.py).
     """
     own, own_rows = _number(stated, "vocab_size"), _number(stated, "padded_vocab_size")
-    if own is not None and own != vocab:
-        raise MismatchError(
-            f"the checkpoint's args state vocab_size {own}, the reference config {vocab}",
-            "The reference belongs to another model.",
-        )
     if own_rows is not None and own_rows != rows:
         raise MismatchError(
             f"the checkpoint's args state padded_vocab_size {own_rows}, its embedding has {rows} rows",
@@ -54,7 +50,7 @@ def explain(rows: int, vocab: int, divisor: int | None, stated: Mapping[str, Any
         )
     if rows == vocab:
         return ""
-    if rows > vocab and own is not None and own_rows is not None:
+    if rows > vocab and own == vocab and own_rows is not None:
         return f"the checkpoint's args state vocab_size {own} and padded_vocab_size {own_rows}"
     if rows > vocab:
         for base, whose in ((DIVISOR, "Megatron-LM's padding"), (divisor, "--make-vocab-size-divisible-by")):

@@ -8,10 +8,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..checkpoint.open import HfSide, McoreSide, from_hf, mapped_table, open_hf_side, open_mcore_side
+from ..checkpoint.hf_side import HfSide, open_hf_side
+from ..checkpoint.mapping import from_hf, mapped_table
+from ..checkpoint.mcore_side import McoreSide, open_mcore_side
 from ..conversion.convert import hf2mcore, mcore2hf
 from ..layouts import named
-from ..options import Hf2McoreOptions, Mcore2HfOptions, VerifyOptions
+from ..options import Hf2McoreOptions, Mcore2HfOptions, McoreSource, VerifyOptions
 from ..report import Observer, Report
 from ..tensors.mapped import Mapped
 from ..tensors.rules import Table
@@ -27,8 +29,8 @@ UNPROVEN = (
 def round_trip(report: Report, side: HfSide | McoreSide, options: VerifyOptions) -> Work:
     """A side against what comes back from the other side, ready to run; told in the report."""
     where = "on disk" if options.on_disk else "in memory"
-    report.fact("round trip", f"through the other side and back, {where}", round_trip=where)
-    report.fact("not proven", UNPROVEN)
+    report.fact("round_trip", f"through the other side and back, {where}", round_trip=where)
+    report.fact("not_proven", UNPROVEN)
     if options.on_disk:
         return OnDisk(side, options.on_disk, options)
     if isinstance(side, McoreSide):
@@ -78,7 +80,7 @@ class OnDisk:
 
     def _from_mcore(self, side: McoreSide, folder: Path, threads: int, watch: Observer) -> Work:
         there = Mcore2HfOptions(
-            reference=str(side.reference.directory) if side.reference.directory else None,
+            reference=str(side.known.reference.directory) if side.known.reference.directory else None,
             layout=side.layout.name,
             make_vocab_size_divisible_by=self.options.make_vocab_size_divisible_by,
             trust_reference=True,
@@ -88,9 +90,12 @@ class OnDisk:
         # A layout that is only read comes back in the model's usual one.
         layout = side.layout.name if "torch_dist" in side.layout.writes else None
         hf2mcore(
-            folder / "hf", folder / "mcore", Hf2McoreOptions(threads=threads, layout=layout, experts_form="hub"), watch
+            folder / "hf",
+            folder / "mcore",
+            Hf2McoreOptions(threads=threads, as_layout=layout, experts_form="hub"),
+            watch,
         )
-        return comparing(side.as_hf, open_mcore_side(folder / "mcore").as_hf)
+        return comparing(side.as_hf, open_mcore_side(folder / "mcore", McoreSource()).as_hf)
 
 
 class _Watch:

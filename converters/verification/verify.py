@@ -9,10 +9,12 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable
 from dataclasses import replace
+from os import PathLike
 from pathlib import Path
 
 from ..checkpoint.describe import describe_hf, describe_mcore
-from ..checkpoint.open import HfSide, McoreSide, open_hf_side, open_mcore_side
+from ..checkpoint.hf_side import HfSide, open_hf_side
+from ..checkpoint.mcore_side import McoreSide, open_mcore_side
 from ..conversion.execute import threads_of
 from ..errors import NotComparable, VlconvError
 from ..formats import safetensors
@@ -20,21 +22,22 @@ from ..options import VerifyOptions
 from ..report import Observer, Report
 from ..tensors.spec import Box, Reader
 from .compare import Work, comparing, in_turn
+from .place import Place, place_of, refuse_same
 from .round_trip import round_trip
 from .summary import describe_comparison, describe_names
 from .witness import open_witness
 
 Side = HfSide | McoreSide
 
-TOLD = ("source", "layout", "config from", "vocabulary", "overridden", "not provable")
+TOLD = ("source", "layout", "config_from", "vocabulary", "overridden", "not_provable", "dropped")
 """What is said of either side of a pair."""
 
 
-def verify(a: Path, b: Path | None, options: VerifyOptions, observer: Observer) -> Report:
+def verify(a: str | PathLike[str], b: str | PathLike[str] | None, options: VerifyOptions, observer: Observer) -> Report:
     """Compare every element of two models, of one and its round trip, or of one and a witness.
 
     Args:
-        a, b: Megatron or Hugging Face directories; b None: the round trip of a, or `options.witness`.
+        a, b: Megatron or Hugging Face directories, or iterations of one as "SAVE:100"; b None: the round trip of a, or `options.witness`.
 
     Returns:
         a report whose status is "same" or "different" ("planned" for a dry run).
@@ -43,14 +46,14 @@ def verify(a: Path, b: Path | None, options: VerifyOptions, observer: Observer) 
         NotComparable: a side cannot be read or is another model; nothing is said about equality then.
     """
     try:
-        return _verify(a, b, options, observer)
+        return _verify(place_of(a), None if b is None else place_of(b), options, observer)
     except NotComparable:
         raise
     except VlconvError as error:
         raise NotComparable(error.what, error.hint) from error
 
 
-def _verify(a: Path, b: Path | None, options: VerifyOptions, observer: Observer) -> Report:
+def _verify(a: Place, b: Place | None, options: VerifyOptions, observer: Observer) -> Report:
     report = Report("verify", "planned")
     begin = time.monotonic()
     if b is None:
@@ -71,34 +74,35 @@ def _verify(a: Path, b: Path | None, options: VerifyOptions, observer: Observer)
     return report
 
 
-def open_side(path: Path, options: VerifyOptions, number: int, beside: Path | None = None) -> Side:
+def open_side(place: Place, options: VerifyOptions, number: int, beside: Path | None = None) -> Side:
     """Open a directory as what it is.
 
     Args:
-        path: a Megatron or Hugging Face directory.
+        place: a Megatron or Hugging Face directory.
+        options: how it is read.
         number: 0 for A, 1 for B: which of the references is meant.
         beside: a Hugging Face directory to fall back on as reference.
     """
-    if safetensors.holds(path):
-        return open_hf_side(path, options.experts_form)
-    given = options.references[min(number, len(options.references) - 1)] if options.references else None
-    side = open_mcore_side(
-        path,
-        reference=given or (str(beside) if beside else None),
-        revision=options.revision,
-        iteration=options.iteration,
-        layout=options.layout,
-        divisor=options.make_vocab_size_divisible_by,
-        trust_reference=options.trust_reference,
-    )
-    return side if given or not beside else replace(side, reference=side.reference._replace(said="the other side"))
+    if safetensors.holds(place.path):
+        return open_hf_side(place.path, options.experts_form)
+    asked = options.source(number, place.iteration)
+    if asked.reference or not beside:
+        return open_mcore_side(place.path, asked)
+    side = open_mcore_side(place.path, replace(asked, reference=beside))
+    found = side.known.reference._replace(said="the other side")
+    return replace(side, known=replace(side.known, reference=found))
 
 
-def open_pair(a: Path, b: Path, options: VerifyOptions) -> tuple[Side, Side]:
-    """Open both; where only one is a Hugging Face directory it serves the other as reference."""
-    return open_side(a, options, 0, b if safetensors.holds(b) else None), open_side(
-        b, options, 1, a if safetensors.holds(a) else None
-    )
+def open_pair(a: Place, b: Place, options: VerifyOptions) -> tuple[Side, Side]:
+    """Open both; where only one is a Hugging Face directory it serves the other as reference.
+
+    Raises:
+        NotComparable: both are one directory.
+    """
+    beside = [place.path if safetensors.holds(place.path) else None for place in (b, a)]
+    first, second = open_side(a, options, 0, beside[0]), open_side(b, options, 1, beside[1])
+    refuse_same(first.directory, second.directory)
+    return first, second
 
 
 def _describe(report: Report, side: Side) -> None:
@@ -112,7 +116,7 @@ def _pair(report: Report, a: Side, b: Side) -> Work:
     for name, side in (("A", a), ("B", b)):
         part = Report("verify", "")
         _describe(part, side)
-        report.facts += [(f"{name} {label}", text) for label, text in part.facts if label in TOLD]
+        report.facts += [fact._replace(side=name) for fact in part.facts if fact.name in TOLD]
         report.data[name.lower()] = part.data
         report.warnings += [f"{name}: {w}" for w in part.warnings]
     if a.model.model_type != b.model.model_type:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from ..checkpoint.open import HfSide, McoreSide, dialect_shapes
+from ..checkpoint.hf_side import HfSide, dialect_shapes
+from ..checkpoint.mcore_side import McoreSide
 from ..errors import NotComparable
 from ..formats.dcp import read as torch_dist
 from ..models.hf_dialects import dialect_copies, read_dialect
@@ -40,7 +41,7 @@ class MegatronCore:
             "checks", "that keys, shapes, chunks and bytes are read as megatron-core reads them, padding rows included"
         )
         report.fact(
-            "not proven",
+            "not_proven",
             "that the layout is right: which rows are which Hugging Face weights does not show in the files. The forward passes in vlconv's tests show that",
         )
 
@@ -97,7 +98,7 @@ class Transformers:
             f"that the directory holds all that {name} wants of it, under the right names and in the right shapes{elements}",
         )
         report.fact(
-            "not proven",
+            "not_proven",
             "that the weights are the right ones under their names: compare with the checkpoint they were made from",
         )
 

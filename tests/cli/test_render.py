@@ -15,13 +15,13 @@ import pytest
 from rich.console import Console
 
 from vlconv import progress, render
-from vlconv.converters import Difference, Report
+from vlconv.converters import Difference, Fact, Report
 from vlconv.progress import Lines, duration
 from vlconv.render import Screen, safe
 
 
 def report(**changes: Any) -> Report:
-    facts = [("source", "/data/run: torch_dist"), ("model", "Qwen3-VL dense")]
+    facts = [Fact("source", "/data/run: torch_dist"), Fact("model", "Qwen3-VL dense")]
     return Report(**{"command": "verify", "status": "same", "facts": facts, **changes})
 
 
@@ -68,7 +68,7 @@ class TestLog:
 
     def test_long_lines_stay_whole(self, capsys: pytest.CaptureFixture[str]) -> None:
         path = "/data/" + "x" * 3000
-        Screen().summary(report(facts=[("source", path)]))
+        Screen().summary(report(facts=[Fact("source", path)]))
         assert path in capsys.readouterr().out
 
     def test_a_dry_run_says_it_once(self, capsys: pytest.CaptureFixture[str]) -> None:
@@ -116,8 +116,8 @@ class TestSafe:
     def test_nothing_acts_on_a_terminal(self, capsys: pytest.CaptureFixture[str], hostile: str) -> None:
         name = f"weight{hostile}[bold]x"
         screen = Screen()
-        screen.planned(report(facts=[(name, name)], warnings=[name]))
-        screen.summary(report(facts=[(name, name)], differences=[Difference(name, "values", note=name)]))
+        screen.planned(report(facts=[Fact(name, name)], warnings=[name]))
+        screen.summary(report(facts=[Fact(name, name)], differences=[Difference(name, "values", note=name)]))
         screen.fault("verify", "CorruptError", name, name, "error")
         shown = capsys.readouterr()
         for text in (shown.out, shown.err):
@@ -155,7 +155,7 @@ class TestTerminal:
         terminal = Terminal(monkeypatch)
         screen = Screen()
         screen.planned(report())
-        screen.summary(report(facts=[*report().facts, ("result", "750 tensors are equal")]))
+        screen.summary(report(facts=[*report().facts, Fact("result", "750 tensors are equal")]))
         shown = terminal.text()
         assert shown.count("Qwen3-VL dense") == 1
         assert "750 tensors are equal" in shown

@@ -226,7 +226,7 @@ class TestDirectory:
     )
     def test_tracker(self, tmp_path: Path, iteration: int | None, folder: str) -> None:
         hf = random_hf_tensors(tiny())
-        written(tmp_path, tiny(), hf, iteration=iteration)
+        written(tmp_path, tiny(), hf, as_iteration=iteration)
         opened = as_megatron_reads(tmp_path / "mcore" / "latest_checkpointed_iteration.txt")
         assert opened == tmp_path / "mcore" / folder
         assert load_and_compare(opened, tiny(), hf, Topology()) == []
@@ -237,7 +237,7 @@ class TestDirectory:
     @pytest.mark.parametrize(("per_layer", "flag"), [(False, {}), (True, {"non_homogeneous_layers": True})])
     @pytest.mark.parametrize("iteration", [None, 7])
     def test_common_pt(self, tmp_path: Path, per_layer: bool, flag: dict[str, bool], iteration: int | None) -> None:
-        written(tmp_path, tiny(), random_hf_tensors(tiny()), iteration=iteration, per_layer=per_layer)
+        written(tmp_path, tiny(), random_hf_tensors(tiny()), as_iteration=iteration, per_layer=per_layer)
         opened = as_megatron_reads(tmp_path / "mcore" / "latest_checkpointed_iteration.txt")
         assert torch.load(opened / "common.pt", weights_only=True) == {
             "content_metadata": {"singleton_local_shards": False, "chained_optim_avoid_prefix": True, **flag},

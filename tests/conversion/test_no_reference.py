@@ -88,12 +88,12 @@ def test_a_run_config_suffices(tmp_path: Path, alone: Any, kind: str, tied: bool
     assert report.data["reference"] is None
     assert report.data["config_from"]["vision_config.num_heads in run_config.yaml"] == ["vision_config.num_heads"]
     assert "text_config.num_hidden_layers" in report.data["config_from"]["the tensors' shapes"]
-    said = dict(report.facts)["config from"]
+    said = report.told["config_from"]
     assert said.startswith(
         "the checkpoint itself, for want of a reference\nthe tensors' shapes: text_config.hidden_size, "
     )
     assert said.count("\nrun_config.yaml: ") == 1
-    assert "not provable" not in dict(report.facts)
+    assert "not provable" not in report.told
     assert sorted(p.name for p in (tmp_path / "hf").iterdir()) == ["config.json", "model.safetensors"]
     assert report.data["missing_side_files"] == ["tokenizer", "preprocessor_config.json", "chat template"]
     assert any("tokenizer, preprocessor_config.json, chat template" in warning for warning in report.warnings)

@@ -108,7 +108,7 @@ def test_counted_in_both_directions(sick: Path) -> None:
         assert [
             w for w in report.warnings if w.startswith("not all weights are numbers: ") and "2 NaN and 1 infinite" in w
         ]
-        assert "numbers" not in dict(report.facts)
+        assert "numbers" not in report.told
 
 
 def test_strict_refuses_and_leaves_nothing(sick: Path) -> None:
@@ -127,7 +127,7 @@ def test_strict_is_content_with_numbers(tmp_path: Path) -> None:
     write_tiny_hf(tmp_path / "hf")
     report = hf2mcore(tmp_path / "hf", tmp_path / "mcore", Hf2McoreOptions(strict=True))
     assert report.data["special_numbers"] == {}
-    assert dict(report.facts)["numbers"] == "no NaN, no infinity"
+    assert report.told["numbers"] == "no NaN, no infinity"
     assert mcore2hf(tmp_path / "mcore", tmp_path / "back", Mcore2HfOptions(strict=True)).status == "done"
 
 

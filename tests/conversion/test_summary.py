@@ -42,7 +42,7 @@ class Seen:
         self.plans: list[dict[str, str]] = []
 
     def planned(self, report: Report) -> None:
-        self.plans.append(dict(report.facts))
+        self.plans.append(report.told)
 
     def progress(self, done: int, total: int) -> None:
         assert 0 <= done <= total
@@ -67,8 +67,8 @@ def test_the_plan_comes_before_the_result(source: Path, tmp_path: Path) -> None:
     seen = Seen()
     report = hf2mcore(source, tmp_path / "mcore", Hf2McoreOptions(threads=1), seen)
     (plan,) = seen.plans
-    assert plan.items() <= dict(report.facts).items()
-    assert dict(report.facts).keys() - plan.keys() == {"numbers", "written"}
+    assert plan.items() <= report.told.items()
+    assert report.told.keys() - plan.keys() == {"numbers", "written"}
     assert "kB" in plan["output"]
     assert "GB" not in plan["output"]
 
@@ -83,7 +83,7 @@ def test_files_are_counted(source: Path, tmp_path: Path) -> None:
     assert report.data["copied_files"] == len(report.data["side_files"]) > 0
     assert (
         f"in {len(shards) + 2} files, {len(shards)} of them with weights, and {len(report.data['side_files'])} copied"
-        in dict(report.facts)["written"]
+        in report.told["written"]
     )
     assert report.data["bytes"] == sum((tmp_path / "back" / name).stat().st_size for name in report.data["files"])
 
@@ -94,18 +94,18 @@ def test_float32_among_bfloat16_is_named(tmp_path: Path) -> None:
     checkpoint = save(tmp_path / "ckpt", config, random_hf_tensors(config, float32=patterns), Topology())
     options: dict[str, Any] = {"reference": str(write_reference(tmp_path / "reference", config)), "dry_run": True}
     report = mcore2hf(checkpoint, tmp_path / "hf", Mcore2HfOptions(**options))
-    said, norm = dict(report.facts)["dtypes"], "language_model.decoder.layers.{}.self_attention.q_layernorm.weight"
+    said, norm = report.told["dtypes"], "language_model.decoder.layers.{}.self_attention.q_layernorm.weight"
     names = [norm.format(i) for i in range(4)] + ["vision_model.pos_embed.weight"]
     assert sorted(report.data["other_dtypes"]["float32"]) == names
     assert said.startswith("kept as they are: 5 float32 (")
     assert said.endswith(f"… 2 more) among {report.data['dtypes']['bfloat16']} bfloat16")
     cast = mcore2hf(checkpoint, tmp_path / "hf", Mcore2HfOptions(**options, dtype="bfloat16"))
-    assert dict(cast.facts)["dtypes"].startswith("all cast to bfloat16: 5 float32 (")
+    assert cast.told["dtypes"].startswith("all cast to bfloat16: 5 float32 (")
 
 
 def test_one_dtype_is_one_word(source: Path, tmp_path: Path) -> None:
     report = hf2mcore(source, tmp_path / "mcore", Hf2McoreOptions(dry_run=True))
-    assert dict(report.facts)["dtypes"] == f"kept as they are: {report.data['dtypes']['bfloat16']} bfloat16"
+    assert report.told["dtypes"] == f"kept as they are: {report.data['dtypes']['bfloat16']} bfloat16"
 
 
 def test_checksums_are_counted(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -114,7 +114,7 @@ def test_checksums_are_counted(source: Path, tmp_path: Path, monkeypatch: pytest
     items = report.data["checksums"]["checked"]
     assert report.data["checksums"] == {"checked": items, "none_stated": 0}
     assert items > 100
-    assert dict(report.facts)["checksums"] == f"{items} items agree with their CRC-32"
+    assert report.told["checksums"] == f"{items} items agree with their CRC-32"
     located, seen = torch_dist._Locate.__call__, []
 
     def without(self: Any, item: int) -> Extent:
@@ -125,7 +125,7 @@ def test_checksums_are_counted(source: Path, tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(torch_dist._Locate, "__call__", without)
     report = mcore2hf(tmp_path / "mcore", tmp_path / "again", Mcore2HfOptions(threads=1))
     assert report.data["checksums"] == {"checked": items - 3, "none_stated": 3}
-    assert dict(report.facts)["checksums"] == f"{items - 3} items agree with their CRC-32, 3 whose file states none"
+    assert report.told["checksums"] == f"{items - 3} items agree with their CRC-32, 3 whose file states none"
 
 
 def test_what_could_not_be_removed_is_told(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -88,7 +88,7 @@ def test_each_trainer_and_model(originals, converted, name, kind):
     assert differing(read_hf(made), originals[kind].tensors) == []
     assert report.data["layout"] == name
     assert report.data["layout_because"] == LAYOUTS[name].why
-    assert f"{name} ({LAYOUTS[name].trainers}), because names begin with" in dict(report.facts)["layout"]
+    assert f"{name} ({LAYOUTS[name].trainers}), because names begin with" in report.told["layout"]
     assert report.data["ignored"] == {"optimizer": 1, "_extra_state": 1, "rng_state": 1}
     stacks = TRAINERS[name].stacks_moe if kind == "qwen3_vl_moe" else TRAINERS[name].stacks
     assert report.data["form"].startswith("layers stacked" if stacks else "one key per layer")

@@ -30,7 +30,7 @@ def loaded(directory):
 def test_each_layout_and_model(tmp_path, name, kind):
     config = tiny_config(kind)
     hf = write_tiny_hf(tmp_path / "hf", config)
-    report = hf2mcore(tmp_path / "hf", tmp_path / "mcore", Hf2McoreOptions(layout=name))
+    report = hf2mcore(tmp_path / "hf", tmp_path / "mcore", Hf2McoreOptions(as_layout=name))
     tensors, others = loaded(tmp_path / "mcore" / "release")
     assert differing(tensors, saved_names(name, config, hf)) == []
     assert report.data["target_layout"] == name
@@ -43,7 +43,7 @@ def test_each_layout_and_model(tmp_path, name, kind):
 
 def test_padding_reads_as_zeros(tmp_path):
     hf = write_tiny_hf(tmp_path / "hf", tiny_config("qwen2_5_vl"))
-    hf2mcore(tmp_path / "hf", tmp_path / "mcore", Hf2McoreOptions(layout="roll", make_vocab_size_divisible_by=64))
+    hf2mcore(tmp_path / "hf", tmp_path / "mcore", Hf2McoreOptions(as_layout="roll", make_vocab_size_divisible_by=64))
     tensors, _ = loaded(tmp_path / "mcore" / "release")
     for name, theirs in (
         ("embedding.word_embeddings.weight", "model.embed_tokens.weight"),
@@ -80,6 +80,6 @@ def test_the_default_is_the_common_one(tmp_path):
 def test_refused(tmp_path, name, fault, says):
     write_tiny_hf(tmp_path / "hf")
     with pytest.raises(VlconvError) as caught:
-        hf2mcore(tmp_path / "hf", tmp_path / "mcore", Hf2McoreOptions(layout=name))
+        hf2mcore(tmp_path / "hf", tmp_path / "mcore", Hf2McoreOptions(as_layout=name))
     assert type(caught.value) is fault and says in caught.value.what and "mbridge" in caught.value.hint
     assert [p.name for p in tmp_path.iterdir()] == ["hf"]

@@ -301,7 +301,7 @@ class TestRoundTrip:
         assert tree(folder) == before
         assert (report.status, report.differences) == ("same", [])
         assert report.data["round_trip"] == ("on disk" if on_disk else "in memory")
-        assert "that the layout is right" in dict(report.facts)["not proven"]
+        assert "that the layout is right" in report.told["not_proven"]
         return report
 
     def test_on_disk_writes_and_reads_both(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

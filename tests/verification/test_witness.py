@@ -107,7 +107,7 @@ class TestMegatronCore:
         assert report.data["tensors"] == len(expected)
         assert report.data["elements"] == sum(t.numel() for t in expected.values()) + padding * config.text.hidden
         assert (report.data["witness"], report.data["witness_version"]) == ("megatron-core", version("megatron-core"))
-        facts = dict(report.facts)
+        facts = report.told
         assert (
             "unpickles" in facts["witness"]
             and "padding rows" in facts["checks"]
@@ -302,7 +302,7 @@ class TestTransformers:
 
         report = by("transformers", made("dense", widened))
         assert report.status == "same"
-        assert "loads as float32" in dict(report.facts)["witness"]
+        assert "loads as float32" in report.told["witness"]
 
     def test_a_weight_changed_between(self, made: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
         """Negative control: transformers is given other files."""
@@ -365,8 +365,8 @@ class TestTransformers:
         monkeypatch.setattr(witness_transformers, "load", pytest.fail)
         report = by("transformers", made("moe"))
         assert (report.status, report.data["elements"], report.data["witness_elements"]) == ("same", 0, False)
-        assert "names and shapes only" in dict(report.facts)["witness"]
-        assert "no element" in dict(report.facts)["compared"]
+        assert "names and shapes only" in report.told["witness"]
+        assert "no element" in report.told["compared"]
         assert any("names and shapes only" in warning for warning in report.warnings)
 
     def test_a_config_that_it_refuses(self, made: Callable[..., Path]) -> None:

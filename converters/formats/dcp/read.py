@@ -21,7 +21,7 @@ from ..chunks import Chunk, ChunkReader, Extent
 from ..keys import Stored, canonical, fold, ignorable
 from ..opened import Opened
 from ..pickles.sandbox import plain_dict
-from ..replicas import no_copy, unequal
+from ..replicas import check_tied_copy
 from ..zips.read import find_tensor
 from ..zips.torch_save import read_torch_save
 from .fsdp_halves import in_order
@@ -102,15 +102,7 @@ def _assembled(reader: ChunkReader, splits: Mapping[str, Split]) -> ChunkReader:
     copy = next((name for name in reader.specs if name.endswith(OUTPUT_LAYER) and name not in splits), None)
     embedding = next((name for name in splits if name.endswith(EMBEDDING)), None)
     if copy and embedding:
-        ours, theirs = reader.specs[embedding], reader.specs[copy]
-        same = (ours.shape, ours.dtype) == (theirs.shape, theirs.dtype)
-        how = (
-            unequal(reader, embedding, reader, copy)
-            if same
-            else f"{list(ours.shape)} {ours.dtype} and {list(theirs.shape)} {theirs.dtype}"
-        )
-        if how:
-            raise no_copy(shown(copy), how)
+        check_tied_copy(reader, embedding, copy)
     return reader
 
 

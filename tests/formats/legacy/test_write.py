@@ -148,7 +148,7 @@ def described(value: torch.Tensor | None) -> str:
 class TestFiles:
     def test_sound_zips_of_plain_things(self, tmp_path: Path) -> None:
         hf = random_hf_tensors(tiny(moe=True), float32=["*.mlp.gate.weight"])
-        written(tmp_path, tiny(moe=True), hf, Topology(tp=2, pp=2, ep=2, etp=1), iteration=7)
+        written(tmp_path, tiny(moe=True), hf, Topology(tp=2, pp=2, ep=2, etp=1), as_iteration=7)
         files = sorted((tmp_path / "mcore").glob("*/*/*.pt"))
         assert [str(file.relative_to(tmp_path / "mcore")) for file in files] == [
             f"iter_0000007/mp_rank_{tp:02d}_{pp:03d}_{tp:03d}/model_optim_rng.pt" for tp in range(2) for pp in range(2)
@@ -206,7 +206,7 @@ class TestOtherTrainers:
     def test_state_dicts(self, tmp_path: Path, layout: str, name: str, grid: Grid) -> None:
         config, hf = CONFIGS[name], random_hf_tensors(CONFIGS[name])
         topology = Topology(tp=grid.tp, pp=grid.stages, vpp=len(grid.text), ep=grid.ep)
-        written(tmp_path, config, hf, topology, layout=layout)
+        written(tmp_path, config, hf, topology, as_layout=layout)
         write_ranks(tmp_path / "theirs", layout, reference_config(config), hf, grid, grouped=layout == "pai")
         ours = states(tmp_path / "mcore")
         theirs = {
@@ -386,7 +386,7 @@ class TestRefused:
     )
     def test_layouts_that_no_one_reads_in_this_format(self, tmp_path: Path, layout: str, name: str) -> None:
         with pytest.raises(UnsupportedError) as refused:
-            written(tmp_path, CONFIGS[name], random_hf_tensors(CONFIGS[name]), layout=layout)
+            written(tmp_path, CONFIGS[name], random_hf_tensors(CONFIGS[name]), as_layout=layout)
         assert refused.value.what.startswith(f"layout {layout} (")
         assert "as torch there are: mbridge, pai, mindspeed-mm" in refused.value.hint
 

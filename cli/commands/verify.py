@@ -1,0 +1,73 @@
+"""vlconv verify."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperCommand
+
+from vlconv import converters
+from vlconv.arguments import with_options
+
+EXAMPLES = """[bold]Examples[/bold]
+
+[dim]# a trainer's checkpoint against the directory made of it: every element[/dim]
+
+vlconv verify checkpoints Qwen3-VL-mine
+
+[dim]# two iterations of one save directory[/dim]
+
+vlconv verify checkpoints:100 checkpoints:200
+
+[dim]# there and back in memory; add --on-disk to really write both[/dim]
+
+vlconv verify checkpoints
+
+[dim]# read a second time by megatron-core itself (it unpickles: trust the checkpoint)[/dim]
+
+vlconv verify checkpoints --witness megatron-core
+
+[bold]Exit status[/bold]
+
+0 same, 1 different or failed, 2 wrong usage, 3 not comparable
+"""
+
+
+class Verify(TyperCommand):
+    """`--on-disk` takes a directory or nothing, which typer has no word for."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Give a bare `--on-disk` a value that stands for it."""
+        last = len(args) - 1
+        bare = [i for i, arg in enumerate(args) if arg == "--on-disk" and (i == last or args[i + 1].startswith("-"))]
+        return super().parse_args(ctx, [f"--on-disk={BESIDE_A}" if i in bare else arg for i, arg in enumerate(args)])
+
+
+BESIDE_A = "(beside A)"
+"""What a bare `--on-disk` stands for."""
+
+
+@with_options(converters.VerifyOptions)
+def verify(
+    a: Annotated[
+        str,
+        typer.Argument(metavar="A", help="Megatron checkpoint or Hugging Face directory; SAVE:100 for an iteration."),
+    ],
+    b: Annotated[
+        str | None, typer.Argument(metavar="B", help="The other side. Left out: A is converted there and back.")
+    ] = None,
+    *,
+    options: converters.VerifyOptions,
+    observer: converters.Observer,
+) -> converters.Report:
+    """Compare two checkpoints element by element, or one with what comes back from a round trip.
+
+    Nothing is written. Equality is of bits. A round trip proves that nothing is lost, and nothing about the layout: for
+    that compare with the other side, or call a witness.
+    """
+    if options.on_disk == Path(BESIDE_A):
+        options = replace(options, on_disk=Path(a).absolute().parent)
+    return converters.verify(a, b, options, observer)

@@ -1,0 +1,114 @@
+"""A Hugging Face directory, opened: its model, and a Reader of its tensors under the Hub's names."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..config.hf_config import read_config
+from ..errors import MismatchError, shown
+from ..formats import safetensors
+from ..formats.chunks import ChunkReader
+from ..formats.replicas import check_tied_copy
+from ..models import model_for
+from ..models.config import ModelConfig
+from ..models.fields import Tie, decide_tie, stated_tie
+from ..models.hf_dialects import Dialect, dialect_copies, read_dialect
+from ..models.model import Model
+from ..tensors.dtypes import FLOATS
+from ..tensors.mapped import Mapped, Renamed, check_names
+from ..tensors.rules import flipped, hulls
+from ..tensors.spec import Reader, Shape, TensorSpec
+from ..tensors.vocabulary import EMBEDDING, OUTPUT_LAYER
+from .shape_errors import check_shapes
+
+
+@dataclass(frozen=True)
+class HfSide:
+    """A Hugging Face directory.
+
+    Attributes:
+        directory: that holds config.json and the weights.
+        hf_config: config.json.
+        model, config: what it describes.
+        tie: whether the embeddings are tied, and who said so.
+        copy: the output layer of a tied model that is there all the same, bit for bit the embedding; "" without.
+        dialect: how the files spell the tensors.
+        reader: the tensors under the Hub's names.
+    """
+
+    directory: Path
+    hf_config: dict[str, Any]
+    model: Model
+    config: ModelConfig
+    tie: Tie
+    copy: str
+    dialect: Dialect
+    reader: Reader
+
+
+def open_hf_side(directory: Path, experts_form: str | None = None) -> HfSide:
+    """Open a Hugging Face directory; every name and shape is checked against its config.
+
+    Args:
+        directory: with config.json and safetensors weights.
+        experts_form: how its experts are oriented, where their shape cannot show it.
+
+    Raises:
+        VlconvError: of every kind that errors.py names for a source.
+    """
+    hf_config = read_config(directory)
+    model = model_for(hf_config)
+    raw = safetensors.open_hf(directory)
+    refuse_quantised(raw.specs)
+    copy = tied_copy(raw, hf_config)
+    tie = decide_tie(hf_config, not copy and any(name.endswith(OUTPUT_LAYER) for name in raw.specs))
+    config = model.config(hf_config, tie.tied)
+    files = Renamed(raw, {name: name for name in raw.specs if name != copy})
+    dialect = read_dialect({name: spec.shape for name, spec in files.specs.items()}, config, experts_form)
+    check_names(files.specs, dialect_shapes(config, dialect), str(directory))
+    check_shapes(
+        files.specs, dialect_shapes(config, dialect), config, lambda c: dialect_shapes(c, dialect), str(directory)
+    )
+    reader = Mapped(files, dialect_copies(config, dialect))
+    return HfSide(directory, hf_config, model, config, tie, copy, dialect, reader)
+
+
+def tied_copy(raw: ChunkReader, hf_config: Mapping[str, Any]) -> str:
+    """The output layer of a model that its config calls tied: saved by some trainers all the same. "" without.
+
+    Raises:
+        MismatchError: it is no copy of the embedding, so one of the two would be lost.
+    """
+    output = next((name for name in raw.specs if name.endswith(OUTPUT_LAYER)), "")
+    embedding = next((name for name in raw.specs if name.endswith(EMBEDDING)), "")
+    stated = stated_tie(hf_config)
+    if not output or not embedding or stated is None or not stated.tied:
+        return ""
+    check_tied_copy(raw, embedding, output)
+    return output
+
+
+def dialect_shapes(config: ModelConfig, dialect: Dialect) -> dict[str, Shape]:
+    """Names and shapes of a model in a dialect."""
+    return hulls(copy.left for copy in dialect_copies(config, dialect))
+
+
+def refuse_quantised(specs: Mapping[str, TensorSpec]) -> None:
+    """Refuse weights that are no plain floats.
+
+    Raises:
+        MismatchError: naming the tensor.
+    """
+    for name, spec in specs.items():
+        if spec.dtype not in FLOATS:
+            raise MismatchError(
+                f"{shown(name)} has dtype {spec.dtype}", "Only plain, unquantised floating-point weights are converted."
+            )
+
+
+def in_dialect(reader: Reader, config: ModelConfig, dialect: Dialect) -> Mapped:
+    """Tensors under the Hub's names, in another dialect."""
+    return Mapped(reader, flipped(dialect_copies(config, dialect)))

@@ -1,0 +1,45 @@
+"""What a conversion is once it is planned: readers, files and places. Nothing is written yet."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ..formats.chunks import ChunkReader
+from ..formats.output_file import OutFile
+from ..report import Report
+from ..tensors.spec import Reader
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A planned conversion.
+
+    Attributes:
+        report: what was recognised and will be done.
+        reader: the tensors under the names of `files`.
+        files: the output files.
+        target: the directory to write.
+        sources: directories that the target must not touch.
+        beside: folder below the target -> files to copy there byte for byte.
+        chunks: the reader of the source, where its format keeps checksums.
+    """
+
+    report: Report
+    reader: Reader
+    files: Sequence[OutFile]
+    target: Path
+    sources: Sequence[Path]
+    beside: dict[str, list[Path]] = field(default_factory=dict)
+    chunks: ChunkReader | None = None
+
+    @property
+    def copied(self) -> list[Path]:
+        """All files that are copied."""
+        return [path for paths in self.beside.values() for path in paths]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that will be written."""
+        return sum(file.size for file in self.files) + sum(path.stat().st_size for path in self.copied)
