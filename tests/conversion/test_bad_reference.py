@@ -262,6 +262,11 @@ class TestContradictions:
                 {"mrope_section": [2, 3, 3]},
                 "mrope_section is [4, 2, 2], but the checkpoint's mrope_section is [2, 3, 3]",
             ),
+            ({"vocab_size": 320}, "text_config.vocab_size is 300, but the checkpoint's vocab_size is 320"),
+            (
+                {"vocab_size": 384, "padded_vocab_size": 384},
+                "text_config.vocab_size is 300, but the checkpoint's vocab_size is 384",
+            ),
             (
                 {"untie_embeddings_and_output_weights": False},
                 "tie_word_embeddings is False, but the checkpoint's untie_embeddings_and_output_weights is True",

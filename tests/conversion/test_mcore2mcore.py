@@ -172,7 +172,7 @@ class TestLayouts:
         relay = Relay(tmp_path, "dense")
         grid = Grid([[1, 3]], [[2, 1]], tp=2, vision_tp=1)
         source = write_ranks(tmp_path / "ckpt", "mindspeed-mm", reference_config(relay.config), relay.hf, grid)
-        relay.convert(source)
+        relay.convert(source, as_layout="mbridge")
         assert load_and_compare(tmp_path / "out" / "release", relay.config, relay.hf, Topology(tp=2)) == []
         relay.same(source)
         mcore2mcore(
@@ -189,8 +189,6 @@ class TestLayouts:
             ("pai", "torch_dist", "pai"),
             ("pai", "torch", "pai"),
             ("roll", "torch_dist", "roll"),
-            ("roll", "torch", "mbridge"),
-            ("hf", "torch_dist", "mbridge"),
         ],
     )
     def test_names_are_kept_where_their_trainer_reads_the_format(
@@ -205,6 +203,19 @@ class TestLayouts:
         )
         assert (report.status, report.data["layout"], report.data["target_layout"]) == ("planned", theirs, layout)
         assert not (tmp_path / "out").exists()
+
+    @pytest.mark.parametrize(("theirs", "target_format"), [("roll", "torch"), ("hf", "torch_dist")])
+    def test_another_trainers_names_are_not_written_unasked(
+        self, tmp_path: Path, theirs: str, target_format: Any
+    ) -> None:
+        relay = Relay(tmp_path, "dense")
+        source = write(tmp_path / "ckpt", theirs, reference_config(relay.config), relay.hf)
+        options = {"reference": relay.reference, "format": target_format, "dry_run": True}
+        with pytest.raises(UnsupportedError, match=f"layout {theirs} .* is not written as {target_format}") as fault:
+            mcore2mcore(source, tmp_path / "out", Mcore2McoreOptions(**options))
+        assert "--as-layout mbridge or --as-layout " in fault.value.hint
+        asked = mcore2mcore(source, tmp_path / "out", Mcore2McoreOptions(**options, as_layout="mbridge"))
+        assert asked.data["target_layout"] == "mbridge"
 
     def test_a_format_that_the_layout_asked_for_has_not(self, tmp_path: Path) -> None:
         relay = Relay(tmp_path, "dense")
