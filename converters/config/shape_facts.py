@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from math import isqrt
 from typing import Any
 
@@ -137,8 +137,7 @@ def _vision_facts(shapes: Mapping[str, Shape]) -> Values:
     out, merged = _axes(
         next((shape for name, shape in shapes.items() if _MERGER.search(name) and "deepstack" not in name), ()), 2
     )
-    blocks = {int(found[1]) for name in shapes if (found := _BLOCK.search(name))}
-    named = {int(found[1]) for name in shapes if (found := _DEEPSTACK_BLOCK.search(name))}
+    blocks, named = _numbers(_BLOCK, shapes), _numbers(_DEEPSTACK_BLOCK, shapes)
     facts: Values = {
         "depth": len(blocks) or None,
         "hidden": hidden,
@@ -151,10 +150,15 @@ def _vision_facts(shapes: Mapping[str, Shape]) -> Values:
         "positions": _axes(next((shape for name, shape in shapes.items() if name.endswith("pos_embed.weight")), ()), 2)[
             0
         ],
-        "mergers": len({found[1] for name in shapes if (found := _DEEPSTACK.search(name))} or named),
+        "mergers": len(_numbers(_DEEPSTACK, shapes) or named),
         "deepstack": sorted(named) or None,  # only MindSpeed-MM's names show which blocks they look at
     }
     return _known(facts)
+
+
+def _numbers(pattern: re.Pattern[str], names: Iterable[str]) -> set[int]:
+    """The numbers that a pattern finds in names."""
+    return {int(found[1]) for found in map(pattern.search, names) if found}
 
 
 def _axes(shape: Shape, axes: int) -> tuple[int | None, ...]:

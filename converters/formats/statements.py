@@ -31,13 +31,14 @@ def statements(directory: Path, args: Callable[[], dict[str, Any]]) -> list[Stat
     if bridge.is_file():
         found.append(Stated("run_config.yaml", _model_section(bridge)))
     for name in ("args.json", "mca_config.json"):
-        path = next(
-            (p for folder in (directory, directory.parent, directory.parent.parent) if (p := folder / name).is_file()),
-            None,
-        )
-        if path is not None:
-            found.append(Stated(name, read_json(path)))
+        found += [Stated(name, read_json(path)) for path in _here_or_above(directory, name)]
     return [stated for stated in found if stated.values]
+
+
+def _here_or_above(directory: Path, name: str) -> list[Path]:
+    """The file of that name that is nearest: in the directory or in one of the two above it; [] where there is none."""
+    paths = [folder / name for folder in (directory, directory.parent, directory.parent.parent)]
+    return [path for path in paths if path.is_file()][:1]
 
 
 def _model_section(path: Path) -> dict[str, Any]:

@@ -91,8 +91,8 @@ def _experts_form(shapes: Mapping[str, Shape], config: ModelConfig, asked: str |
         return known[asked] if asked is not None else "hub"
     if any(".mlp.experts.0." in name for name in shapes):
         return "per-expert"
-    seen = {name: form for name, shape in shapes.items() if (form := _orientation(name, shape, config.text))}
-    forms = set(seen.values())
+    seen = {name: _orientation(name, shape, config.text) for name, shape in shapes.items()}
+    forms = {form for form in seen.values() if form}
     if forms == {"hub", "transformers-5"}:
         listed = ", ".join(
             next(f"{name} {list(shapes[name])} is {form}" for name, f in seen.items() if f == form)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import MismatchError, shown
 from .dtypes import storage
-from .spec import Box, Reader, TensorSpec
+from .spec import Box, Reader
 
 if TYPE_CHECKING:
     import torch
@@ -25,11 +25,6 @@ class Cast:
         self._reader = reader
         self._dtype = dtype
         self.specs = {name: spec._replace(dtype=dtype) for name, spec in reader.specs.items()}
-
-    @property
-    def changed(self) -> dict[str, TensorSpec]:
-        """The tensors, as they are below, whose dtype changes."""
-        return {name: spec for name, spec in self._reader.specs.items() if spec.dtype != self._dtype}
 
     def read_into(self, box: Box, out: Array) -> None:
         """See Reader."""

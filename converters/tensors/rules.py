@@ -61,6 +61,14 @@ def transposed(left: str, right: str, shape: Shape) -> Iterator[Copy]:
 def interleave(left: str, groups: int, tail: Shape, parts: Sequence[Rows]) -> Iterator[Copy]:
     """Left holds, group after group, some rows of each part: [q | k | v] per query group.
 
+    Two groups, two query heads and one key and value head to a group, heads of 4 rows (q [16], k [8], v [8]):
+
+        left rows  0 .. 7   q rows 0 .. 7        left rows 16 .. 23   q rows 8 .. 15
+        left rows  8 .. 11  k rows 0 .. 3        left rows 24 .. 27   k rows 4 .. 7
+        left rows 12 .. 15  v rows 0 .. 3        left rows 28 .. 31   v rows 4 .. 7
+
+    is interleave("qkv", groups=2, tail=(hidden,), parts=[Rows("q", 8), Rows("k", 4), Rows("v", 4)]): six copies.
+
     Args:
         left: the interleaved tensor, of shape [groups * sum(per_group), *tail].
         groups: how many groups.

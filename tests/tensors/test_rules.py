@@ -131,3 +131,20 @@ def test_table_and_hulls():
     assert mapping == Table([copy], [pad.box])
     assert (mapping.left(), mapping.right()) == ({"a": (3,)}, {"b": (5,)})
     assert hulls([Box("a", (1, 0), (2, 7)), Box("a", (0, 3), (1, 1)), Box("b", (), ())]) == {"a": (3, 7), "b": ()}
+
+
+def test_the_worked_example_of_interleave() -> None:
+    """The six lines of its docstring, by hand."""
+    parts = [Rows("q", 8), Rows("k", 4), Rows("v", 4)]
+    found = [
+        (c.left.offsets[0], c.left.lengths[0], c.right.name, c.right.offsets[0], c.right.lengths)
+        for c in interleave("qkv", groups=2, tail=(5,), parts=parts)
+    ]
+    assert found == [
+        (0, 8, "q", 0, (8, 5)),
+        (8, 4, "k", 0, (4, 5)),
+        (12, 4, "v", 0, (4, 5)),
+        (16, 8, "q", 8, (8, 5)),
+        (24, 4, "k", 4, (4, 5)),
+        (28, 4, "v", 4, (4, 5)),
+    ]
