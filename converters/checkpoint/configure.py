@@ -75,11 +75,12 @@ def _own_config(seen: Recognised, asked: McoreSource) -> Reference:
     Raises:
         ReferenceFault: it does not suffice; lists what is missing.
     """
-    traits = model_with(visible_traits(seen.names)).traits
+    traits = model_with(visible_traits(seen.names, seen.layout.tower)).traits
     shapes = seen.opened.shapes({old: split_of(new, seen.layout, traits) for new, old in seen.names.items()})
     made = config_from_facts(
         {new: shapes[old] for new, old in seen.names.items()},
         [(s.where, s.values) for s in seen.stated],
+        tower=seen.layout.tower,
         divisor=asked.make_vocab_size_divisible_by,
         tie_shown=not seen.opened.tied_copy,
     )

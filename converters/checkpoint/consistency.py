@@ -86,13 +86,13 @@ def agreed_rows(
     return (count := rows.pop()), explain(count, config.text.vocab, divisor, merged)
 
 
-def check_complete(have: Mapping[str, TensorSpec], want: Mapping[str, Shape], where: str) -> None:
+def check_complete(have: Mapping[str, TensorSpec], want: Mapping[str, Shape], layout: Layout, where: str) -> None:
     """check_names, but a wrong number of layers is said as such."""
     for tower, what, field in (
         (False, "decoder layers", "text_config.num_hidden_layers"),
         (True, "vision blocks", "vision_config.depth"),
     ):
-        found, expected = _layers(have, tower), _layers(want, tower)
+        found, expected = (_layers(n for n in names if n.startswith(layout.tower) == tower) for names in (have, want))
         if found and found != expected:
             raise MismatchError(
                 f"{where}: has {found} {what} where the reference's {field} is {expected}",
@@ -101,9 +101,9 @@ def check_complete(have: Mapping[str, TensorSpec], want: Mapping[str, Shape], wh
     check_names(have, want, where)
 
 
-def _layers(names: Iterable[str], tower: bool) -> int:
-    """How many layers the names number, in the vision tower or outside it."""
-    parts = (name.split(".") for name in names if ("vis" in name or "image_encoder" in name) == tower)
+def _layers(names: Iterable[str]) -> int:
+    """How many layers the names number."""
+    parts = (name.split(".") for name in names)
     return len(
         {part for name in parts for before, part in pairwise(name) if before in ("layers", "blocks") and part.isdigit()}
     )

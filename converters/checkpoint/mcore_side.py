@@ -111,7 +111,7 @@ def _read(seen: Recognised, layout: Layout, config: ModelConfig, mapping: Table)
     found = _respelled(seen.names, layout, config)
     if config.text.tied and opened.tied_copy:
         found = {name: old for name, old in found.items() if not name.endswith(OUTPUT_LAYER)}
-    check_complete({name: opened.specs[old] for name, old in found.items()}, want, where)
+    check_complete({name: opened.specs[old] for name, old in found.items()}, want, layout, where)
     traits = model_of(config).traits
     whole = opened.assemble({old: split_of(name, layout, traits) for name, old in found.items()})
     reader = Renamed(whole, found)

@@ -72,6 +72,7 @@ def config_from_facts(
     shapes: Mapping[str, Shape],
     statements: Iterable[tuple[str, Mapping[str, Any]]],
     *,
+    tower: str,
     dtype: str = "bfloat16",
     divisor: int | None = None,
     tie_shown: bool = True,
@@ -83,6 +84,7 @@ def config_from_facts(
             axis.
         statements: (where, values) of what the checkpoint states of itself: args, run_config, args.json,
             mca_config.json.
+        tower: what the names of the vision tower begin with.
         dtype: of the weights.
         divisor: --make-vocab-size-divisible-by, to explain padding.
         tie_shown: whether an output layer means that it is not tied; else it may be a copy of the embedding.
@@ -96,9 +98,9 @@ def config_from_facts(
     whole = _embedded(statements)
     if whole is not None:
         return whole
-    model = model_with(visible_traits(shapes))
+    model = model_with(visible_traits(shapes, tower))
     known = _Known()
-    seen = shape_facts(shapes)
+    seen = shape_facts(shapes, tower)
     if not tie_shown and not seen.get("tied"):
         seen.pop("tied", None)
     known.add(seen, lambda _: SHAPES)

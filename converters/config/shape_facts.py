@@ -11,7 +11,6 @@ from ..tensors.spec import Shape
 from ..tensors.vocabulary import OUTPUT_LAYER
 
 _EMBEDDING = "embedding.word_embeddings.weight"
-_TOWERS = ("vision_model.", "visual.", "image_encoder.")
 _BLOCK = re.compile(
     r"(?:^|\.)(?:blocks\.layers|blocks|decoder\.layers)\.(\d+)\.(?:attn\.qkv|self_attention\.linear_qkv)\.weight$"
 )
@@ -37,7 +36,7 @@ _HUGGING_FACE = {
 Values = dict[str, Any]
 
 
-def shape_facts(shapes: Mapping[str, Shape]) -> Values:
+def shape_facts(shapes: Mapping[str, Shape], tower: str) -> Values:
     """Every fact that shapes show, under the names of facts.py.
 
     Besides those: `rows` of the embedding, padding included, `q_width` and `kv_width`, the rows of all query heads and
@@ -46,19 +45,21 @@ def shape_facts(shapes: Mapping[str, Shape]) -> Values:
 
     Args:
         shapes: names without wrappers' prefixes, one tensor per layer, experts on a leading axis.
+        tower: what the names of the vision tower begin with.
     """
-    towers = {name: shape for name, shape in shapes.items() if name.startswith(_TOWERS)}
+    towers = {name: shape for name, shape in shapes.items() if name.startswith(tower)}
     text = {_megatron(name): shape for name, shape in shapes.items() if name not in towers}
     return _text_facts(text) | {f"vision.{name}": value for name, value in _vision_facts(towers).items()}
 
 
-def visible_traits(names: Collection[str]) -> dict[str, bool]:
+def visible_traits(names: Collection[str], tower: str) -> dict[str, bool]:
     """The answers to models.traits.VISIBLE that names show, whatever the layout.
 
     Args:
         names: without wrappers' prefixes, one tensor per layer.
+        tower: what the names of the vision tower begin with.
     """
-    text = [_megatron(name) for name in names if not name.startswith(_TOWERS)]
+    text = [_megatron(name) for name in names if not name.startswith(tower)]
     biases = (".self_attention.linear_qkv.bias", ".self_attention.q_proj.bias", ".self_attn.q_proj.bias")
     return {
         "qkv_bias": any(name.endswith(biases) for name in text),

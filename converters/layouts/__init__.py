@@ -31,6 +31,11 @@ _ALL = (
 LAYOUTS: dict[str, Layout] = {layout.name: layout for layout in _ALL}
 
 
+def towers() -> tuple[str, ...]:
+    """What the names of a vision tower begin with, in any layout."""
+    return tuple(sorted({layout.tower for layout in LAYOUTS.values()}))
+
+
 def named(name: str) -> Layout:
     """The layout of that name.
 

@@ -36,6 +36,7 @@ HF = Layout(
     name="hf",
     trainers="FSDP2 trainers, torch DCP",
     serves=lambda traits: True,
+    tower="visual.",
     has=("visual.patch_embed.", "language_model.layers."),
     lacks=(),
     rules=lambda config, rows: _rules(config, Dialect("hub", "new")),

@@ -51,7 +51,8 @@ def _layout(
         spellings=_spellings(text),
         extra_state=_extra_state(text),
         stacks=lambda config: ("layers",),
-        replicated=tower,
+        tower=tower,
+        replicated=True,
         text=text,
         untied_hint=untied_hint,
     )

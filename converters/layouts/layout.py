@@ -28,8 +28,9 @@ class Layout:
         spellings: (other name, name in the table) pairs that mean the same tensor.
         extra_state: modules that carry an `_extra_state` byte entry.
         stacks: module lists that the trainer's torch_dist checkpoints stack on a leading axis, for a config.
-        replicated: prefix of a Hugging Face tower, which tensor parallelism never cuts.
-        own_tp: prefix of a tower that may be cut by a tensor parallel size of its own.
+        tower: prefix of the vision tower.
+        replicated: it is a Hugging Face tower, which tensor parallelism never cuts.
+        own_tp: the tower may be cut by a tensor parallel size of its own.
         untied_hint: what to say when the output layer is missing though the config says untied.
         settle: given the tensors' shapes, the layout with what only they show.
         text: prefix of the language model.
@@ -40,14 +41,15 @@ class Layout:
     name: str
     trainers: str
     serves: Callable[[Traits], bool]
+    tower: str
     has: tuple[str, ...]
     lacks: tuple[str, ...]
     rules: Callable[[ModelConfig, int], Iterator[Rule]]
     spellings: Callable[[ModelConfig], Spellings]
     extra_state: Callable[[ModelConfig], Iterator[str]]
     stacks: Callable[[ModelConfig], tuple[str, ...]]
-    replicated: str = ""
-    own_tp: str = ""
+    replicated: bool = False
+    own_tp: bool = False
     untied_hint: str = ""
     settle: Callable[[Layout, Mapping[str, Shape], ModelConfig], Layout] | None = None
     text: str = "language_model."

@@ -60,6 +60,7 @@ MBRIDGE = Layout(
     name="mbridge",
     trainers="mbridge, Megatron-Bridge >= 0.4, AReaL, verl",
     serves=lambda traits: traits.deepstack,
+    tower="vision_model.",
     has=("vision_model.merger.patch_norm.", "language_model."),
     lacks=(),
     rules=rules,

@@ -49,6 +49,7 @@ MBRIDGE_QWEN2_5 = Layout(
     name="mbridge-qwen2_5",
     trainers="mbridge, verl, Pai-Megatron-Patch",
     serves=lambda traits: traits.windows,
+    tower="vision_model.",
     has=("vision_model.projection.encoder.linear_fc1.weight", "language_model."),
     lacks=("deepstack", "linear_qkv.layer_norm_bias"),
     rules=rules,

@@ -60,6 +60,7 @@ PAI = Layout(
     name="pai",
     trainers="Pai-Megatron-Patch",
     serves=lambda traits: traits.deepstack,
+    tower="vision_model.",
     has=("vision_model.decoder.deepstack_norm_list.", "language_model."),
     lacks=(),
     rules=rules,

@@ -77,7 +77,7 @@ _REFUSALS = (
 )
 
 
-def refuse(specs: Mapping[str, TensorSpec]) -> None:
+def refuse(specs: Mapping[str, TensorSpec], towers: tuple[str, ...]) -> None:
     """Refuse a checkpoint of another kind of model by name.
 
     Raises:
@@ -92,7 +92,7 @@ def refuse(specs: Mapping[str, TensorSpec]) -> None:
         name = next((n for n, spec in specs.items() if refusal.meets(n, spec)), None)
         if name is not None:
             raise UnsupportedError(f"{shown(name)} {shown(list(specs[name].shape))} {refusal.what}", refusal.hint)
-    if not any("vision" in n or "visual" in n or "image_encoder" in n for n in specs):
+    if not any(name.startswith(towers) for name in specs):
         raise UnsupportedError(
             "the checkpoint holds no vision tower",
             "This is a text-only model, or the text part of one; vlconv converts whole Qwen-VL models.",

@@ -40,22 +40,18 @@ A row-parallel bias is whole on every rank.
 
 def split_of(name: str, layout: Layout, traits: Traits) -> Split:
     """How the tensor of that name in the layout's table is cut."""
-    if layout.replicated and name.startswith(layout.replicated):
+    tower = name.startswith(layout.tower)
+    if layout.replicated and tower:
         return REPLICATED
     if ".experts.experts." in name:
         return Split(axis=0, gated=True, expert=True) if ".linear_fc1." in name else Split(axis=1, expert=True)
     found = _BY_NAME.get(".".join(name.split(".")[-2:]), REPLICATED)
-    if layout.own_tp and name.startswith(layout.own_tp):
+    if layout.own_tp and tower:
         found = found._replace(tower=True)
-    return found._replace(gated=True) if ".linear_fc1." in name and found.axis == 0 and _gated(name, traits) else found
+    gated = ".linear_fc1." in name and _gated(name) and (traits.gated_vision_mlp or not tower)
+    return found._replace(gated=True) if gated else found
 
 
-def _gated(name: str, traits: Traits) -> bool:
-    """Whether a linear_fc1 holds [gate; up].
-
-    In the decoder always, in a vision block only in Qwen2.5-VL's, in a merger never.
-    """
-    if ".layers." not in name or "deepstack" in name:
-        return False
-    vision = name.startswith(("vision_model.", "image_encoder."))
-    return not vision or traits.gated_vision_mlp
+def _gated(name: str) -> bool:
+    """Whether a linear_fc1 is part of a block, whose MLP may hold [gate; up], and not of a merger."""
+    return ".layers." in name and "deepstack" not in name

@@ -11,13 +11,18 @@ from logits import logits
 from metamodel import meta_shapes
 from tiny import IDS, tiny_config, write_tiny_hf
 
-from vlconv.converters.config.from_facts import config_from_facts
+from vlconv.converters.config import from_facts
 from vlconv.converters.config.hf_config import config_json
 from vlconv.converters.config.shape_facts import shape_facts, visible_traits
 from vlconv.converters.errors import CorruptError, MismatchError, ReferenceFault
 from vlconv.converters.layouts import LAYOUTS
 from vlconv.converters.models import MODELS, RELEASES, model_for, model_with
 from vlconv.converters.tensors.rules import table
+
+
+def config_from_facts(shapes, statements, tower="vision_model.", **how):
+    return from_facts.config_from_facts(shapes, statements, tower=tower, **how)
+
 
 BY_NAME = {release.name: release for release in RELEASES}
 PAIRS = [(r, layout) for r in RELEASES for layout in LAYOUTS.values() if r.config.model_type in layout.models]
@@ -37,7 +42,7 @@ def geometry(hf_config):
 def test_shapes_show_the_same_in_every_layout(release, layout):
     config = release.config
     shapes = shapes_of(config, layout.name)
-    assert model_with(visible_traits(shapes)).model_type == config.model_type
+    assert model_with(visible_traits(shapes, layout.tower)).model_type == config.model_type
     text, vision = config.text, config.vision
     expected = {"rows": text.vocab, "hidden": text.hidden, "layers": text.layers, "tied": text.tied}
     expected |= {"q_width": text.heads * 128, "kv_width": text.groups * 128}
@@ -47,7 +52,7 @@ def test_shapes_show_the_same_in_every_layout(release, layout):
     )
     names = ("depth", "hidden", "ffn", "out_hidden", "patch", "temporal_patch", "channels", "merge")
     expected |= {f"vision.{name}": getattr(vision, name) for name in names} | {"vision.mergers": len(vision.deepstack)}
-    found = shape_facts(shapes)
+    found = shape_facts(shapes, layout.tower)
     found.pop("vision.deepstack", None)  # in MindSpeed-MM's names alone
     assert found == expected
 
@@ -55,7 +60,7 @@ def test_shapes_show_the_same_in_every_layout(release, layout):
 @each_pair
 def test_a_release_is_known_by_its_shapes(release, layout):
     args = [] if release.rms_norm_eps else [("args", {"norm_epsilon": 1e-6})]
-    made = config_from_facts(shapes_of(release.config, layout.name), args)
+    made = config_from_facts(shapes_of(release.config, layout.name), args, layout.tower)
     assert geometry(made.hf_config) == release.config
     assert made.hf_config.get("text_config", made.hf_config)["rms_norm_eps"] == 1e-6
     assert f"{release.name}, the one release that fits" in made.sources
@@ -159,7 +164,9 @@ def test_what_the_checkpoint_states_suffices(tmp_path, kind, layout, tied):
     write_tiny_hf(tmp_path, hf_config)
     expected = logits(tmp_path)
     made = config_from_facts(
-        shapes_of(geometry(hf_config), layout, rows=384), [("run_config.yaml", statement(hf_config))]
+        shapes_of(geometry(hf_config), layout, rows=384),
+        [("run_config.yaml", statement(hf_config))],
+        LAYOUTS[layout].tower,
     )
     assert made.hf_config["tie_word_embeddings"] is tied
     assert "vision_config.num_heads" in made.sources["vision_config.num_heads in run_config.yaml"]
@@ -195,7 +202,7 @@ def test_token_ids_beyond_the_vocabulary_are_missing():
 def test_the_head_dimension_of_qwen2_5_comes_from_its_heads():
     hf_config = tiny_config("qwen2_5_vl")
     said = statement(hf_config)
-    made = config_from_facts(shapes_of(geometry(hf_config), "ms-swift"), [("args.json", said)])
+    made = config_from_facts(shapes_of(geometry(hf_config), "ms-swift"), [("args.json", said)], "visual.visual.")
     assert geometry(made.hf_config) == geometry(hf_config)
     with pytest.raises(
         ReferenceFault, match=r"num_attention_heads, text_config.num_key_value_heads, text_config.head_dim\n"
@@ -203,6 +210,7 @@ def test_the_head_dimension_of_qwen2_5_comes_from_its_heads():
         config_from_facts(
             shapes_of(geometry(hf_config), "ms-swift"),
             [("args.json", {n: v for n, v in said.items() if n not in ("num_attention_heads", "num_query_groups")})],
+            "visual.visual.",
         )
 
 

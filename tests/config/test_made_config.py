@@ -38,7 +38,7 @@ def made(release: Release) -> dict[str, Any]:
     layout = LAYOUTS[MODELS[release.config.model_type].default_layout]
     shapes = table(layout.rules(release.config, release.config.text.vocab)).left()
     disputed = [] if release.rms_norm_eps else [("args", {"norm_epsilon": 1e-6})]
-    found = config_from_facts(shapes, disputed).hf_config
+    found = config_from_facts(shapes, disputed, tower=layout.tower).hf_config
     model = MODELS[release.config.model_type]
     return config_to_write(found, model, tied=release.config.text.tied, dtype="bfloat16")
 

@@ -50,9 +50,18 @@ def test_the_nearest_with_a_config_wins(checkpoint):
     assert find_reference(None, None, checkpoint).said.startswith("../huggingface")
 
 
+ALL = [
+    "tokenizer",
+    "preprocessor_config.json",
+    "video_preprocessor_config.json",
+    "generation_config.json",
+    "chat template",
+]
+
+
 def test_none_found(checkpoint):
     assert find_reference(None, None, checkpoint) is None
-    assert side_files(None) == ([], [], ["tokenizer", "preprocessor_config.json", "chat template"])
+    assert side_files(None) == ([], [], ALL)
 
 
 def test_an_existing_path_wins_over_a_hub_id(checkpoint, tmp_path, monkeypatch):
@@ -206,7 +215,10 @@ def test_what_is_left_behind(tmp_path):
 
 def test_what_a_user_would_miss(tmp_path):
     put_config(tmp_path)
-    assert side_files(tmp_path).missing == ["tokenizer", "preprocessor_config.json", "chat template"]
+    assert side_files(tmp_path).missing == ALL
+    (tmp_path / "preprocessor_config.json").write_text("{}")
+    assert side_files(tmp_path).missing == [name for name in ALL if name != "preprocessor_config.json"]
+    (tmp_path / "generation_config.json").write_text("{}")
     (tmp_path / "vocab.json").write_text("{}")
     (tmp_path / "merges.txt").write_text("")
     (tmp_path / "tokenizer_config.json").write_text('{"chat_template": "x"}')
