@@ -15,7 +15,7 @@ from ..formats.replicas import check_tied_copy
 from ..models import model_for
 from ..models.config import ModelConfig
 from ..models.fields import Tie, decide_tie, stated_tie
-from ..models.hf_dialects import Dialect, dialect_copies, read_dialect
+from ..models.hf_dialects import Dialect, ExpertsForm, dialect_copies, read_dialect
 from ..models.model import Model
 from ..tensors.dtypes import FLOATS
 from ..tensors.mapped import Mapped, Renamed, check_names
@@ -49,7 +49,7 @@ class HfSide:
     reader: Reader
 
 
-def open_hf_side(directory: Path, experts_form: str | None = None) -> HfSide:
+def open_hf_side(directory: Path, experts_form: ExpertsForm | None = None) -> HfSide:
     """Open a Hugging Face directory; every name and shape is checked against its config.
 
     Args:

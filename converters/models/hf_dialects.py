@@ -9,7 +9,7 @@ matrices by themselves.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple
 
 from ..errors import MismatchError
 from ..tensors.rules import Copy, rename, transposed
@@ -29,7 +29,7 @@ class Dialect(NamedTuple):
     hf_names: NamesForm = "old"  # of a model with later prefixes
 
 
-def read_dialect(shapes: Mapping[str, Shape], config: ModelConfig, experts_form: str | None = None) -> Dialect:
+def read_dialect(shapes: Mapping[str, Shape], config: ModelConfig, experts_form: ExpertsForm | None = None) -> Dialect:
     """The dialect of a directory, from its tensors' names and shapes.
 
     Args:
@@ -83,12 +83,9 @@ def _per_expert(c: TextConfig, stem: str, kind: str) -> Iterator[Copy]:
             yield Copy(left, Box(f"{stem}.mlp.experts.{kind}", (expert, 0, start), (1, columns, rows)), transpose=True)
 
 
-def _experts_form(shapes: Mapping[str, Shape], config: ModelConfig, asked: str | None) -> ExpertsForm:
-    known = {form: form for form in get_args(ExpertsForm)}
-    if asked is not None and asked not in known:
-        raise MismatchError(f"no form of experts is called {asked!r}", f"There are: {', '.join(known)}.")
+def _experts_form(shapes: Mapping[str, Shape], config: ModelConfig, asked: ExpertsForm | None) -> ExpertsForm:
     if not config.text.experts or asked is not None:
-        return known[asked] if asked is not None else "hub"
+        return asked or "hub"
     if any(".mlp.experts.0." in name for name in shapes):
         return "per-expert"
     seen = {name: _orientation(name, shape, config.text) for name, shape in shapes.items()}

@@ -111,7 +111,7 @@ class TestMegatronCore:
         assert (
             "unpickles" in facts["witness"]
             and "padding rows" in facts["checks"]
-            and "the layout" in facts["not proven"]
+            and "the layout" in facts["not_proven"]
         )
 
     def test_a_box_that_we_read_wrongly_is_seen(self, checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:

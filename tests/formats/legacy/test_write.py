@@ -21,7 +21,7 @@ from references import differing, read_hf, reference_config, write_hf
 from trainers.ranks import Grid, write_ranks
 
 from vlconv.converters import Hf2McoreOptions, Report, hf2mcore, mcore2hf
-from vlconv.converters.errors import MismatchError, UnsupportedError, VlconvError
+from vlconv.converters.errors import MismatchError, OptionError, UnsupportedError
 from vlconv.converters.models.config import ModelConfig
 
 CONFIGS = {
@@ -352,8 +352,6 @@ class TestRefused:
             ),
             ("dense", Topology(pp=2, first=3, last=2), "first and last stage take 5 of 4 layers", "other stage sizes"),
             ("dense", Topology(pp=2, first=1, last=1), "first and last stage take 2 of 4 layers", "other stage sizes"),
-            ("dense", Topology(vpp=2), "a virtual pipeline size needs a pipeline", "--pp"),
-            ("dense", Topology(first=2), "there is one stage", "--pp"),
             ("dense", Topology(ep=2), "expert parallel size 2, but the model has no experts", "--ep"),
             (
                 "moe",
@@ -407,10 +405,20 @@ class TestRefused:
     def test_keys_per_layer_for_rank_files(self, tmp_path: Path) -> None:
         self.not_for(tmp_path, {"per_layer": True}, "--per-layer is a form of --format torch_dist")
 
+    @pytest.mark.parametrize(
+        ("topology", "says"),
+        [(Topology(vpp=2), "a virtual pipeline size needs a pipeline"), (Topology(first=2), "there is one stage")],
+        ids=str,
+    )
+    def test_a_pipeline_of_one_stage(self, tmp_path: Path, topology: Topology, says: str) -> None:
+        with pytest.raises(OptionError, match=says) as refused:
+            written(tmp_path, tiny(), random_hf_tensors(tiny()), topology)
+        assert "--pp" in refused.value.hint
+        assert not (tmp_path / "mcore").exists()
+
     def not_for(self, tmp_path: Path, options: dict[str, Any], says: str) -> None:
-        with pytest.raises(VlconvError) as refused:
+        with pytest.raises(OptionError, match=says):
             written(tmp_path, tiny(moe=True), random_hf_tensors(tiny(moe=True)), **options)
-        assert type(refused.value) is MismatchError and says in refused.value.what
         assert not (tmp_path / "mcore").exists()
 
 
