@@ -9,6 +9,8 @@ PYTHON := $(shell for p in $(PYTHON) python3 python3.14 python3.13 python3.12 py
 VENV ?= .venv
 VENV_OLD ?= .venv-4.57
 PIP_ARGS ?=
+# Tests run on all cores, a file at a time: most files share what they make.
+PARALLEL ?= -n logical --maxprocesses 8 --dist loadfile
 ARGS ?=
 
 BIN := $(VENV)/bin
@@ -37,11 +39,11 @@ demo: $(READY)
 	$(BIN)/python tests/demo.py
 
 test: $(READY)
-	$(BIN)/pytest $(ARGS)
+	$(BIN)/pytest $(PARALLEL) $(ARGS)
 
 test-all: $(READY) $(READY_OLD)
-	$(VENV_OLD)/bin/pytest -m versions $(ARGS)
-	$(BIN)/pytest -m "" $(ARGS)
+	$(VENV_OLD)/bin/pytest $(PARALLEL) -m versions $(ARGS)
+	$(BIN)/pytest $(PARALLEL) -m "" $(ARGS)
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -131,7 +131,7 @@ MODELS = {
 NEVER_IN_ARGS = {
     "qwen3_vl": ["vision_config.num_heads", "vision_config.deepstack_visual_indexes"],
     "qwen3_vl_moe": ["vision_config.num_heads", "vision_config.deepstack_visual_indexes"],
-    "qwen2_5_vl": ["vision_config.num_heads", "vision_config.window_size", "vision_config.fullatt_block_indexes"],
+    "qwen2_5_vl": ["vision_config.num_heads", "vision_config.fullatt_block_indexes", "vision_config.window_size"],
 }
 
 
