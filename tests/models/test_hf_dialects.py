@@ -125,12 +125,6 @@ def test_two_orientations_at_once():
         read_dialect(swapped(shapes, DOWN), config)
 
 
-def test_an_unknown_form():
-    config, shapes = moe_shapes()
-    with pytest.raises(MismatchError, match="no form of experts is called 'hf'"):
-        read_dialect(shapes, config, "hf")
-
-
 def test_experts_of_another_size_are_left_to_the_shape_check():
     config, _ = moe_shapes()
     _, other = moe_shapes(moe_intermediate_size=40)
