@@ -4,6 +4,7 @@ VlconvError                  exit 1; the text says what, which file or tensor, a
 ├── SourceError              the input is not what it should be
 │   ├── NotACheckpoint       nothing recognisable there, or more than one candidate
 │   ├── CorruptError         a file is missing, truncated, damaged or hostile
+│   ├── ReadError            the system does not let a file be read; of its content that says nothing
 │   └── UnsupportedError     recognised, and refused by name
 ├── MismatchError            checkpoint, layout and config contradict one another
 ├── ReferenceFault           the reference HF directory cannot be had or lacks something
@@ -14,6 +15,7 @@ VlconvError                  exit 1; the text says what, which file or tensor, a
 
 from __future__ import annotations
 
+import codecs
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -51,6 +53,12 @@ class CorruptError(SourceError):
     """A file is missing, truncated, damaged or hostile."""
 
     usual_hint = "The file is damaged, incomplete, or not what it claims to be: take another copy of it."
+
+
+class ReadError(SourceError):
+    """The system does not let a file be read; of its content that says nothing."""
+
+    usual_hint = "See that the file can be read there, and try again."
 
 
 class UnsupportedError(SourceError):
@@ -98,7 +106,8 @@ def shown(name: object, cap: int = 200) -> str:
 
     Names in a checkpoint are data of a stranger; a terminal must not act on them.
     """
-    text = str(name).encode("unicode_escape").decode("ascii")
+    # The codec's function itself: to look a codec up by name takes a file, which there may be too many of.
+    text = codecs.unicode_escape_encode(str(name))[0].decode("ascii")
     return text if len(text) <= cap else text[: cap - 1] + "…"
 
 

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from ..errors import CorruptError, ReferenceFault, shown
 from ..formats.json_file import read_json
+from ..formats.open_files import children, is_dir, is_file
 from .hf_config import read_config
 
 PLACES = ("huggingface", "../huggingface", "../../huggingface")
@@ -89,7 +90,7 @@ def find_reference(option: str | Path | None, revision: str | None, near: Path) 
 
 
 def _reference(directory: Path, said: str) -> Reference:
-    if not (directory / "config.json").is_file():
+    if not is_file(directory / "config.json"):
         raise ReferenceFault(
             f"the reference {directory} has no config.json",
             "Give the directory of the Hugging Face model that was trained.",
@@ -100,7 +101,7 @@ def _reference(directory: Path, said: str) -> Reference:
 def _beside(near: Path) -> Reference | None:
     for place in PLACES:
         directory = near / place
-        if (directory / "config.json").is_file():
+        if is_file(directory / "config.json"):
             return _reference(directory.resolve(), f"{place} beside the checkpoint")
     return None
 
@@ -164,10 +165,10 @@ def side_files(directory: Path | None) -> SideFiles:
     """
     files: list[Path] = []
     skipped: list[tuple[str, str]] = []
-    for path in sorted(directory.iterdir()) if directory else ():
-        if path.is_dir() or path.name.startswith("."):
+    for path in children(directory) if directory else ():
+        if is_dir(path) or path.name.startswith("."):
             continue
-        if not path.is_file():
+        if not is_file(path):
             skipped.append((path.name, "a broken link" if path.is_symlink() else "not a regular file"))
             continue
         refusal = _refusal(path.name, path.stat().st_size)

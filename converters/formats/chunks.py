@@ -18,6 +18,7 @@ from ..tensors.dtypes import ITEMSIZE
 from ..tensors.spec import Box, Shape, TensorSpec
 from ..tensors.tiling import BoxIndex, tiling_fault
 from .crc import Sums
+from .open_files import OpenFiles
 
 if TYPE_CHECKING:
     from ..tensors.spec import Array
@@ -51,18 +52,23 @@ class ChunkReader:
     Args:
         specs: every tensor.
         chunks: the chunks of each, tiling it (see `check_tiling`).
-        locate: item number -> Extent; may open the file, and raise CorruptError. Called once per item that is read.
+        locate: item number -> Extent; may open the file, and raise SourceError. Called once per item that is read.
+        files: those that `locate` holds open, to be shared.
     """
 
     def __init__(
-        self, specs: Mapping[str, TensorSpec], chunks: Mapping[str, Sequence[Chunk]], locate: Callable[[int], Extent]
+        self,
+        specs: Mapping[str, TensorSpec],
+        chunks: Mapping[str, Sequence[Chunk]],
+        locate: Callable[[int], Extent],
+        files: OpenFiles | None = None,
     ) -> None:
         self.specs = dict(specs)
         self._chunks = chunks
         self._locate = locate
         self._extents: dict[int, Extent] = {}
         self._index: dict[str, BoxIndex] = {}
-        self._files = _Files()
+        self._files = files or OpenFiles()
         self.sums = Sums()
         self._scratch = threading.local()
 
@@ -163,46 +169,22 @@ class ChunkReader:
                 self.sums.add(item, at + first, piece)
 
     def _pread(self, extent: Extent, at: int, out: memoryview) -> None:
-        fd = self._files.open(extent.path)
         done = 0
-        while done < len(out):
-            got = os.preadv(fd, [out[done:]], extent.offset + at + done)
-            if got == 0:
-                raise CorruptError(
-                    f"{extent.path}: ends early, at byte {extent.offset + at + done}",
-                    "The file is truncated: copy or save it again.",
-                )
-            done += got
+        with self._files.held(extent.path) as fd:
+            while done < len(out):
+                got = os.preadv(fd, [out[done:]], extent.offset + at + done)
+                if got == 0:
+                    raise CorruptError(
+                        f"{extent.path}: ends early, at byte {extent.offset + at + done}",
+                        "The file is truncated: copy or save it again.",
+                    )
+                done += got
 
     def _buffer(self, nbytes: int) -> memoryview:
         held: memoryview | None = getattr(self._scratch, "held", None)
         if held is None or len(held) < nbytes:
             held = self._scratch.held = memoryview(bytearray(max(nbytes, BLOCK)))
         return held[:nbytes]
-
-
-class _Files:
-    """Open files by path; pread needs no position, so threads share them."""
-
-    def __init__(self) -> None:
-        self._fds: dict[str, int] = {}
-        self._lock = threading.Lock()
-
-    def open(self, path: str) -> int:
-        fd = self._fds.get(path)
-        if fd is None:
-            with self._lock:
-                fd = self._fds.get(path)
-                if fd is None:
-                    try:
-                        fd = self._fds[path] = os.open(path, os.O_RDONLY)
-                    except OSError as error:
-                        raise CorruptError(f"{path}: cannot be opened: {error.strerror}") from error
-        return fd
-
-    def __del__(self) -> None:
-        for fd in self._fds.values():
-            os.close(fd)
 
 
 def row_major(lengths: Shape) -> Shape:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import CorruptError, shown
+from .open_files import opened
 
 LARGEST = 100_000_000
 """Bytes of JSON that are read at all: the index of a large model has some millions."""
@@ -18,14 +19,10 @@ def read_json(path: Path) -> dict[str, Any]:
     Raises:
         CorruptError: missing, not a regular file, too large, not UTF-8 JSON, an object with a key twice, or not an
             object.
+        ReadError: the system does not let it be read.
     """
-    try:
-        if not path.is_file():
-            raise CorruptError(f"{path} is missing" if not path.exists() else f"{path} is not a regular file")
-        with path.open("rb") as file:
-            raw = file.read(LARGEST + 1)
-    except OSError as error:
-        raise CorruptError(f"{path} cannot be read: {error.strerror}") from error
+    with opened(path) as file:
+        raw = file.read(LARGEST + 1)
     if len(raw) > LARGEST:
         raise CorruptError(f"{path} is larger than {LARGEST // 10**6} MB, which no such file is")
     return parse_json(raw, str(path))

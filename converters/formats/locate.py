@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ..errors import NotACheckpoint
+from .open_files import children, is_dir, is_file, opened, status
 
 TRACKER = "latest_checkpointed_iteration.txt"
 
@@ -23,10 +24,11 @@ def locate(path: Path, holds: Callable[[Path], bool], iteration: int | None = No
 
     Raises:
         NotACheckpoint: none, or several (with the list).
+        ReadError: the system does not let a folder or the tracker file be read.
     """
-    if not path.is_dir():
+    if not is_dir(path):
         raise NotACheckpoint(
-            f"{path}: {'not a directory' if path.exists() else 'does not exist'}",
+            f"{path}: {'not a directory' if status(path) else 'does not exist'}",
             "Give the directory of a Megatron checkpoint.",
         )
     if holds(path):
@@ -37,7 +39,7 @@ def locate(path: Path, holds: Callable[[Path], bool], iteration: int | None = No
         found = _candidates(named, holds)
         if not found:
             raise NotACheckpoint(
-                f"{named}: {'holds no checkpoint' if named.is_dir() else 'is missing'}, though {_why(path, iteration)}",
+                f"{named}: {'holds no checkpoint' if is_dir(named) else 'is missing'}, though {_why(path, iteration)}",
                 "The save is incomplete, or was pruned.",
             )
     else:
@@ -61,7 +63,7 @@ def _candidates(path: Path, holds: Callable[[Path], bool], depth: int = 2) -> li
 
     None where there is no such folder.
     """
-    if not path.is_dir():
+    if not is_dir(path):
         return []
     if holds(path):
         return [path]
@@ -72,15 +74,15 @@ def _candidates(path: Path, holds: Callable[[Path], bool], depth: int = 2) -> li
 
 
 def _children(path: Path) -> list[Path]:
-    return sorted(child for child in path.iterdir() if child.is_dir()) if path.is_dir() else []
+    return [child for child in children(path) if is_dir(child)] if is_dir(path) else []
 
 
 def _tracked(path: Path, iteration: int | None) -> Path | None:
     """The folder that --iteration or the tracker file names; None where neither says anything."""
     tracker = path / TRACKER
     word = str(iteration) if iteration is not None else ""
-    if not word and tracker.is_file():
-        with tracker.open("rb") as file:
+    if not word and is_file(tracker):
+        with opened(tracker) as file:
             word = file.read(64).decode("ascii", "replace").strip()
         if word != "release" and not (word.isdigit() and len(word) < 12):
             raise NotACheckpoint(
@@ -92,7 +94,7 @@ def _tracked(path: Path, iteration: int | None) -> Path | None:
     if word == "release":
         return path / "release"
     folders = [path / f"iter_{int(word):07d}", path / f"global_step_{int(word)}"]
-    there = next((f for f in folders if f.is_dir()), None)
+    there = next((f for f in folders if is_dir(f)), None)
     # With --iteration and no such folder here, look further below; a tracker that names nothing is an error.
     return there if there is not None or iteration is not None else folders[0]
 

@@ -7,6 +7,7 @@ major bytes.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable, Mapping
 from math import prod
 from pathlib import Path
@@ -18,6 +19,7 @@ from ..tensors.spec import TensorSpec, whole
 from ..tensors.tiling import tiling_fault
 from .chunks import ChunkReader, Extent, dense
 from .json_file import LARGEST, parse_json, read_json
+from .open_files import is_file, opened
 from .output_file import OutFile, Piece
 
 INDEX = "model.safetensors.index.json"
@@ -45,7 +47,7 @@ MOST_AXES = 64
 
 def holds(directory: Path) -> bool:
     """Whether a directory looks like a Hugging Face model with safetensors weights."""
-    return (directory / INDEX).is_file() or (directory / SINGLE).is_file()
+    return is_file(directory / INDEX) or is_file(directory / SINGLE)
 
 
 def open_hf(directory: Path) -> ChunkReader:
@@ -54,10 +56,11 @@ def open_hf(directory: Path) -> ChunkReader:
     Raises:
         NotACheckpoint: no safetensors weights there.
         CorruptError: a file that the index names is missing, truncated or malformed, or disagrees with the index.
+        ReadError: the system does not let a file be read.
     """
-    if (directory / INDEX).is_file():
+    if is_file(directory / INDEX):
         placed = _weight_map(directory)
-    elif (directory / SINGLE).is_file():
+    elif is_file(directory / SINGLE):
         placed = None
     else:
         raise NotACheckpoint(f"{directory}: neither {INDEX} nor {SINGLE}", "Give a directory with safetensors weights.")
@@ -93,7 +96,7 @@ def _weight_map(directory: Path) -> dict[str, str]:
                 f"{path}: names a file outside the directory: {shown(file)}",
                 "The index is damaged or hostile; nothing was read.",
             )
-        if not (directory / file).is_file():
+        if not is_file(directory / file):
             raise CorruptError(
                 f"{directory / file}: missing, though {INDEX} names it", "The download or save is incomplete."
             )
@@ -105,18 +108,14 @@ def read_header(path: Path) -> list[tuple[TensorSpec, Extent]]:
 
     Raises:
         CorruptError: the header is malformed, or the tensors do not fill the file exactly.
+        ReadError: the system does not let it be read.
     """
-    try:
-        if not path.is_file():
-            raise CorruptError(f"{path}: not a regular file")
-        size = path.stat().st_size
-        with path.open("rb") as file:
-            length = int.from_bytes(file.read(8), "little")
-            if size < 8 or length > min(size - 8, LARGEST):
-                raise CorruptError(f"{path}: truncated, or no safetensors file", "Download or save it again.")
-            header = parse_json(file.read(length), f"{path}: the header")
-    except OSError as error:
-        raise CorruptError(f"{path}: cannot be read: {error.strerror}") from error
+    with opened(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        length = int.from_bytes(file.read(8), "little")
+        if size < 8 or length > min(size - 8, LARGEST):
+            raise CorruptError(f"{path}: truncated, or no safetensors file", "Download or save it again.")
+        header = parse_json(file.read(length), f"{path}: the header")
     header.pop("__metadata__", None)
     found = [_entry(name, entry, path, 8 + length) for name, entry in header.items()]
     fault = tiling_fault((size - 8 - length,), (((e.offset - 8 - length,), (e.nbytes,)) for _, e in found if e.nbytes))

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from ..errors import CorruptError
 from .json_file import read_json
+from .open_files import is_file, opened
 
 _LIMIT = 16 << 20
 
@@ -28,7 +29,7 @@ def statements(directory: Path, args: Callable[[], dict[str, Any]]) -> list[Stat
     """
     found = [Stated("the checkpoint's args", args())]
     bridge = directory / "run_config.yaml"
-    if bridge.is_file():
+    if is_file(bridge):
         found.append(Stated("run_config.yaml", _model_section(bridge)))
     for name in ("args.json", "mca_config.json"):
         found += [Stated(name, read_json(path)) for path in _here_or_above(directory, name)]
@@ -38,17 +39,19 @@ def statements(directory: Path, args: Callable[[], dict[str, Any]]) -> list[Stat
 def _here_or_above(directory: Path, name: str) -> list[Path]:
     """The file of that name that is nearest: in the directory or in one of the two above it; [] where there is none."""
     paths = [folder / name for folder in (directory, directory.parent, directory.parent.parent)]
-    return [path for path in paths if path.is_file()][:1]
+    return [path for path in paths if is_file(path)][:1]
 
 
 def _model_section(path: Path) -> dict[str, Any]:
     import yaml
 
-    if path.stat().st_size > _LIMIT:
+    with opened(path) as file:
+        text = file.read(_LIMIT + 1)
+    if len(text) > _LIMIT:
         raise CorruptError(f"{path}: is larger than any run_config.yaml")
     try:
         # CSafeLoader builds plain values only, and refuses tags that name classes.
-        parsed = yaml.load(path.read_bytes(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+        parsed = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
     except (yaml.YAMLError, RecursionError, UnicodeDecodeError) as error:
         raise CorruptError(
             f"{path}: cannot be read as YAML: {type(error).__name__}", "Remove the file if it is not Megatron-Bridge's."

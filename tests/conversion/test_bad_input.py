@@ -169,7 +169,7 @@ class TestFiles:
         no(
             work,
             fault=CorruptError,
-            says=("__0_0.distcp cannot be read", "pieces of the model are in it"),
+            says=("__0_0.distcp is missing", "pieces of the model are in it"),
             hint="Copy the missing file",
         )
 

@@ -10,7 +10,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from vlconv.converters.errors import CorruptError
+from vlconv.converters.errors import CorruptError, ReadError
 from vlconv.converters.formats import chunks as module
 from vlconv.converters.formats.chunks import Chunk, ChunkReader, Extent, dense, row_major
 from vlconv.converters.formats.crc import Sums, crc32
@@ -206,7 +206,7 @@ class TestDamage:
     def test_a_file_that_is_gone(self, tmp_path):
         reader = one(tmp_path / "f")
         (tmp_path / "f").unlink()
-        with pytest.raises(CorruptError, match=r"f: cannot be opened: No such file"):
+        with pytest.raises(ReadError, match=r"f cannot be read: No such file"):
             read(reader, WHOLE)
 
     def test_an_item_shorter_than_its_tensor(self, tmp_path):

@@ -262,7 +262,7 @@ class TestDamage:
         os.mkfifo(tmp_path / "fifo")
         (tmp_path / "folder").mkdir()
         for name in ("fifo", "folder", "gone"):
-            with pytest.raises(CorruptError, match="not a regular file"):
+            with pytest.raises(CorruptError, match="is missing" if name == "gone" else "not a regular file"):
                 read_header(tmp_path / name)
 
     def test_names_are_escaped(self, tmp_path):

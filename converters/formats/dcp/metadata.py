@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ...errors import CorruptError, naming, shown
 from ...tensors.spec import Shape
-from ..pickles.sandbox import ask, file_name, opened
+from ..open_files import file_name, opened, status
+from ..pickles.sandbox import ask
 
 if TYPE_CHECKING:
     from ...tensors.spec import Array
@@ -154,6 +155,7 @@ def check_files(metadata: DcpMetadata, directory: Path, wanted: Iterable[int]) -
 
     Raises:
         CorruptError: naming the file.
+        ReadError: the system does not let it be seen.
     """
     import numpy as np
 
@@ -169,11 +171,10 @@ def check_files(metadata: DcpMetadata, directory: Path, wanted: Iterable[int]) -
 
 
 def _check_file(path: Path, end: int, count: int) -> None:
-    try:
-        found = path.stat()
-    except OSError as fault:
-        what = f"{shown(path.name)} cannot be read ({fault.strerror}): {count} pieces of the model are in it"
-        raise CorruptError(what, "Is the checkpoint complete? Copy the missing file.") from None
+    found = status(path)
+    if found is None:
+        what = f"{shown(path.name)} is missing: {count} pieces of the model are in it"
+        raise CorruptError(what, "Is the checkpoint complete? Copy the missing file.")
     if not stat.S_ISREG(found.st_mode):
         raise CorruptError(f"{shown(path.name)} is not a regular file", "Is the checkpoint complete?")
     if found.st_size < end:
@@ -191,6 +192,7 @@ def read_dcp_metadata(directory: Path) -> DcpMetadata:
 
     Raises:
         CorruptError: not there, hostile, damaged, or naming files outside the directory.
+        ReadError: the system does not let it be read.
     """
     path = directory / ".metadata"
     with opened(path) as file, naming(file_name(path)):

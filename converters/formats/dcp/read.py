@@ -19,6 +19,7 @@ from ...tensors.spec import TensorSpec
 from ...tensors.vocabulary import EMBEDDING, OUTPUT_LAYER
 from ..chunks import Chunk, ChunkReader, Extent
 from ..keys import Stored, canonical, fold, ignorable
+from ..open_files import OpenFiles, children, is_file
 from ..opened import Opened
 from ..pickles.sandbox import plain_dict
 from ..replicas import check_tied_copy
@@ -34,9 +35,9 @@ FSDP = "fsdp_dtensor"
 def holds(directory: Path) -> bool:
     """Whether a directory itself is a distributed checkpoint, finished or not."""
     return (
-        (directory / ".metadata").is_file()
-        or (directory / "metadata.json").is_file()
-        or any(directory.glob("*.distcp"))
+        is_file(directory / ".metadata")
+        or is_file(directory / "metadata.json")
+        or any(path.suffix == ".distcp" for path in children(directory))
     )
 
 
@@ -50,15 +51,16 @@ def open_torch_dist(directory: Path) -> Opened:
     Raises:
         NotACheckpoint: the save was never finished.
         CorruptError: metadata or files are damaged or hostile.
+        ReadError: the system does not let them be read.
     """
-    if not (directory / ".metadata").is_file():
+    if not is_file(directory / ".metadata"):
         raise NotACheckpoint(
             f"{directory}: .metadata is missing",
             "The save was interrupted before it was complete: use another checkpoint.",
         )
     metadata = read_dcp_metadata(directory)
     wanted = [i for i, tensor in enumerate(metadata.tensors) if not ignorable(tensor.name)]
-    plain = not (directory / "metadata.json").is_file()
+    plain = not is_file(directory / "metadata.json")
     if plain and not any(metadata.tensors[i].name.startswith("model.") for i in wanted):
         raise NotACheckpoint(
             f"{directory}: metadata.json is missing",
@@ -70,7 +72,8 @@ def open_torch_dist(directory: Path) -> Opened:
     check_files(metadata, directory, wanted)
     stored = [_stored(metadata, i) for i in wanted]
     specs, chunks = canonical(stored)
-    locate = _Locate(metadata, directory, stored)
+    files = OpenFiles()
+    locate = _Locate(metadata, directory, stored, files)
     halved = sorted({how.name for how in (fold(tensor.spec.name) for tensor in stored) if how.half}) if plain else []
 
     def assemble(splits: Mapping[str, Split]) -> ChunkReader:
@@ -79,7 +82,7 @@ def open_torch_dist(directory: Path) -> Opened:
             if halved
             else chunks
         )
-        return _assembled(ChunkReader(specs, ordered, locate), splits)
+        return _assembled(ChunkReader(specs, ordered, locate, files), splits)
 
     return Opened(
         format=FSDP if plain else NAME,
@@ -121,8 +124,8 @@ def _stored(metadata: DcpMetadata, index: int) -> Stored:
 class _Locate:
     """Item number -> where its bytes lie: parses the item's zip directory when the item is first read."""
 
-    def __init__(self, metadata: DcpMetadata, directory: Path, stored: list[Stored]) -> None:
-        self._metadata, self._directory = metadata, directory
+    def __init__(self, metadata: DcpMetadata, directory: Path, stored: list[Stored], files: OpenFiles) -> None:
+        self._metadata, self._directory, self._files = metadata, directory, files
         self._expected = {chunk.item: (tensor.spec, chunk.lengths) for tensor in stored for chunk in tensor.chunks}
 
     def __call__(self, item: int) -> Extent:
@@ -130,10 +133,10 @@ class _Locate:
         spec, lengths = self._expected[item]
         path = self._directory / name
         with (
-            path.open("rb", buffering=0) as file,
+            self._files.held(str(path)) as fd,
             naming(f"{shown(path)}: the item of {shown(spec.name)} at byte {offset}"),
         ):
-            found = find_tensor(file.fileno(), offset, length)
+            found = find_tensor(fd, offset, length)
         if found.dtype != spec.dtype or found.shape != lengths:
             raise CorruptError(
                 f"{shown(path)}: an item of {shown(spec.name)} is {found.dtype} {list(found.shape)} where .metadata states {spec.dtype} {list(lengths)}",
@@ -162,7 +165,7 @@ def _form(metadata: DcpMetadata, wanted: list[int]) -> str:
 def _args(directory: Path, metadata: DcpMetadata) -> dict[str, Any]:
     """`args` of common.pt or, where that is gone, of the object among the items; {} where there are none."""
     common = directory / "common.pt"
-    if common.is_file():
+    if is_file(common):
         tree = read_torch_save(common).tree
         return plain_dict(tree.get("args")) if isinstance(tree, dict) else {}
     for entry in metadata.byte_entries:

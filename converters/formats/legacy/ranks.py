@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from ...errors import CorruptError, UnsupportedError
 from ...tensors.sharding import Topology
+from ..open_files import children, is_dir, is_file
 
 PREFIX = "mp_rank_"
 FILES = ("model_optim_rng.pt", "model_rng.pt", "model_states.pt")
@@ -34,14 +35,14 @@ def rank_files(directory: Path) -> dict[tuple[int, ...], Path]:
         CorruptError: a directory without its file, or with another name.
     """
     found: dict[tuple[int, ...], Path] = {}
-    for folder in sorted(p for p in directory.iterdir() if p.name.startswith(PREFIX)):
+    for folder in (child for child in children(directory) if child.name.startswith(PREFIX)):
         match = _NAME.fullmatch(folder.name)
-        if match is None or not folder.is_dir():
+        if match is None or not is_dir(folder):
             raise CorruptError(
                 f"{folder}: not a rank directory's name",
                 "Expected mp_rank_TT, mp_rank_TT_PPP, mp_rank_TT_EEE or mp_rank_TT_PPP_EEE.",
             )
-        path = next((folder / name for name in FILES if (folder / name).is_file()), None)
+        path = next((folder / name for name in FILES if is_file(folder / name)), None)
         if path is None:
             raise CorruptError(f"{folder}: holds no {FILES[0]}", "The checkpoint is incomplete: copy or save it again.")
         found[tuple(int(n) for n in match.groups() if n is not None)] = path

@@ -19,6 +19,7 @@ from ...tensors.spec import Shape, TensorSpec
 from ...tensors.vocabulary import EMBEDDING, OUTPUT_LAYER
 from ..chunks import Chunk, ChunkReader, Extent, row_major
 from ..keys import fold, ignorable
+from ..open_files import children
 from ..opened import Opened
 from ..pickles.closed_unpickler import TensorRef
 from ..pickles.sandbox import plain_dict
@@ -26,7 +27,7 @@ from ..replicas import difference, no_copy
 from ..zips.read import ItemTensor
 from ..zips.torch_save import SavedObject, read_torch_save
 from .layers import TWO, State, first_layers, renumbered
-from .ranks import Rank, all_ranks, explain, folder_name, numbers_of, rank_files
+from .ranks import PREFIX, Rank, all_ranks, explain, folder_name, numbers_of, rank_files
 
 NAME = "torch"
 
@@ -42,7 +43,7 @@ class Shard(NamedTuple):
 
 def holds(directory: Path) -> bool:
     """Whether a directory itself is a legacy checkpoint."""
-    return any(child.name.startswith("mp_rank_") for child in directory.iterdir())
+    return any(child.name.startswith(PREFIX) for child in children(directory))
 
 
 def open_legacy(directory: Path) -> Opened:
@@ -50,6 +51,7 @@ def open_legacy(directory: Path) -> Opened:
 
     Raises:
         CorruptError: damaged, or a set of rank directories that no topology explains.
+        ReadError: the system does not let them be read.
     """
     files = rank_files(directory)
     saved = {numbers: _chunks(path) for numbers, path in files.items()}

@@ -11,14 +11,13 @@ from __future__ import annotations
 import json
 import os
 import signal
-import stat
 import subprocess
 import sys
 from base64 import b64decode
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
-from ...errors import CorruptError, SourceError, UnsupportedError, shown
+from ...errors import CorruptError, ReadError, UnsupportedError, shown
 from .closed_unpickler import TensorRef
 
 if TYPE_CHECKING:
@@ -74,29 +73,17 @@ def _json(value: Plain) -> Any:
     return type(value).__name__
 
 
-def file_name(path: Path) -> str:
-    """A file as messages call it: its folder and its name."""
-    return shown(Path(path.parent.name) / path.name)
-
-
-def opened(path: Path) -> BinaryIO:
-    """A regular file, open. O_NONBLOCK: a fifo must not make us wait for ever."""
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError as fault:
-        raise CorruptError(
-            f"{file_name(path)} cannot be opened: {fault.strerror}", "Is the checkpoint complete?"
-        ) from None
-    if not stat.S_ISREG(os.fstat(fd).st_mode):
-        os.close(fd)
-        raise CorruptError(f"{file_name(path)} is not a regular file", "Is the checkpoint complete?")
-    return os.fdopen(fd, "rb", buffering=0)
-
-
 def ask(
     kind: str, file: BinaryIO, offset: int, length: int, crc: int | None
 ) -> tuple[dict[str, Any], dict[str, Array]]:
-    """The child's answer about a slice of a file: header and int64 columns. Errors have no file name yet."""
+    """The child's answer about a slice of a file: header and int64 columns. Errors have no file name yet.
+
+    Raises:
+        CorruptError: hostile or damaged.
+        UnsupportedError: too large.
+        ReadError: the child cannot be started.
+        OSError: the system does not let the file be read.
+    """
     if length > LARGEST:
         raise UnsupportedError(
             f"describes its content in {length} bytes; at most {LARGEST} are read",
@@ -106,6 +93,8 @@ def ask(
     fd = file.fileno()
     request = [kind, *map(str, (fd, offset, length, -1 if crc is None else crc))]
     header, columns = _unpacked(_run([sys.executable, *CHILD, *request], fd, most))
+    if type(code := header.get("errno")) is int:
+        raise OSError(code, os.strerror(code))
     if "refused" in header:
         raise CorruptError(shown(header["refused"], 400), f"Nothing in the file was run. {CorruptError.usual_hint}")
     return header, columns
@@ -118,7 +107,10 @@ def _run(command: list[str], fd: int, most: int) -> bytes:
             command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, pass_fds=[fd]
         )
     except OSError as fault:
-        raise SourceError(f"cannot be read: the process that reads it cannot be started ({fault})") from None
+        raise ReadError(
+            f"cannot be read: the process that reads it cannot be started: {fault.strerror}",
+            "The machine lacks memory, processes or open files: try again when it has some.",
+        ) from None
     with child:
         assert child.stdout is not None
         try:

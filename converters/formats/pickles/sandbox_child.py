@@ -4,7 +4,8 @@
 
 The answer is no pickle: 8 bytes "vlconv01", then the header's length (8 bytes, little), the header (JSON), then arrays
 of little-endian int64 whose lengths the
-header gives. A header with the key "refused" says what is wrong with the file. Standard library only.
+header gives. A header with the key "refused" says what is wrong with the file, one with "errno" why the system did not
+let it be read. Standard library only.
 """
 
 from __future__ import annotations
@@ -283,6 +284,8 @@ def main(arguments: list[str]) -> None:
         header = {"refused": "needs far more memory to read than its size explains"}
     except RecursionError:
         header = {"refused": "is nested deeper than any checkpoint"}
+    except OSError as fault:  # of reading: nothing else here asks the system
+        header = {"errno": fault.errno}
     except Exception as fault:  # whatever it is, an answer is better than a traceback nobody sees
         header = {"refused": f"cannot be read ({type(fault).__name__}: {fault})"[:1000]}
     send(header, columns)

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ...errors import CorruptError, UnsupportedError, naming
+from ..open_files import file_name, opened
 from ..pickles.closed_unpickler import TensorRef
-from ..pickles.sandbox import Plain, ask, decoded, file_name, opened
+from ..pickles.sandbox import Plain, ask, decoded
 from .read import ItemTensor, Member, check_byteorder, find_members, place
 
 
@@ -39,6 +40,7 @@ def read_torch_save(path: Path, offset: int = 0, length: int | None = None) -> S
 
     Raises:
         CorruptError: not there, hostile or damaged.
+        ReadError: the system does not let it be read.
         UnsupportedError: a file of torch before 1.6, a big-endian machine, or a compressed zip.
     """
     with opened(path) as file, naming(file_name(path)):

@@ -292,7 +292,7 @@ def test_no_file(what, tmp_path):
         path.mkdir()
     elif what == "fifo":
         os.mkfifo(path)
-    with pytest.raises(CorruptError, match=r"/\.metadata (cannot be opened|is not a regular file)"):
+    with pytest.raises(CorruptError, match=r"/\.metadata is (missing|not a regular file)"):
         read_dcp_metadata(tmp_path)
 
 
@@ -307,7 +307,7 @@ def test_files_are_checked(tmp_path):
     directory = written(tmp_path, with_place("f", 10, 20))
     m = read_dcp_metadata(directory)
     check_files(m, directory, [])
-    with pytest.raises(CorruptError, match=r"f cannot be read \(No such file"):
+    with pytest.raises(CorruptError, match=r"f is missing: 1 pieces of the model"):
         check_files(m, directory, [0])
     (directory / "f").write_bytes(bytes(29))
     with pytest.raises(CorruptError, match=r"f is cut short: 29 bytes, where \.metadata says at least 30"):
