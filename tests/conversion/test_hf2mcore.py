@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import io
 import json
+import pickle
+import warnings
 import zipfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +24,8 @@ from mcore.save import save
 from mcore.tiny import random_hf_tensors, tiny, tiny_2_5
 from mcore.topology import Topology
 from references import differing, read_hf, write_hf
+from torch.distributed import checkpoint
+from torch.distributed.checkpoint.metadata import Metadata, StorageMeta
 
 from vlconv.converters import Hf2McoreOptions, Report, hf2mcore, mcore2hf
 from vlconv.converters.errors import MismatchError
@@ -191,6 +196,78 @@ class TestReadByTorch:
             assert isinstance(value, list)
             assert [(t.dtype, t.numel()) for t in value] == [(torch.uint8, 0)]
 
+    def test_metadata_has_the_attributes_that_torch_and_megatron_core_write(self, tmp_path: Path) -> None:
+        hf = random_hf_tensors(tiny())
+        written(tmp_path, tiny(), hf)
+        state = dcp.load(tmp_path / "mcore" / "release")
+        plain = {key: value if isinstance(value, torch.Tensor) else "no tensor" for key, value in state.items()}
+        with warnings.catch_warnings(action="ignore"):  # that it saves without a process group
+            checkpoint.save(plain, checkpoint_id=tmp_path / "torch", no_dist=True)
+        ours = vars(unpickled(tmp_path / "mcore" / "release"))
+        by_torch = vars(unpickled(tmp_path / "torch"))
+        by_megatron = vars(unpickled(save(tmp_path / "theirs", tiny(), hf, Topology(), optimizer=False)))
+        by_megatron.pop("all_local_plans")  # which ranks saved what, for the next save of the same run
+        assert ours.keys() == by_torch.keys() == by_megatron.keys()
+        assert ours["version"] == by_torch["version"] == by_megatron["version"]
+        assert ours["planner_data"] is by_megatron["planner_data"] is None
+        # Where and by which run it was saved is nobody's business.
+        assert vars(ours["storage_meta"]) == vars(StorageMeta())
+        assert type(ours["storage_meta"]) is type(by_torch["storage_meta"]) is type(by_megatron["storage_meta"])
+        entries = [set(map(kind_of, found["state_dict_metadata"].values())) for found in (ours, by_torch, by_megatron)]
+        assert entries[0] == entries[1] == entries[2]
+        places = [
+            {(kind_of(index), kind_of(place)) for index, place in found["storage_data"].items()}
+            for found in (ours, by_torch)
+        ]
+        assert places[0] == places[1]  # megatron-core leaves out `index`, a hint for looking up
+
+    def test_metadata_is_the_same_each_time(self, tmp_path: Path) -> None:
+        hf = random_hf_tensors(tiny())
+        for place in ("one", "another"):
+            written(tmp_path / place, tiny(), hf)
+        first, second = ((tmp_path / p / "mcore/release/.metadata").read_bytes() for p in ("one", "another"))
+        assert first == second
+        assert str(tmp_path).encode() not in first
+
+    def test_metadata_loads_where_records_have_fewer_fields(self, tmp_path: Path) -> None:
+        """As in torch 2.6, whose Metadata has no version and whose StorageMeta may have no modules."""
+        written(tmp_path, tiny(), random_hf_tensors(tiny()))
+
+        @dataclass
+        class OldStorageMeta:
+            checkpoint_id: str | None = None
+            save_id: str | None = None
+            load_id: str | None = None
+
+        @dataclass
+        class OldMetadata:
+            state_dict_metadata: dict[str, Any]
+            planner_data: Any = None
+            storage_data: Any = None
+            storage_meta: OldStorageMeta | None = None
+
+        old = {"Metadata": OldMetadata, "StorageMeta": OldStorageMeta}
+        named: set[tuple[str, str]] = set()
+
+        class Unpickler(pickle.Unpickler):
+            def find_class(self, module: str, name: str) -> Any:
+                named.add((module, name))
+                return old.get(name) or super().find_class(module, name)
+
+        with (tmp_path / "mcore/release/.metadata").open("rb") as file:
+            found = Unpickler(file).load()
+        assert found.storage_meta == OldStorageMeta()
+        assert found.state_dict_metadata == dcp.metadata(tmp_path / "mcore/release").state_dict_metadata
+        records = {name for module, name in named if module == "torch.distributed.checkpoint.metadata"}
+        assert records == {*old, *["_MEM_FORMAT_ENCODING", "BytesStorageMetadata", "ChunkStorageMetadata", "MetadataIndex"],
+                           *["TensorProperties", "TensorStorageMetadata"]}  # fmt: skip
+        assert named - {("torch.distributed.checkpoint.metadata", name) for name in records} == {
+            ("torch.distributed.checkpoint.filesystem", "_StorageInfo"),
+            ("torch.serialization", "_get_layout"),
+            ("torch", "Size"),
+            ("torch", "bfloat16"),
+        }
+
     def test_every_item_is_a_sound_zip(self, tmp_path: Path) -> None:
         written(tmp_path, CONFIGS["moe"], random_hf_tensors(CONFIGS["moe"]))
         release = tmp_path / "mcore" / "release"
@@ -206,6 +283,17 @@ class TestReadByTorch:
             assert offset == end
             end += length
         assert end == (release / "__0_0.distcp").stat().st_size
+
+
+def unpickled(directory: Path) -> Metadata:
+    """`.metadata` as it is in the file; torch's reader adds what it knows of its own run."""
+    found: Metadata = pickle.loads((directory / ".metadata").read_bytes())
+    return found
+
+
+def kind_of(record: object) -> tuple[object, ...]:
+    """A record's class, and the names and classes of its attributes."""
+    return type(record), *((name, type(value)) for name, value in sorted(vars(record).items()))
 
 
 def as_megatron_reads(tracker: Path) -> Path:

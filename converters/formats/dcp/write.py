@@ -29,6 +29,9 @@ CHUNK = 256 << 20
 FILE = 2 << 30
 """Bytes after which a new `.distcp` file begins."""
 
+VERSION = "1.0.0"
+"""What torch's own writer states as the version of `.metadata`."""
+
 
 class _Item(NamedTuple):
     key: str
@@ -180,7 +183,10 @@ def _pickled(metadata: Metadata) -> bytes:
 
 
 def _metadata(plan: _Plan) -> Metadata:
-    """DCP's own records, so that its reader takes them for its own."""
+    """DCP's own records, so that its reader takes them for its own.
+
+    But for what torch's writer says of the run that saved (its path and a random id): the same input gives the same bytes.
+    """
     import torch
     from torch.distributed.checkpoint import metadata as dcp
     from torch.distributed.checkpoint.filesystem import _StorageInfo
@@ -202,4 +208,6 @@ def _metadata(plan: _Plan) -> Metadata:
     for entry in plan.extra:
         tensors[entry.key] = dcp.BytesStorageMetadata()
         storage[dcp.MetadataIndex(entry.key)] = _StorageInfo(_file_name(entry.file), entry.offset, len(entry.data))
-    return dcp.Metadata(state_dict_metadata=tensors, storage_data=storage)
+    metadata = dcp.Metadata(state_dict_metadata=tensors, storage_data=storage, storage_meta=dcp.StorageMeta())
+    metadata.version = VERSION  # an older torch has no such field, and no harm is done by an attribute more
+    return metadata
