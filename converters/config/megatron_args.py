@@ -10,11 +10,7 @@ from math import isclose
 from typing import Any, NamedTuple
 
 from ..errors import shown
-from ..models.config import ModelConfig
-from ..models.fields import Json
-from ..tensors.sharding import Topology
-from .facts import VISION, WINDOWS, Fact, Facts, runtime_facts
-from .hf_config import text_section
+from .facts import VISION, WINDOWS, Fact, Facts
 
 NAMES = {
     "layers": ("num_layers",),
@@ -148,52 +144,3 @@ def same(ours: object, theirs: object) -> bool:
     if isinstance(ours, int | float) and isinstance(theirs, int | float):
         return isclose(ours, theirs, rel_tol=1e-6)
     return ours == theirs
-
-
-def args_to_write(
-    hf_config: Json, config: ModelConfig, topology: Topology, *, rows: int, divisor: int | None, dtype: str
-) -> dict[str, Any]:
-    """Megatron's args that describe a model and its topology, for a checkpoint's own `args`.
-
-    Args:
-        hf_config: the model's config.json.
-        config: its integers.
-        topology: the parallel sizes.
-        rows: of the embedding, padding included.
-        divisor: make_vocab_size_divisible_by.
-        dtype: of the weights, as "bfloat16".
-    """
-    import torch
-
-    facts = {name: fact.value for name, fact in runtime_facts(hf_config, config).items()}
-    c, text = config.text, text_section(hf_config)[0]
-    return {
-        "num_layers": c.layers,
-        "hidden_size": c.hidden,
-        "num_attention_heads": c.heads,
-        "group_query_attention": True,
-        "num_query_groups": c.groups,
-        "kv_channels": c.head_dim,
-        "ffn_hidden_size": c.ffn or None,
-        "vocab_size": c.vocab,
-        "padded_vocab_size": rows,
-        "make_vocab_size_divisible_by": divisor or 1,
-        "max_position_embeddings": text.get("max_position_embeddings"),
-        "untie_embeddings_and_output_weights": not c.tied,
-        "num_experts": c.experts or None,
-        "moe_ffn_hidden_size": c.moe_ffn or None,
-        "moe_router_topk": facts.get("experts_per_token", 2),
-        "moe_layer_freq": [int(c.is_moe(i)) for i in range(c.layers)] if c.dense_layers else 1,
-        "rotary_base": int(facts["rope_theta"]),
-        "mrope_section": facts["mrope_section"],
-        "norm_epsilon": facts["rms_norm_eps"],
-        "params_dtype": getattr(torch, dtype),
-        "tokenizer_type": "HuggingFaceTokenizer",
-        "tensor_model_parallel_size": topology.tp,
-        "pipeline_model_parallel_size": topology.pp,
-        "virtual_pipeline_model_parallel_size": topology.vpp if topology.vpp > 1 else None,
-        "expert_model_parallel_size": topology.ep,
-        "expert_tensor_parallel_size": topology.etp,
-        "decoder_first_pipeline_num_layers": topology.first,
-        "decoder_last_pipeline_num_layers": topology.last,
-    }

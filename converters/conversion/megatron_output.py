@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ..config.megatron_args import args_to_write
+from ..config.written_args import args_to_write
 from ..errors import MismatchError
 from ..formats.dcp.write import plan_torch_dist
 from ..formats.keys import LISTS
@@ -136,7 +136,13 @@ def _legacy(
         sequential=layout.sequential,
         tied=config.text.tied,
         args=args_to_write(
-            hf_config, config, topology, rows=rows, divisor=output.make_vocab_size_divisible_by, dtype=main_dtype(specs)
+            hf_config,
+            config,
+            topology,
+            rows=rows,
+            divisor=output.make_vocab_size_divisible_by,
+            dtype=main_dtype(specs),
+            grouped_experts=not layout.sequential,
         ),
         iteration=output.as_iteration or 0,
     )

@@ -1,0 +1,116 @@
+"""What a checkpoint that we write says of its own model: Megatron-LM's `args`.
+
+With --use-checkpoint-args Megatron-LM takes them for the trainer's own. None says nothing: the trainer's word stands.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..models import model_of
+from ..models.config import ModelConfig, TextConfig
+from ..models.fields import Json
+from ..models.traits import Traits
+from ..tensors.sharding import Topology
+from .facts import runtime_facts
+from .hf_config import text_section
+
+
+def args_to_write(
+    hf_config: Json,
+    config: ModelConfig,
+    topology: Topology,
+    *,
+    rows: int,
+    divisor: int | None,
+    dtype: str,
+    grouped_experts: bool,
+) -> dict[str, Any]:
+    """Megatron-LM's args that describe a model, its topology and the form of its files.
+
+    Args:
+        hf_config: the model's config.json.
+        config: its integers.
+        topology: the parallel sizes.
+        rows: of the embedding, padding included.
+        divisor: make_vocab_size_divisible_by.
+        dtype: of the weights, as "bfloat16".
+        grouped_experts: the experts of a layer are in one module.
+    """
+    import torch
+
+    facts = {name: fact.value for name, fact in runtime_facts(hf_config, config).items()}
+    text, traits = text_section(hf_config)[0], model_of(config).traits
+    sizes = {"vocab_size": config.text.vocab, "padded_vocab_size": rows, "make_vocab_size_divisible_by": divisor or 1}
+    files = {
+        "params_dtype": getattr(torch, dtype),
+        "tokenizer_type": "HuggingFaceTokenizer",
+        "ckpt_format": "torch",
+    }
+    experts = _experts(config.text, facts, text, grouped_experts) if config.text.experts else {"num_experts": None}
+    return _layers(config.text, traits, facts, text) | sizes | experts | _rope(facts, text) | files | _sizes(topology)
+
+
+def _layers(c: TextConfig, traits: Traits, facts: dict[str, Any], text: Json) -> dict[str, Any]:
+    """What a decoder layer is made of, all of it said: Megatron-LM's defaults are LayerNorm, biases, GELU, dropout of 0.1.
+
+    The Hugging Face model has no dropout but that of attention.
+    """
+    return {
+        "num_layers": c.layers,
+        "hidden_size": c.hidden,
+        "num_attention_heads": c.heads,
+        "group_query_attention": True,
+        "num_query_groups": c.groups,
+        "kv_channels": c.head_dim,
+        "ffn_hidden_size": c.ffn or None,
+        "untie_embeddings_and_output_weights": not c.tied,
+        "normalization": "RMSNorm",
+        "norm_epsilon": facts["rms_norm_eps"],
+        "qk_layernorm": traits.qk_norm,
+        "add_bias_linear": False,
+        "add_qkv_bias": traits.qkv_bias,
+        "swiglu": True if text.get("hidden_act") == "silu" else None,
+        "attention_dropout": text.get("attention_dropout"),
+        "hidden_dropout": 0.0,
+    }
+
+
+def _rope(facts: dict[str, Any], text: Json) -> dict[str, Any]:
+    """Positions. A rope that is scaled in some way has no word among these."""
+    return {
+        "max_position_embeddings": text.get("max_position_embeddings"),
+        "position_embedding_type": "mrope" if facts["rope_type"] == "default" else None,
+        "add_position_embedding": True,
+        "use_rotary_position_embeddings": False,  # the older word for position_embedding_type "rope", and stronger
+        "mrope_section": facts["mrope_section"],
+        "rotary_base": int(facts["rope_theta"]),
+        "rotary_percent": text.get("partial_rotary_factor", 1.0),
+        "rotary_interleaved": False,
+    }
+
+
+def _experts(c: TextConfig, facts: dict[str, Any], text: Json, grouped: bool) -> dict[str, Any]:
+    """Of a model that has some."""
+    return {
+        "num_experts": c.experts,
+        "moe_ffn_hidden_size": c.moe_ffn,
+        "moe_layer_freq": [int(c.is_moe(i)) for i in range(c.layers)] if c.dense_layers else 1,
+        "moe_router_topk": facts["experts_per_token"],
+        # Softmax over the chosen experts is softmax over all of them, brought to a sum of 1.
+        "moe_router_pre_softmax": False if text.get("norm_topk_prob") is True else None,
+        "moe_grouped_gemm": grouped,
+    }
+
+
+def _sizes(topology: Topology) -> dict[str, Any]:
+    """How the files are cut."""
+    return {
+        "tensor_model_parallel_size": topology.tp,
+        "pipeline_model_parallel_size": topology.pp,
+        "virtual_pipeline_model_parallel_size": topology.vpp if topology.vpp > 1 else None,
+        "expert_model_parallel_size": topology.ep,
+        "expert_tensor_parallel_size": topology.etp,
+        "decoder_first_pipeline_num_layers": topology.first,
+        "decoder_last_pipeline_num_layers": topology.last,
+    }
