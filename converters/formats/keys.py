@@ -26,28 +26,39 @@ LISTS = ("layers", "deepstack_merger_list", "deepstack_norm_list")
 MOST_LAYERS, MOST_TENSORS = 4096, 1 << 18
 """No model has more. A few bytes of metadata can claim any number of them, and all are enumerated."""
 
-_IGNORED_PARTS = ("_extra_state", "_quantizer", "_amax", "inv_freq")
-_IGNORED_HEADS = (
-    "optimizer",
-    "chained_",
-    "rng_state",
-    "rerun_state",
-    "opt_param_scheduler",
-    "common_state",
-    "args",
-    "iteration",
-    "checkpoint_version",
-    "dataloader",
-    "lr_scheduler",
-)
+_HEADS = {
+    "optimizer": "optimizer",
+    "chained_": "optimizer",
+    "rng_state": "rng_state",
+    "rerun_state": "rerun_state",
+    "opt_param_scheduler": "scheduler",
+    "lr_scheduler": "scheduler",
+    "dataloader": "dataloader",
+    "common_state": "common state",
+    "args": "common state",
+    "iteration": "common state",
+    "checkpoint_version": "common state",
+}
+"""How entries begin that are no weights, whatever follows, and what they are."""
+
+_PARTS = {
+    "_quantizer": "quantizer state",
+    "_amax": "quantizer state",
+    "_extra_state": "_extra_state",
+    "inv_freq": "inv_freq",
+}
+"""What is somewhere in the names of other such entries. Quantisation-aware training leaves the first two beside weights of full precision."""
+
+
+def kind_of_ignored(name: str) -> str:
+    """What an entry is that is no weight of a model, however it is called, in a word for the summary; "" for what may be one."""
+    by_head = (kind for head, kind in _HEADS.items() if name.startswith(head))
+    return next(by_head, "") or next((kind for part, kind in _PARTS.items() if part in name), "")
 
 
 def ignorable(name: str) -> bool:
-    """Whether an entry is no weight of a model, however it is called.
-
-    Optimizer, rng, extra state, quantiser leftovers.
-    """
-    return name.startswith(_IGNORED_HEADS) or any(part in name for part in _IGNORED_PARTS)
+    """Whether an entry is no weight of a model, however it is called."""
+    return bool(kind_of_ignored(name))
 
 
 class Fold(NamedTuple):

@@ -7,7 +7,7 @@ import pytest
 
 from vlconv.converters.errors import CorruptError
 from vlconv.converters.formats.chunks import Chunk
-from vlconv.converters.formats.keys import Fold, Stored, canonical, fold, ignorable
+from vlconv.converters.formats.keys import Fold, Stored, canonical, fold, ignorable, kind_of_ignored
 from vlconv.converters.tensors.spec import TensorSpec
 from vlconv.converters.tensors.tiling import tiling_fault
 
@@ -74,25 +74,33 @@ def test_fold(key, how):
     assert fold(key) == how
 
 
-IGNORED = [
-    "optimizer.state.exp_avg.language_model.output_layer.weight",
-    "optimizer.distributed.dp_group_idx_0.gbuf_idx_0",
-    "chained_1.optimizer.state.fp32_param.a",
-    "rng_state/shard_0_1",
-    "rerun_state_machine_state/shard_0_1",
-    f"{LM}.mlp.linear_fc1._extra_state/shard_3_8",
-    f"{LM}.0.self_attention.rotary_emb.inv_freq",
-    f"{LM}.0.mlp.linear_fc1.input_quantizer._amax",
-    f"{LM}.0.mlp.linear_fc1.weight_quantizer._scale",
-    "args",
-    "iteration",
-    "common_state",
-]
+IGNORED = {
+    "optimizer.state.exp_avg.language_model.output_layer.weight": "optimizer",
+    "optimizer.state.exp_avg.language_model.output_layer.weight_quantizer._amax": "optimizer",
+    "optimizer.distributed.dp_group_idx_0.gbuf_idx_0": "optimizer",
+    "chained_1.optimizer.state.fp32_param.a": "optimizer",
+    "rng_state/shard_0_1": "rng_state",
+    "rerun_state_machine_state/shard_0_1": "rerun_state",
+    "opt_param_scheduler/shard_0_1": "scheduler",
+    "lr_scheduler": "scheduler",
+    "dataloader_state_dict": "dataloader",
+    f"{LM}.mlp.linear_fc1._extra_state/shard_3_8": "_extra_state",
+    f"{LM}.0.self_attention.rotary_emb.inv_freq": "inv_freq",
+    f"{LM}.0.mlp.linear_fc1.input_quantizer._amax": "quantizer state",
+    f"{LM}.0.mlp.linear_fc1.weight_quantizer._scale": "quantizer state",
+    f"{LM}.0.mlp.linear_fc1.weight_quantizer._extra_state": "quantizer state",
+    f"{LM}.0.mlp.linear_fc1.input_amax": "quantizer state",
+    "args": "common state",
+    "iteration": "common state",
+    "checkpoint_version": "common state",
+    "common_state": "common state",
+}
 
 
-@pytest.mark.parametrize("name", IGNORED)
-def test_what_is_no_weight(name):
+@pytest.mark.parametrize(("name", "kind"), IGNORED.items(), ids=IGNORED)
+def test_what_is_no_weight(name, kind):
     assert ignorable(name)
+    assert kind_of_ignored(name) == kind
 
 
 @pytest.mark.parametrize("name", [key for key, _ in FORMS] + ["surplus", "vision_model.optimizer_head.weight"])

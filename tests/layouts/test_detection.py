@@ -286,7 +286,7 @@ class TestRefusedByName:
             tmp_path / "saved", tmp_path / "hf", Mcore2HfOptions(reference=str(tmp_path / "reference"), dry_run=True)
         )
         assert (
-            report.data["ignored"].items() >= {"_quantizer": 1, "_amax": 1}.items()
+            report.data["ignored"].items() >= {"quantizer state": 2, "inv_freq": 1}.items()
             and sum(report.data["ignored"].values()) == 6
         )
 

@@ -18,7 +18,7 @@ from ...tensors.sharding import Split
 from ...tensors.spec import TensorSpec
 from ...tensors.vocabulary import EMBEDDING, OUTPUT_LAYER
 from ..chunks import Chunk, ChunkReader, Extent
-from ..keys import Stored, canonical, fold, ignorable
+from ..keys import Stored, canonical, fold, ignorable, kind_of_ignored
 from ..open_files import OpenFiles, children, is_file
 from ..opened import Opened
 from ..pickles.sandbox import plain_dict
@@ -66,8 +66,8 @@ def open_torch_dist(directory: Path) -> Opened:
             f"{directory}: metadata.json is missing",
             "The save was interrupted before it was complete: use another checkpoint.",
         )
-    ignored = Counter(_kind(t.name) for t in metadata.tensors if ignorable(t.name)) + Counter(
-        _kind(entry.name) for entry in metadata.byte_entries
+    ignored = Counter(kind for t in metadata.tensors if (kind := kind_of_ignored(t.name))) + Counter(
+        kind_of_ignored(entry.name) or "other" for entry in metadata.byte_entries
     )
     check_files(metadata, directory, wanted)
     stored = [_stored(metadata, i) for i in wanted]
@@ -143,16 +143,6 @@ class _Locate:
                 "The file is damaged, or belongs to another checkpoint.",
             )
         return Extent(str(path), found.data_offset, found.nbytes, found.crc)
-
-
-def _kind(name: str) -> str:
-    """What an entry that is no weight belongs to, for the summary."""
-    for kind in ("_extra_state", "_quantizer", "_amax"):
-        if kind in name:
-            return kind
-    if name.startswith(("optimizer", "chained_")):
-        return "optimizer"
-    return "rng_state" if name.startswith("rng_state") else "other"
 
 
 def _form(metadata: DcpMetadata, wanted: list[int]) -> str:

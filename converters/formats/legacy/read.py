@@ -18,7 +18,7 @@ from ...tensors.sharding import parts as cut_parts
 from ...tensors.spec import Shape, TensorSpec
 from ...tensors.vocabulary import EMBEDDING, OUTPUT_LAYER
 from ..chunks import Chunk, ChunkReader, Extent, row_major
-from ..keys import fold, ignorable
+from ..keys import fold, ignorable, kind_of_ignored
 from ..open_files import children
 from ..opened import Opened
 from ..pickles.closed_unpickler import TensorRef
@@ -156,8 +156,8 @@ def _globalise(ranks: Mapping[Rank, _Saved]) -> tuple[dict[str, list[Shard]], Co
     for rank, saved in ranks.items():
         for chunk, state in enumerate(saved.chunks):
             for key, tensor in state.items():
-                if ignorable(key):
-                    ignored["_extra_state" if "_extra_state" in key else "other"] += 1
+                if kind := kind_of_ignored(key):
+                    ignored[kind] += 1
                     continue
                 if tensor.dtype not in FLOATS:
                     raise UnsupportedError(

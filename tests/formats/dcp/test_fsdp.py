@@ -54,8 +54,8 @@ class TestMegatron:
         assert report.data["ignored"] == {
             "optimizer": len(optimizer),
             "rng_state": 1,
-            "other": 3,
-        }  # args, checkpoint_version, iteration
+            "common state": 3,  # args, checkpoint_version, iteration
+        }
         assert report.warnings == []
         # What makes it what it is: rows cut anywhere, by two tensor-parallel ranks besides, and no file that states a
         # format.

@@ -190,6 +190,20 @@ def test_memory_does_not_grow_with_what_is_not_wanted(tmp_path: Path) -> None:
     assert differing(found, hf) == []
 
 
+def test_leftovers_of_quantisation_aware_training_are_told(tmp_path: Path) -> None:
+    hf = random_hf_tensors(tiny())
+    source = save_legacy(tmp_path / "ckpt", tiny(), hf, Topology(tp=2), spec="local")
+    for file in source.glob("mp_rank_*/model_optim_rng.pt"):
+        state = torch.load(file, weights_only=False)
+        for layer in range(4):
+            proj = f"language_model.decoder.layers.{layer}.self_attention.linear_proj"
+            state["model"] |= {f"{proj}.{kind}_quantizer._amax": torch.ones(1) for kind in ("input", "weight")}
+        torch.save(state, file)
+    found, report = converted(tmp_path, tmp_path / "ckpt", tiny())
+    assert differing(found, hf) == []
+    assert report.data["ignored"] == {"quantizer state": 2 * 4 * 2, "_extra_state": 70}
+
+
 def test_what_a_reference_is_needed_for(tmp_path: Path) -> None:
     """What args leave open, the shapes of tensors made whole again show, but for two facts of the vision tower that only a release's config would."""
     save_legacy(tmp_path / "ckpt", tiny(), random_hf_tensors(tiny()), Topology(tp=2, pp=2))
