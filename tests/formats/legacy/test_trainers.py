@@ -107,6 +107,12 @@ class TestMindSpeed:
     def test_qwen3(self, tmp_path: Path, models: dict[str, Model], grid: Grid) -> None:
         models["qwen3_vl"].comes_back(tmp_path, "mindspeed-mm", grid)
 
+    @pytest.mark.parametrize("blocks", [[2, 0], [3, 1, 2]], ids=str)
+    def test_deepstack_blocks_in_any_order(self, tmp_path: Path, blocks: list[int]) -> None:
+        """Its converter puts the n-th merger into the n-th block that the config lists, and transformers looks there."""
+        model = Model(tmp_path / "original", "qwen3_vl", vision={"deepstack_visual_indexes": blocks})
+        model.comes_back(tmp_path, "mindspeed-mm", Grid([[1, 3]], tp=2))
+
     @pytest.mark.parametrize("name", ["mindspeed-mm", "mindspeed-mm-canonical"])
     def test_qwen2_5(self, tmp_path: Path, models: dict[str, Model], name: str) -> None:
         models["qwen2_5_vl"].comes_back(tmp_path, name, Grid([[1, 3]], [[2, 2]], tp=4, vision_tp=2))
