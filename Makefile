@@ -1,6 +1,7 @@
 # Needs Python 3.11 or newer with pip and venv, and make. Every target sets up what it needs by itself.
 #   make demo                  a tiny model there and back, with a proof
-#   make test                  the tests a change must pass; make test-all adds the slow ones and transformers 4.57
+#   make test                  the tests a change must pass; make test-all adds the slow ones, transformers 4.57 and
+#                              the newest megatron-core
 #   make install PIP_ARGS=…    further arguments for pip, such as --extra-index-url for a CPU build of torch
 #   make test ARGS="-k vision" further arguments for pytest
 
@@ -8,6 +9,7 @@ PYTHON := $(shell for p in $(PYTHON) python3 python3.14 python3.13 python3.12 py
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && echo $$p && break; done)
 VENV ?= .venv
 VENV_OLD ?= .venv-4.57
+VENV_MCORE ?= .venv-mcore
 PIP_ARGS ?=
 # Tests run on all cores, a file at a time: most files share what they make.
 PARALLEL ?= -n logical --maxprocesses 8 --dist loadfile
@@ -16,7 +18,9 @@ ARGS ?=
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 READY_OLD := $(VENV_OLD)/.ready
+READY_MCORE := $(VENV_MCORE)/.ready
 PIP_INSTALL = -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) --constraint constraints.txt
+PIP_INSTALL_MCORE = -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) --no-deps --ignore-requires-python
 SETUP := pyproject.toml constraints.txt
 
 .PHONY: install demo test test-all lint typecheck format bench clean
@@ -35,14 +39,25 @@ $(READY_OLD): $(SETUP)
 	$(VENV_OLD)/bin/python $(PIP_INSTALL) --editable ".[dev]" "transformers==4.57.6" "huggingface_hub==0.36.*"
 	@touch $@
 
+# The newest megatron-core that was tried, in front of all the rest of $(VENV), which has the oldest supported one. It asks
+# for Python 3.12 and runs on 3.11; and it imports triton, which it does not ask for and a CPU build of torch does not bring.
+$(READY_MCORE): $(READY) Makefile
+	$(PYTHON) -m venv --clear $(VENV_MCORE)
+	$(VENV_MCORE)/bin/python $(PIP_INSTALL_MCORE) megatron-core==0.19.2
+	$(BIN)/python -c 'import triton' 2>/dev/null || $(VENV_MCORE)/bin/python $(PIP_INSTALL_MCORE) triton==3.5.1
+	$(BIN)/python -c 'import site; print(f"import site; site.addsitedir({site.getsitepackages()[0]!r})")' \
+		> "$$($(VENV_MCORE)/bin/python -c 'import site; print(site.getsitepackages()[0])')/beside.pth"
+	@touch $@
+
 demo: $(READY)
 	$(BIN)/python tests/demo.py
 
 test: $(READY)
 	$(BIN)/pytest $(PARALLEL) $(ARGS)
 
-test-all: $(READY) $(READY_OLD)
+test-all: $(READY) $(READY_OLD) $(READY_MCORE)
 	$(VENV_OLD)/bin/pytest $(PARALLEL) -m versions $(ARGS)
+	$(VENV_MCORE)/bin/python -m pytest $(PARALLEL) -m "mcore_versions and not slow" $(ARGS)
 	$(BIN)/pytest $(PARALLEL) -m "" $(ARGS)
 
 lint: $(READY)
@@ -63,5 +78,5 @@ bench: $(READY)
 	$(BIN)/python tests/bench.py $(ARGS)
 
 clean:
-	rm -rf build dist vlconv.egg-info .mypy_cache .pytest_cache .ruff_cache $(VENV) $(VENV_OLD)
+	rm -rf build dist vlconv.egg-info .mypy_cache .pytest_cache .ruff_cache $(VENV) $(VENV_OLD) $(VENV_MCORE)
 	find cli converters tests -name __pycache__ -type d -prune -exec rm -rf {} +

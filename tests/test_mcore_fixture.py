@@ -17,6 +17,8 @@ from mcore.topology import Topology
 from torch.distributed.checkpoint import FileSystemReader
 from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 
+pytestmark = pytest.mark.mcore_versions
+
 # The tensors of `tiny()` in a stacked checkpoint, as trainers' checkpoints show them: L 4, H 64, Q 256, F 96, V 248;
 # vision D 3, h 32, m 80, K 2, 4h 128.
 STACKED = {

@@ -1,8 +1,8 @@
 """A second reader of a torch_dist checkpoint: megatron-core's own loader.
 
 It unpickles `.metadata`, so it is for checkpoints that one trusts and only on request. Which key holds which canonical
-tensor is keys.py's word
-for both readers; which keys there are, their shapes and dtypes, and every byte, are megatron-core's.
+tensor is keys.py's word for both readers; which keys there are, their shapes and dtypes, and every byte, are
+megatron-core's.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from functools import lru_cache
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +23,7 @@ from .foreign import quiet, speaking_for
 
 if TYPE_CHECKING:
     import torch
+    from torch.distributed.checkpoint.metadata import Metadata
 
     from ..tensors.spec import Array
 
@@ -68,35 +68,26 @@ def _alone() -> Iterator[None]:
 
 @contextmanager
 def _metadata_once() -> Iterator[None]:
-    """One `.metadata` for all loads.
+    """One `.metadata` for all loads, which unpickle it again for each tensor: seconds of a large checkpoint.
 
-    Megatron-core unpickles it again for each, seconds of a large checkpoint for every tensor.
+    megatron-core reads through torch's FileSystemReader, whichever of its own readers is asked.
     """
-    from megatron.core.dist_checkpointing.strategies import torch as strategies
+    from torch.distributed.checkpoint import FileSystemReader
 
-    original = strategies._get_filesystem_reader
-    strategies._get_filesystem_reader = lru_cache(maxsize=2)(original)
+    original = FileSystemReader.read_metadata
+    known: dict[str, Metadata] = {}
+
+    def read_metadata(self: FileSystemReader, *args: Any, **kwargs: Any) -> Metadata:
+        path = str(self.path)
+        if path not in known:
+            known[path] = original(self, *args, **kwargs)
+        return known[path]
+
+    FileSystemReader.read_metadata = read_metadata  # type: ignore[method-assign]
     try:
         yield
     finally:
-        strategies._get_filesystem_reader = original
-
-
-class _NoCommon:
-    """Its strategy for common.pt, which holds no weights: skip it.
-
-    `args` of another Megatron, or none at all, are no reason not to read the rest.
-    """
-
-    def check_backend_compatibility(self, _: object) -> None:
-        """Any will do."""
-
-    def check_version_compatibility(self, _: object) -> None:
-        """Any will do."""
-
-    def load_common(self, _: object) -> dict[str, Any]:
-        """Nothing."""
-        return {}
+        FileSystemReader.read_metadata = original  # type: ignore[method-assign]
 
 
 class _Held:
@@ -108,7 +99,11 @@ class _Held:
 
 
 class MegatronReader:
-    """A Reader of canonical names through `megatron.core.dist_checkpointing.load`.
+    """A Reader of canonical names through the strategy that `megatron.core.dist_checkpointing.load` calls for tensors.
+
+    `load` itself would also want common.pt, where no weights are: one of another Megatron, with `args` of classes that
+    cannot be imported, or none at all, is no reason not to read the rest. Nor is the strategy's way in what changes:
+    of `load`, every release from 0.16 to 0.19 has another.
 
     Loads a whole canonical tensor (one layer of a stacked key) when its first box is asked for, and lets it go when
     each of its elements has been read.
@@ -118,10 +113,12 @@ class MegatronReader:
     """
 
     def __init__(self, directory: Path) -> None:
-        from megatron.core import dist_checkpointing
+        from megatron.core.dist_checkpointing import load_tensors_metadata
+        from megatron.core.dist_checkpointing.strategies.torch import TorchDistLoadShardedStrategy
 
-        self._directory = str(directory)
-        found = dist_checkpointing.load_tensors_metadata(self._directory)
+        self._strategy = TorchDistLoadShardedStrategy()
+        self._directory = directory
+        found = load_tensors_metadata(str(directory))
         self._keys = [
             TensorSpec(name, tuple(t.global_shape), str(t.dtype).removeprefix("torch."))
             for name, t in found.items()
@@ -155,7 +152,6 @@ class MegatronReader:
     def _load(self, name: str) -> Array:
         """All elements of a canonical tensor."""
         import torch
-        from megatron.core import dist_checkpointing
 
         spec = self.specs[name]
         tensor = torch.empty(spec.shape, dtype=getattr(torch, spec.dtype))
@@ -163,9 +159,7 @@ class MegatronReader:
         with speaking_for(LIBRARY):
             parts = {str(i): self._part(chunk, tensor) for i, chunk in enumerate(self._chunks[name])}
             wanted = {i: part.data for i, part in parts.items()}
-            loaded = dist_checkpointing.load(
-                parts, self._directory, common_strategy=_NoCommon(), validate_access_integrity=False
-            )
+            loaded = self._strategy.load(parts, self._directory)
             for i, view in wanted.items():
                 view.copy_(loaded[i])  # it is the same memory already, as far as megatron-core loads in place
         bits: Array = tensor.view(getattr(torch, storage(spec.dtype).removeprefix("u"))).numpy()

@@ -20,6 +20,8 @@ from references import read_hf, write_hf, write_reference
 from vlconv.converters import Hf2McoreOptions, Mcore2HfOptions, hf2mcore, mcore2hf
 from vlconv.converters.models.config import ModelConfig
 
+pytestmark = pytest.mark.mcore_versions
+
 Tensors = dict[str, torch.Tensor]
 
 CONFIGS = {

@@ -32,6 +32,8 @@ from vlconv.converters.errors import MismatchError
 from vlconv.converters.formats.dcp import write as torch_dist_write
 from vlconv.converters.models.config import ModelConfig
 
+pytestmark = pytest.mark.mcore_versions
+
 Tensors = dict[str, torch.Tensor]
 
 CONFIGS = {
@@ -189,6 +191,7 @@ class TestReadByTorch:
             dcp.load(save(tmp_path / "theirs", CONFIGS[name], hf, Topology(), optimizer=False)),
             dcp.load(tmp_path / "mcore" / "release"),
         )
+        theirs.pop("common_state/shard_0_1", None)  # of newer releases, which still read common.pt
         assert ours.keys() == theirs.keys()
         bytes_of = {key: value for key, value in ours.items() if "_extra_state" in key}
         assert len(bytes_of) > 30

@@ -34,7 +34,7 @@ def save(
     padded: bool = False,
     optimizer: bool = True,
     args: bool = True,
-    common: Literal["file", "object"] = "file",
+    common: Literal["own", "object"] = "own",
     iteration: int | None = None,
 ) -> Path:
     """Let megatron-core write a torch_dist checkpoint.
@@ -50,8 +50,9 @@ def save(
             latter.
         padded: pad the vocabulary to a multiple of 128 x tp as Megatron-LM does.
         optimizer: write entries of an optimizer and of random number states too.
-        args: put Megatron-LM's args, checkpoint_version and iteration in common.pt; AReaL and verl do not.
-        common: what is not sharded lies in common.pt; or, as in the newest Megatron, in an object among the items.
+        args: save Megatron-LM's args, checkpoint_version and iteration too; AReaL and verl do not.
+        common: where what is not sharded lies: where the installed megatron-core puts it, which is common.pt and from
+            0.19 on an object among the items; or in such an object, whichever is installed.
         iteration: None, or the number in `iter_…` and the tracker file.
 
     Returns:

@@ -9,6 +9,7 @@ megatron-core's specs look for Transformer Engine's.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -191,7 +192,7 @@ class Provider(BackendSpecProvider):
         """TELayerNormColumnParallelLinear."""
         return NormColumnLinear
 
-    def layer_norm(self, rms_norm: bool = False, for_qk: bool = False) -> type:
+    def layer_norm(self, rms_norm: bool = False, for_qk: bool = False, has_residual: bool = False) -> type:
         """TENorm."""
         return Norm
 
@@ -199,13 +200,15 @@ class Provider(BackendSpecProvider):
         """TEDotProductAttention."""
         return CoreAttention
 
-    def grouped_mlp_modules(
-        self, moe_use_grouped_gemm: bool, moe_use_legacy_grouped_gemm: bool
-    ) -> tuple[type, MLPSubmodules]:
-        """Experts: megatron-core's own TEGroupedMLP or SequentialMLP around stand-ins."""
-        if moe_use_grouped_gemm:
-            return TEGroupedMLP, MLPSubmodules(linear_fc1=ColumnGroupedLinear, linear_fc2=RowGroupedLinear)
-        return SequentialMLP, MLPSubmodules(linear_fc1=ColumnLinear, linear_fc2=RowLinear)
+    def grouped_mlp_modules(self, grouped: bool, *legacy: bool) -> Any:
+        """Experts: megatron-core's own TEGroupedMLP or SequentialMLP around stand-ins.
+
+        0.16 asks for a legacy grouping too, and for a pair; newer ones want one thing to call.
+        """
+        experts: type = TEGroupedMLP if grouped else SequentialMLP
+        column, row = (ColumnGroupedLinear, RowGroupedLinear) if grouped else (ColumnLinear, RowLinear)
+        modules = MLPSubmodules(linear_fc1=column, linear_fc2=row)
+        return (experts, modules) if legacy else partial(experts, submodules=modules)
 
     def activation_func(self) -> None:
         """Plain functions."""

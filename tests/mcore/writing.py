@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from megatron.core import __version__ as release
 from megatron.core import dist_checkpointing, parallel_state
 from megatron.core.dist_checkpointing.mapping import ShardedObject
 from megatron.core.dist_checkpointing.optimizer import make_sharded_optimizer_tensor
 from megatron.core.transformer.pipeline_parallel_layer_layout import PipelineParallelLayerLayout
+from packaging.version import Version
 
 from vlconv.converters.models.config import ModelConfig
 
@@ -18,6 +20,9 @@ from . import model
 from .fill import fill
 from .formulas import Tensors
 from .topology import Form, Spec, Topology
+
+OBJECT = Version(release) >= Version("0.19")
+"""Whether megatron-core's save() puts what is not sharded in an object among the items, and writes no common.pt."""
 
 
 def write(
@@ -33,7 +38,7 @@ def write(
     iteration: int | None,
     common_object: bool = False,
 ) -> None:
-    """Build, fill, save. `iteration` None: nothing of a training run in common.pt."""
+    """Build, fill, save. `iteration` None: nothing of a training run beside the model."""
     chunks = model.build(config, topology, spec, grouped, padded)
     for chunk in chunks:
         fill(chunk, model.place(topology), config, hf)
@@ -44,17 +49,17 @@ def write(
     if iteration is not None:
         rows = model.vocabulary(config, topology, padded)
         state |= {"args": arguments(config, topology, rows), "checkpoint_version": 3.0, "iteration": iteration}
-    if common_object:
+    if common_object and not OBJECT:
         state = {name: state.pop(name) for name in list(state) if name.startswith("model")} | {
             "common_state": _object({**state, "content_metadata": flags})
         }
     dist_checkpointing.save(state, directory, content_metadata=flags)
-    if common_object and torch.distributed.get_rank() == 0:
+    if common_object and not OBJECT and torch.distributed.get_rank() == 0:
         (Path(directory) / "common.pt").unlink()
 
 
 def _object(common: dict[str, Any]) -> ShardedObject:
-    """What is not sharded, as the newest Megatron-core saves it: the object of rank 0.
+    """What is not sharded, as megatron-core saves it from 0.19 on: the object of rank 0.
 
     Sharded parts of an optimizer have no place in it.
     """
@@ -101,7 +106,7 @@ def write_legacy(
 
 
 def metadata(form: Form) -> dict[str, Any]:
-    """megatron-core's flags for a key form; they end in common.pt, and a loader asks for the same form."""
+    """megatron-core's flags for a key form; they are saved with what is not sharded, and a loader asks for the same form."""
     flags = {"singleton_local_shards": form == "singleton", "chained_optim_avoid_prefix": True}
     return flags | {"non_homogeneous_layers": True} if form == "per_layer" else flags
 

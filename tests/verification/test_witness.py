@@ -6,12 +6,15 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 import warnings
+from argparse import Namespace
 from collections.abc import Callable, Iterator, Mapping
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from math import prod
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -54,15 +57,16 @@ def by(library: Any, directory: Path, **options: Any) -> Report:
 def global_state() -> list[object]:
     """What a witness might leave changed in the process."""
     import torch.distributed as dist
+    from torch.distributed.checkpoint import FileSystemReader
 
     with foreign.quiet():
-        strategies = import_module("megatron.core.dist_checkpointing.strategies.torch")
+        import_module("megatron.core.dist_checkpointing.strategies.torch")
     functions = [
         torch.cuda.current_device,
         torch.cuda.synchronize,
         torch.Tensor.cuda,
         torch.load,
-        strategies._get_filesystem_reader,
+        FileSystemReader.read_metadata,
     ]
     return [dist.is_initialized(), [f[:3] for f in warnings.filters], *functions]
 
@@ -86,6 +90,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save(folder / "mcore", tiny(), random_hf_tensors(tiny()), Topology(tp=2, pp=2), padded=True)
 
 
+@pytest.mark.mcore_versions
 @pytest.mark.usefixtures("unchanged")
 class TestMegatronCore:
     @pytest.mark.parametrize(
@@ -132,11 +137,10 @@ class TestMegatronCore:
 
     def test_what_megatron_does_not_load_is_seen(self, checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """Memory that held the right bytes a moment ago must not pass for a tensor that was loaded."""
-        from megatron.core import dist_checkpointing
+        from megatron.core.dist_checkpointing.strategies.torch import TorchDistLoadShardedStrategy
 
-        monkeypatch.setattr(
-            dist_checkpointing, "load", lambda parts, *_, **__: {name: part.data for name, part in parts.items()}
-        )
+        untouched = lambda _, parts, *__: {name: part.data for name, part in parts.items()}  # noqa: E731
+        monkeypatch.setattr(TorchDistLoadShardedStrategy, "load", untouched)
         report = by("megatron-core", checkpoint)
         assert len(report.differences) == report.data["tensors"]
 
@@ -148,8 +152,37 @@ class TestMegatronCore:
 
     def test_common_pt_is_not_needed(self, checkpoint: Path, tmp_path: Path) -> None:
         shutil.copytree(checkpoint.parent, tmp_path / "copy")
-        (tmp_path / "copy" / "mcore" / "common.pt").unlink()
+        (tmp_path / "copy" / "mcore" / "common.pt").unlink(missing_ok=True)  # there is none from megatron-core 0.19 on
         assert by("megatron-core", tmp_path / "copy" / "mcore").status == "same"
+
+    def test_args_of_a_class_that_nobody_has(
+        self, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Such a common.pt is no reason not to read the weights, which lie elsewhere."""
+        shutil.copytree(checkpoint.parent, tmp_path / "copy")
+        gone = ModuleType("gone")
+        gone.Setting = type("Setting", (), {"__module__": "gone"})  # type: ignore[attr-defined]
+        with monkeypatch.context() as here:
+            here.setitem(sys.modules, "gone", gone)
+            args = Namespace(num_layers=tiny().text.layers, setting=gone.Setting())
+            torch.save({"args": args}, tmp_path / "copy" / "mcore" / "common.pt")
+        with pytest.raises(ImportError):
+            torch.load(tmp_path / "copy" / "mcore" / "common.pt", weights_only=False)
+        assert by("megatron-core", tmp_path / "copy" / "mcore").status == "same"
+
+    def test_the_metadata_is_unpickled_once(self, checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """megatron-core would for every tensor; of a large checkpoint each time takes seconds."""
+        from torch.distributed.checkpoint import FileSystemReader
+
+        read, times = FileSystemReader.read_metadata, []
+
+        def counted(self: FileSystemReader, *args: Any, **kwargs: Any) -> Any:
+            times.append(self.path)
+            return read(self, *args, **kwargs)
+
+        monkeypatch.setattr(FileSystemReader, "read_metadata", counted)
+        assert by("megatron-core", checkpoint).status == "same"
+        assert times == [checkpoint]
 
     def test_each_tensor_is_loaded_once_and_let_go(self, checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """Though it is read in many windows by several threads."""
@@ -397,6 +430,7 @@ class TestTransformers:
         assert capfd.readouterr() == ("", "")
 
 
+@pytest.mark.mcore_versions
 class TestEither:
     @pytest.mark.parametrize(
         ("library", "other"), [("megatron-core", "transformers"), ("transformers", "megatron-core")]

@@ -23,6 +23,8 @@ from vlconv.converters import Mcore2HfOptions, Report, mcore2hf
 from vlconv.converters.errors import ReferenceFault
 from vlconv.converters.models.config import ModelConfig
 
+pytestmark = pytest.mark.mcore_versions
+
 CONFIGS = {
     "dense": tiny(),
     "tied": tiny(tied=True),

@@ -24,6 +24,8 @@ from vlconv.converters import Hf2McoreOptions, Report, hf2mcore, mcore2hf
 from vlconv.converters.errors import MismatchError, OptionError, UnsupportedError
 from vlconv.converters.models.config import ModelConfig
 
+pytestmark = pytest.mark.mcore_versions
+
 CONFIGS = {
     "dense": tiny(),
     "tied": tiny(tied=True),
