@@ -24,9 +24,9 @@ from ..tensors.cast import Cast
 from ..tensors.dtypes import main_dtype
 from ..tensors.spec import Reader
 from .execute import execute, threads_of
-from .megatron_output import check_divides, mcore_files, rows_to_write, topology_of
+from .megatron_output import McoreFiles, check_divides, mcore_files, rows_to_write, topology_of
 from .plan import Plan
-from .summary import describe_output, describe_side_files, describe_target
+from .summary import describe_links, describe_output, describe_side_files, describe_target
 
 ONE_BY_ONE = (
     "experts are written one by one: vLLM and SGLang read this form, transformers 4.57 to 5.24 makes up its experts or "
@@ -76,11 +76,12 @@ def hf2mcore(source: Path, target: Path, options: Hf2McoreOptions, observer: Obs
     side = open_hf_side(source, options.experts_form)
     report = Report("hf2mcore", "planned")
     describe_hf(report, side)
-    reader, files = _megatron(report, _Weights(side.reader, side.config, side.hf_config), target, options)
+    reader, output = _megatron(report, _Weights(side.reader, side.config, side.hf_config), target, options)
     beside = side_files(source)
     describe_side_files(report, beside)
     copied = {"huggingface": [source / "config.json", *beside.copy]}
-    return execute(Plan(report, reader, files, target, [source], copied), options, observer)
+    plan = Plan(report, reader, output.files, target, [source], copied, links=output.links)
+    return execute(plan, options, observer)
 
 
 def mcore2mcore(source: Path, target: Path, options: Mcore2McoreOptions, observer: Observer) -> Report:
@@ -105,11 +106,12 @@ def mcore2mcore(source: Path, target: Path, options: Mcore2McoreOptions, observe
     )
     weights = _Weights(side.as_hf, side.config, side.known.reference.config)
     layout = options.as_layout or _same_layout(side, options)
-    reader, files = _megatron(report, weights, target, replace(options, as_layout=layout))
-    files.append(_config_file(side, reader, "huggingface/config.json"))
+    reader, output = _megatron(report, weights, target, replace(options, as_layout=layout))
+    files = [*output.files, _config_file(side, reader, "huggingface/config.json")]
     beside = side_files(side.known.reference.directory)
     describe_side_files(report, beside)
-    plan = Plan(report, reader, files, target, _sources(source, side), {"huggingface": beside.copy}, side.chunks)
+    sources, copied = _sources(source, side), {"huggingface": beside.copy}
+    plan = Plan(report, reader, files, target, sources, copied, side.chunks, output.links)
     return execute(plan, options, observer)
 
 
@@ -170,14 +172,15 @@ class _Weights(NamedTuple):
     hf_config: dict[str, Any]
 
 
-def _megatron(report: Report, weights: _Weights, target: Path, options: McoreTarget) -> tuple[Reader, list[OutFile]]:
+def _megatron(report: Report, weights: _Weights, target: Path, options: McoreTarget) -> tuple[Reader, McoreFiles]:
     """A reader of the tensors to write, and the files they go to; told in the report."""
     hf_reader, config, hf_config = weights
     layout = to_write(options.as_layout, config.model_type, options.format)
     check_divides(config, layout, topology_of(options))
     rows = rows_to_write(config, options)
     reader = from_hf(_cast(hf_reader, options.dtype), mapped_table(layout, config, rows))
-    files, folder = mcore_files(reader.specs, config, hf_config, layout, options)
+    output = mcore_files(reader.specs, config, hf_config, layout, options)
     describe_target(report, layout, options, rows - config.text.vocab, rows)
-    describe_output(report, target / folder, reader, files, threads_of(options.threads), reader)
-    return reader, files
+    describe_output(report, target / output.folder, reader, output.files, threads_of(options.threads), reader)
+    describe_links(report, output.links)
+    return reader, output

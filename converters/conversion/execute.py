@@ -54,6 +54,13 @@ def _fill(plan: Plan, partial: Path, options: OutputOptions, observer: Observer)
         (partial / folder).mkdir(exist_ok=True)
         for path in paths:
             shutil.copyfile(path, partial / folder / path.name)
+    for name, first in plan.links.items():
+        try:
+            (partial / name).symlink_to(first, target_is_directory=True)
+        except OSError as fault:  # a file system without links has the checkpoint all the same
+            plan.report.warnings.append(
+                f"{name} could not be made a link to {first}: {fault.strerror}; loaders that look for it take {first} itself"
+            )
 
 
 def threads_of(asked: int | None) -> int:

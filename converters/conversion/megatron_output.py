@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
+from ..config.run_config import RUN_CONFIG, run_config_yaml
 from ..config.written_args import args_to_write
 from ..errors import MismatchError
 from ..formats.dcp.write import plan_torch_dist
@@ -87,19 +88,40 @@ def _divide(what: str, size: int, dealt: Mapping[str, int]) -> None:
         raise MismatchError(f"{what} {size} does not divide {', '.join(wrong)}", f"Sizes that would do: {fitting}.")
 
 
+RELEASE = "release"
+"""Converted weights, to Megatron: no optimizer, random state or iteration is asked of them."""
+
+ALSO = "iter_0000000"
+"""The same to Megatron-Bridge, whose loaders take the `iter_*` with the largest number and know no `release`."""
+
+
+class McoreFiles(NamedTuple):
+    """What a checkpoint consists of.
+
+    Attributes:
+        files: with the tracker file.
+        folder: the one that the tracker names.
+        links: names of relative symbolic links, and what each stands for.
+    """
+
+    files: list[OutFile]
+    folder: str
+    links: dict[str, str]
+
+
 def mcore_files(
     specs: Mapping[str, TensorSpec],
     config: ModelConfig,
     hf_config: Mapping[str, Any],
     layout: Layout,
     output: McoreTarget,
-) -> tuple[list[OutFile], str]:
-    """All files of a checkpoint with its tracker, and the folder that the tracker names.
+) -> McoreFiles:
+    """All of a checkpoint with its tracker, in a folder under every name that the layout's trainers look for.
 
     Args:
         specs: the tensors under the layout's names.
         config: the model.
-        hf_config: the model's config.json, for what rank files state.
+        hf_config: the model's config.json, for what rank files and run_config.yaml state.
         layout: the naming.
         output: format, topology and iteration.
 
@@ -107,16 +129,32 @@ def mcore_files(
         MismatchError: a topology that cannot be.
     """
     topology = topology_of(output)
-    word = "release" if output.as_iteration is None else str(output.as_iteration)
-    folder = "release" if output.as_iteration is None else f"iter_{output.as_iteration:07d}"
+    word = RELEASE if output.as_iteration is None else str(output.as_iteration)
+    folder = RELEASE if output.as_iteration is None else f"iter_{output.as_iteration:07d}"
+    links: dict[str, str] = {}
     if output.format == "torch":
         files = plan_legacy(_legacy(specs, config, hf_config, layout, output, topology), topology)
     else:
         lists = () if output.per_layer else tuple(name for name in layout.stacks(config) if name in LISTS)
         files = plan_torch_dist(specs, lists, layout.extra_state(config), output.as_iteration or 0)
+        if layout.run_config:
+            files.append(_run_config(specs, config, hf_config, output))
+            links = {ALSO: folder} if folder == RELEASE else {}
     for file in files:
         file.name = f"{folder}/{file.name}"
-    return [*files, OutFile(TRACKER, len(word), literals=[(0, word.encode())])], folder
+    return McoreFiles([*files, _small_file(TRACKER, word.encode())], folder, links)
+
+
+def _run_config(
+    specs: Mapping[str, TensorSpec], config: ModelConfig, hf_config: Mapping[str, Any], output: McoreTarget
+) -> OutFile:
+    rows, divisor = rows_to_write(config, output), output.make_vocab_size_divisible_by
+    data = run_config_yaml(hf_config, config, rows=rows, divisor=divisor, dtype=main_dtype(specs))
+    return _small_file(RUN_CONFIG, data)
+
+
+def _small_file(name: str, data: bytes) -> OutFile:
+    return OutFile(name, len(data), literals=[(0, data)])
 
 
 def _legacy(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -24,6 +24,7 @@ class Plan:
         sources: directories that the target must not touch.
         beside: folder below the target -> files to copy there byte for byte.
         chunks: the reader of the source, where its format keeps checksums.
+        links: name below the target -> what it is a relative symbolic link to.
     """
 
     report: Report
@@ -33,6 +34,7 @@ class Plan:
     sources: Sequence[Path]
     beside: dict[str, list[Path]] = field(default_factory=dict)
     chunks: ChunkReader | None = None
+    links: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def copied(self) -> list[Path]:

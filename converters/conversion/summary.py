@@ -72,6 +72,12 @@ def describe_target(report: Report, layout: Layout, output: McoreTarget, padding
     )
 
 
+def describe_links(report: Report, links: Mapping[str, str]) -> None:
+    """Second names of what is written."""
+    for name, first in links.items():
+        report.fact("also_named", f"{name}, a link to {first}, for loaders that look for iter_*", links={name: first})
+
+
 def describe_side_files(report: Report, beside: SideFiles) -> None:
     """Which files go along, which do not, and which a user will miss."""
     report.fact(

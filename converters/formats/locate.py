@@ -46,6 +46,7 @@ def locate(path: Path, holds: Callable[[Path], bool], iteration: int | None = No
         found = [f for child in _children(path) for f in _candidates(child, holds)]
         if iteration is not None:
             found = [f for f in found if iteration in _numbers(f.relative_to(path))]
+        found = _distinct(found)
     if len(found) == 1:
         return found[0]
     if not found:
@@ -71,6 +72,12 @@ def _candidates(path: Path, holds: Callable[[Path], bool], depth: int = 2) -> li
         return []
     known = [child for child in _children(path) if child.name in _KNOWN or child.name.startswith(_STEPS)]
     return [f for child in known for f in _candidates(child, holds, depth - 1)]
+
+
+def _distinct(found: list[Path]) -> list[Path]:
+    """Every directory once, under its own name rather than a link's."""
+    named = {f.resolve(): f for f in sorted(found, key=Path.is_symlink, reverse=True)}
+    return sorted(named.values())
 
 
 def _children(path: Path) -> list[Path]:

@@ -39,6 +39,7 @@ def _layout(
     has: tuple[str, ...],
     *,
     untied_hint: str = "",
+    run_config: bool = False,
 ) -> Layout:
     """A layout that is nothing but two prefixes."""
     return Layout(
@@ -55,6 +56,7 @@ def _layout(
         replicated=True,
         text=text,
         untied_hint=untied_hint,
+        run_config=run_config,
     )
 
 
@@ -65,6 +67,7 @@ MEGATRON_BRIDGE_0_3 = _layout(
     tower="vision_model.",
     text="language_model.",
     has=("vision_model.blocks.", "language_model."),
+    run_config=True,
 )
 
 MEGATRON_BRIDGE_QWEN2_5 = _layout(
@@ -74,6 +77,7 @@ MEGATRON_BRIDGE_QWEN2_5 = _layout(
     tower="visual.",
     text="language_model.",
     has=("visual.patch_embed.", "language_model.decoder."),
+    run_config=True,
 )
 
 MS_SWIFT = _layout(

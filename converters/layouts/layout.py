@@ -36,6 +36,7 @@ class Layout:
         text: prefix of the language model.
         sequential: rank files hold each expert as a module of its own.
         writes: the formats that its trainers read; () where nobody would load what is written.
+        run_config: a trainer of it looks into `iter_*` for a torch_dist checkpoint, and for a run_config.yaml there.
     """
 
     name: str
@@ -55,6 +56,7 @@ class Layout:
     text: str = "language_model."
     sequential: bool = False
     writes: tuple[str, ...] = ("torch_dist",)
+    run_config: bool = False
 
     def fits(self, names: Iterable[str]) -> bool:
         """Whether the names carry this layout's marks."""

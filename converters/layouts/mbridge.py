@@ -68,4 +68,5 @@ MBRIDGE = Layout(
     extra_state=extra_state,
     stacks=lambda config: ("layers", "deepstack_merger_list"),
     writes=("torch_dist", "torch"),
+    run_config=True,
 )

@@ -18,6 +18,21 @@ Shapes = dict[str, Shape]
 
 
 @dataclass(frozen=True, slots=True)
+class BridgeClasses:
+    """The classes that Megatron-Bridge and transformers have for a model, as run_config.yaml names them.
+
+    Attributes:
+        provider: under the name that Megatron-Bridge's package exports since 0.2: its modules have been renamed since.
+        vision_config: transformers' class of the vision tower's section.
+        text_config: likewise, of the language model's; "" where the provider keeps none.
+    """
+
+    provider: str
+    vision_config: str
+    text_config: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Model:
     """One model_type. The names are those of the Hub's files, which every reader knows."""
 
@@ -30,6 +45,7 @@ class Model:
     read_config: Callable[[Json, bool], ModelConfig]
     read_text: Callable[[TextConfig], Shapes]
     read_vision: Callable[[VisionConfig], Shapes]
+    bridge: BridgeClasses
 
     @property
     def text_prefix(self) -> str:

@@ -8,7 +8,7 @@ from ..errors import CorruptError
 from .config import ModelConfig, VisionConfig
 from .fields import Fields, Json
 from .language import text_config, text_tensors
-from .model import Model, Shapes
+from .model import BridgeClasses, Model, Shapes
 from .release import QWEN_IDS, QWEN_TEXT_IDS, Family, Release, text_of_release
 from .traits import Prefixes, Traits
 from .vision import blocks, linear, vision_config
@@ -118,4 +118,8 @@ QWEN2_5_VL = Model(
     read_config=read_config,
     read_text=partial(text_tensors, traits=TRAITS),
     read_vision=vision_tensors,
+    bridge=BridgeClasses(
+        provider="megatron.bridge.models.qwen_vl.Qwen25VLModelProvider",
+        vision_config="transformers.models.qwen2_5_vl.configuration_qwen2_5_vl.Qwen2_5_VLVisionConfig",
+    ),
 )

@@ -9,7 +9,7 @@ from typing import Any
 from .config import ModelConfig, VisionConfig
 from .fields import Fields, Json
 from .language import text_config, text_tensors
-from .model import Model, Shapes
+from .model import BridgeClasses, Model, Shapes
 from .release import QWEN_IDS, QWEN_TEXT_IDS, Family, Release, text_of_release
 from .traits import Prefixes, Traits
 from .vision import blocks, layer_norm, linear, vision_config
@@ -130,4 +130,9 @@ QWEN3_VL = Model(
     read_config=read_config,
     read_text=partial(text_tensors, traits=TRAITS),
     read_vision=vision_tensors,
+    bridge=BridgeClasses(
+        provider="megatron.bridge.models.qwen_vl.Qwen3VLModelProvider",
+        vision_config="transformers.models.qwen3_vl.configuration_qwen3_vl.Qwen3VLVisionConfig",
+        text_config="transformers.models.qwen3_vl.configuration_qwen3_vl.Qwen3VLTextConfig",
+    ),
 )

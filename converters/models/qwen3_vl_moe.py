@@ -9,6 +9,7 @@ from . import qwen3_vl
 from .config import ModelConfig
 from .fields import Fields, Json
 from .language import text_config, text_tensors
+from .model import BridgeClasses
 from .release import Release, text_of_release
 from .vision import vision_config
 
@@ -46,4 +47,9 @@ QWEN3_VL_MOE = replace(
     family=FAMILY,
     read_config=read_config,
     read_text=partial(text_tensors, traits=TRAITS),
+    bridge=BridgeClasses(
+        provider="megatron.bridge.models.qwen_vl.Qwen3VLMoEModelProvider",
+        vision_config="transformers.models.qwen3_vl_moe.configuration_qwen3_vl_moe.Qwen3VLMoeVisionConfig",
+        text_config="transformers.models.qwen3_vl_moe.configuration_qwen3_vl_moe.Qwen3VLMoeTextConfig",
+    ),
 )

@@ -322,7 +322,7 @@ class TestDirectory:
         assert opened == tmp_path / "mcore" / folder
         assert load_and_compare(opened, tiny(), hf, Topology()) == []
         assert sorted(p.name for p in (tmp_path / "mcore").iterdir()) == sorted(
-            [folder, "huggingface", "latest_checkpointed_iteration.txt"]
+            [folder, "huggingface", "latest_checkpointed_iteration.txt", *["iter_0000000"] * (iteration is None)]
         )
 
     @pytest.mark.parametrize(("per_layer", "flag"), [(False, {}), (True, {"non_homogeneous_layers": True})])
@@ -346,7 +346,13 @@ class TestDirectory:
             "common_backend_version": 1,
         }
         assert json.loads((release / "metadata.json").read_text()) == versions
-        assert sorted(p.name for p in release.iterdir()) == [".metadata", "__0_0.distcp", "common.pt", "metadata.json"]
+        assert sorted(p.name for p in release.iterdir()) == [
+            ".metadata",
+            "__0_0.distcp",
+            "common.pt",
+            "metadata.json",
+            "run_config.yaml",
+        ]
 
     def test_the_way_back_needs_no_reference(self, tmp_path: Path) -> None:
         hf = random_hf_tensors(tiny())

@@ -71,6 +71,7 @@ def alone(tmp_path: Path) -> Any:
         tensors = write_tiny_hf(tmp_path / "original", config)
         hf2mcore(tmp_path / "original", tmp_path / "mcore", Hf2McoreOptions(**options))
         shutil.rmtree(tmp_path / "mcore" / "huggingface")
+        (tmp_path / "mcore" / "release" / "run_config.yaml").unlink(missing_ok=True)
         return tensors, tmp_path / "mcore" / "release"
 
     return make

@@ -55,6 +55,12 @@ class TestWithoutTracker:
         (root / "huggingface").mkdir()
         assert locate(root, holds) == root / folder
 
+    def test_a_link_is_a_second_name_of_the_only_one(self, tree):
+        root = tree("release")
+        (root / "iter_0000000").symlink_to("release")
+        assert locate(root, holds) == root / "release"
+        assert locate(root, holds, iteration=0) == root / "iter_0000000"
+
     def test_a_checkpoint_hides_what_is_below_it(self, tree):
         root = tree(".", "iter_0000010")
         assert locate(root, holds) == root
