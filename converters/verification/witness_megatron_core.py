@@ -72,7 +72,7 @@ def _metadata_once() -> Iterator[None]:
 
     megatron-core reads through torch's FileSystemReader, whichever of its own readers is asked.
     """
-    from torch.distributed.checkpoint import FileSystemReader
+    from torch.distributed.checkpoint.filesystem import FileSystemReader
 
     original = FileSystemReader.read_metadata
     known: dict[str, Metadata] = {}
