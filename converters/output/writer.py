@@ -5,7 +5,6 @@ A window is independent of every other, so memory is threads x (window + a block
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -20,9 +19,7 @@ from ..tensors.dtypes import ITEMSIZE, storage
 from ..tensors.nonfinite import Specials
 from ..tensors.spec import Box, Reader
 from ..tensors.tiling import WINDOW, cut
-
-WRITE = 1 << 20
-"""Bytes per write: one large buffered write costs several times what small ones do."""
+from .open_file import WRITE, OpenFile
 
 
 class Part(NamedTuple):
@@ -51,7 +48,9 @@ def windows(pieces: Sequence[Piece], itemsizes: Sequence[int], limit: int = WIND
 
 
 def write_files(reader: Reader, files: Sequence[OutFile], root: Path, threads: int, observer: Observer) -> Specials:
-    """Fill every output file from a reader, below `root`. Bringing them to disk is the output directory's part: waiting after each file would stop the reading.
+    """Fill every output file from a reader, below `root`.
+
+    Bringing them to disk is the output directory's part: waiting after each file would stop the reading.
 
     Returns:
         how many numbers of which tensor are NaN or infinite.
@@ -82,24 +81,17 @@ class _Run:
     def write(self, file: OutFile, path: Path, pool: ThreadPoolExecutor, threads: int) -> None:
         """One file: its windows, then its header and what depends on the sums."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
+        out = OpenFile(path, file.size)
         try:
-            os.truncate(fd, file.size)
             sums: list[dict[int, tuple[int, int]]] | None = [{} for _ in file.pieces] if file.seal else None
-            # One writer at a time: the kernel's lock on a file makes a second one spin, and its reading overlaps
-            # anyway.
-            turn = threading.Lock()
             itemsizes = [ITEMSIZE[self._reader.specs[p.box.name].dtype] for p in file.pieces]
-            self._all(
-                pool, threads, (partial(self._window, fd, w, sums, turn) for w in windows(file.pieces, itemsizes))
-            )
+            self._all(pool, threads, (partial(self._window, out, w, sums) for w in windows(file.pieces, itemsizes)))
             literals = list(file.literals)
             if file.seal and sums is not None:
                 literals += file.seal([_total(runs) for runs in sums])
-            for offset, data in literals:
-                _pwrite(fd, memoryview(data), offset)
+            out.write((offset, memoryview(data)) for offset, data in literals)
         finally:
-            os.close(fd)
+            out.close()
 
     def _all(self, pool: ThreadPoolExecutor, threads: int, jobs: Iterator[Callable[[], None]]) -> None:
         """Run jobs, a few in flight; the first exception, or Ctrl-C, stops the rest."""
@@ -122,9 +114,7 @@ class _Run:
         self._observer.progress(self._done, self._total)
         return rest
 
-    def _window(
-        self, fd: int, parts: list[Part], sums: list[dict[int, tuple[int, int]]] | None, turn: threading.Lock
-    ) -> None:
+    def _window(self, out: OpenFile, parts: list[Part], sums: list[dict[int, tuple[int, int]]] | None) -> None:
         if self._stop:
             return
         buffer, at = self._buffer(sum(p.nbytes for p in parts)), 0
@@ -140,9 +130,7 @@ class _Run:
             else:
                 runs.append((part.offset, data))
             at += part.nbytes
-        with turn:
-            for offset, data in runs:
-                _pwrite(fd, data, offset)
+        out.write(runs)
         with self._lock:
             self._done += at
 
@@ -176,15 +164,3 @@ def _total(runs: dict[int, tuple[int, int]]) -> int:
         nbytes, part = runs[offset]
         crc = join(crc, part, nbytes)
     return crc
-
-
-def _pwrite(fd: int, data: memoryview, offset: int) -> None:
-    start = offset
-    for first in range(0, len(data), WRITE):
-        piece = data[first : first + WRITE]
-        while piece:
-            done = os.pwrite(fd, piece, offset)
-            piece, offset = piece[done:], offset + done
-    # Starts write-back now, so that the final sync finds little left to do.
-    if len(data) >= WRITE and hasattr(os, "posix_fadvise"):
-        os.posix_fadvise(fd, start, len(data), os.POSIX_FADV_DONTNEED)

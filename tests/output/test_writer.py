@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import random
+import threading
+import time
 import zlib
 from itertools import pairwise
 from math import prod
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -202,3 +206,128 @@ def test_memory_holds_what_torch_has(model):
     """The helper these tests stand on."""
     tensor = torch.randn(3).bfloat16()
     assert Memory({"a": tensor})._tensors["a"].tobytes() == bits(tensor).tobytes()
+
+
+class Stranger:
+    """A file of somebody else, opened as soon as the writer closes its own, so that it takes the number."""
+
+    def __init__(self, folder):
+        self.path = folder / "stranger"
+        self.path.write_bytes(b"mine")
+        self._watched = self._number = self._file = None
+
+    def watch(self, path):
+        """From now on; the file is open."""
+        self._watched = str(path)
+        self._number = next(n for n in Path("/proc/self/fd").iterdir() if link(n) == self._watched)
+
+    def take_over(self, seconds):
+        """Wait so long for the file to be closed, and take its number if it is."""
+        end = time.monotonic() + seconds
+        while link(self._number) == self._watched and time.monotonic() < end:
+            time.sleep(0.01)
+        if link(self._number) != self._watched:
+            self._file = self.path.open("r+b")
+            assert self._file.fileno() == int(self._number.name)
+
+    def read(self):
+        if self._file:
+            self._file.close()
+        return self.path.read_bytes()
+
+
+def link(number):
+    try:
+        return str(number.readlink())
+    except OSError:
+        return ""
+
+
+class TestAClosedFile:
+    """Whatever ends the loop, no thread writes to the number of a closed file: it may be a stranger's by then."""
+
+    @pytest.fixture(autouse=True)
+    def two_windows(self, monkeypatch):
+        monkeypatch.setattr(
+            "vlconv.converters.output.writer.windows", lambda pieces, itemsizes: windows(pieces, itemsizes, 2400)
+        )
+
+    def run(self, model, path, observer, meanwhile):
+        """Write in another thread, do something meanwhile, and return what it ended with."""
+        ended = []
+
+        def target():
+            try:
+                write_files(model, [planned(model, ["t0"], path.name)], path.parent, 2, observer)
+            except BaseException as fault:
+                ended.append(fault)
+
+        thread = threading.Thread(target=target)
+        thread.start()
+        try:
+            meanwhile()
+        finally:
+            thread.join(30)
+        assert not thread.is_alive()
+        return ended[0]
+
+    @pytest.mark.parametrize("fault", [CorruptError("f: damaged"), KeyboardInterrupt()], ids=["fault", "Ctrl-C"])
+    def test_a_thread_that_still_reads(self, tmp_path, model, fault):
+        """The other window is damaged, or the main thread is interrupted, while one is still being read."""
+        stranger, reading, fail, go_on = Stranger(tmp_path), threading.Event(), threading.Event(), threading.Event()
+        read = model.read_into
+
+        def read_into(box, out):
+            if box.offsets == (0, 0):
+                reading.set()
+                assert go_on.wait(30)
+            else:
+                assert fail.wait(30)
+                if isinstance(fault, CorruptError):
+                    raise fault
+            read(box, out)
+
+        class Interrupting(Silent):
+            def progress(self, done, total):
+                if isinstance(fault, KeyboardInterrupt) and fail.is_set():
+                    raise fault
+
+        def meanwhile():
+            assert reading.wait(30)
+            stranger.watch(tmp_path / "one")
+            fail.set()
+            stranger.take_over(1)
+            go_on.set()
+
+        model.read_into = read_into
+        assert self.run(model, tmp_path / "one", Interrupting(), meanwhile) is fault
+        assert stranger.read() == b"mine"
+
+    def test_a_thread_that_is_writing(self, tmp_path, model, monkeypatch):
+        """The other window is damaged while one is inside its write: the file stays open until that write is over."""
+        stranger, writing, fail, go_on = Stranger(tmp_path), threading.Event(), threading.Event(), threading.Event()
+        read, pwrite = model.read_into, os.pwrite
+
+        def read_into(box, out):
+            if box.offsets != (0, 0):
+                assert fail.wait(30)
+                raise CorruptError("f: damaged")
+            read(box, out)
+
+        def slow(fd, data, offset):
+            writing.set()
+            assert go_on.wait(30)
+            return pwrite(fd, data, offset)
+
+        def meanwhile():
+            assert writing.wait(30)
+            stranger.watch(tmp_path / "one")
+            fail.set()
+            stranger.take_over(1)
+            go_on.set()
+
+        model.read_into = read_into
+        monkeypatch.setattr(os, "pwrite", slow)
+        assert isinstance(self.run(model, tmp_path / "one", Silent(), meanwhile), CorruptError)
+        assert stranger.read() == b"mine"
+        assert (tmp_path / "one").read_bytes()[4:2404] == bits_of(model, "t0")[:2400]

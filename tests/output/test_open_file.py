@@ -1,0 +1,104 @@
+"""An open output file: every byte at its place or an error that names the file, and nothing after its close."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from vlconv.converters.errors import TargetError
+from vlconv.converters.output import open_file
+from vlconv.converters.output.open_file import OpenFile
+
+DATA = bytes(range(1, 251))
+
+
+@pytest.fixture(params=[7, 250, 1 << 20])
+def write_size(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(open_file, "WRITE", request.param)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "file"
+
+
+@pytest.fixture
+def out(path: Path) -> Iterator[OpenFile]:
+    out = OpenFile(path, 300)
+    yield out
+    out.close()
+
+
+RUNS = [(270, memoryview(b"end")), (3, memoryview(DATA))]
+WRITTEN = b"\0" * 3 + DATA + b"\0" * 17 + b"end" + b"\0" * 27
+
+
+@pytest.mark.usefixtures("write_size")
+class TestWrite:
+    def test_runs_lie_at_their_offsets(self, out: OpenFile, path: Path) -> None:
+        out.write(RUNS)
+        assert path.read_bytes() == WRITTEN
+
+    @pytest.mark.parametrize("most", [1, 5, 249])
+    def test_a_short_write_is_continued(
+        self, out: OpenFile, path: Path, monkeypatch: pytest.MonkeyPatch, most: int
+    ) -> None:
+        pwrite = os.pwrite
+        monkeypatch.setattr(os, "pwrite", lambda fd, data, at: pwrite(fd, data[:most], at))
+        out.write(RUNS)
+        assert path.read_bytes() == WRITTEN
+
+    def test_a_write_of_nothing_is_an_error(self, out: OpenFile, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """As some network shares answer when they are full; asking again would go on for ever."""
+        pwrite, calls = os.pwrite, iter(range(10))
+        monkeypatch.setattr(os, "pwrite", lambda fd, data, at: pwrite(fd, data[:2], at) if not next(calls) else 0)
+        with pytest.raises(TargetError) as caught:
+            out.write([(3, memoryview(DATA[:6]))])
+        assert caught.value.what.startswith(f"{path}: of 4 bytes at byte 5 the system wrote none")
+        assert caught.value.hint
+
+    def test_an_error_names_the_file(self, out: OpenFile, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        def broken(fd: int, data: memoryview, at: int) -> int:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+        monkeypatch.setattr(os, "pwrite", broken)
+        with pytest.raises(OSError, match="Input/output error") as caught:
+            out.write(RUNS)
+        assert caught.value.filename == str(path)
+
+
+def test_it_has_its_size_from_the_start(out: OpenFile, path: Path) -> None:
+    assert path.stat().st_size == 300
+
+
+def test_a_size_that_cannot_be_names_the_file(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = set(Path("/proc/self/fd").iterdir())
+
+    def too_large(fd: int, size: int) -> None:
+        raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
+
+    monkeypatch.setattr(os, "truncate", too_large)
+    with pytest.raises(OSError, match="too large") as caught:
+        OpenFile(path, 300)
+    assert caught.value.filename == str(path)
+    assert set(Path("/proc/self/fd").iterdir()) == before
+
+
+def test_what_is_there_stays(path: Path) -> None:
+    path.write_bytes(b"mine")
+    with pytest.raises(FileExistsError):
+        OpenFile(path, 300)
+    assert path.read_bytes() == b"mine"
+
+
+def test_nothing_is_written_after_the_close(path: Path, tmp_path: Path) -> None:
+    out = OpenFile(path, 300)
+    out.close()
+    with (tmp_path / "stranger").open("wb"), pytest.raises(ValueError, match="closed"):  # it has the same number now
+        out.write([(0, memoryview(DATA))])
+    assert (tmp_path / "stranger").read_bytes() == b""
+    assert path.read_bytes() == bytes(300)
