@@ -26,6 +26,7 @@ from ..tensors.spec import Reader
 from .execute import execute, threads_of
 from .megatron_output import McoreFiles, check_divides, mcore_files, rows_to_write, topology_of
 from .plan import Plan
+from .same_model import check_same_model
 from .summary import describe_links, describe_output, describe_side_files, describe_target
 
 ONE_BY_ONE = (
@@ -68,7 +69,7 @@ def hf2mcore(source: Path, target: Path, options: Hf2McoreOptions, observer: Obs
     Args:
         source: a Hugging Face directory with safetensors weights.
         target: the directory to write, with `release/` (or `iter_…/`) and a tracker file in it; appears complete or not
-            at all.
+            at all. With as_iteration, in a save directory that is there, that iteration appears complete or not at all.
 
     Raises:
         VlconvError: see errors.py; nothing is written then.
@@ -175,6 +176,8 @@ class _Weights(NamedTuple):
 def _megatron(report: Report, weights: _Weights, target: Path, options: McoreTarget) -> tuple[Reader, McoreFiles]:
     """A reader of the tensors to write, and the files they go to; told in the report."""
     hf_reader, config, hf_config = weights
+    if options.as_iteration is not None:
+        check_same_model(target, config)
     layout = to_write(options.as_layout, config.model_type, options.format)
     check_divides(config, layout, topology_of(options))
     rows = rows_to_write(config, options)

@@ -10,21 +10,23 @@ from pathlib import Path
 from typing import NamedTuple
 
 from .dcp import read as torch_dist
+from .legacy import ranks
 from .legacy import read as legacy
 from .locate import locate
 from .opened import Opened
 
 
 class Format(NamedTuple):
-    """A Megatron checkpoint format: whether a directory itself holds one, and how to open it."""
+    """A Megatron checkpoint format: whether a directory itself holds one, how to open it, and which entries are its own."""
 
     holds: Callable[[Path], bool]
     open: Callable[[Path], Opened]
+    owns: Callable[[Path], bool]
 
 
 FORMATS: dict[str, Format] = {
-    torch_dist.NAME: Format(torch_dist.holds, torch_dist.open_torch_dist),
-    legacy.NAME: Format(legacy.holds, legacy.open_legacy),
+    torch_dist.NAME: Format(torch_dist.holds, torch_dist.open_torch_dist, torch_dist.owns),
+    legacy.NAME: Format(legacy.holds, legacy.open_legacy, ranks.owns),
 }
 
 

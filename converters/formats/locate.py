@@ -59,6 +59,15 @@ def locate(path: Path, holds: Callable[[Path], bool], iteration: int | None = No
     raise NotACheckpoint(f"{path}: holds several checkpoints:\n{listed}", "Give one of them, or --iteration N.")
 
 
+def tracker_word(directory: Path) -> str | None:
+    """What a directory's tracker file says, unchecked: an iteration's number, or "release"; None where there is none."""
+    tracker = directory / TRACKER
+    if not is_file(tracker):
+        return None
+    with opened(tracker) as file:
+        return file.read(64).decode("ascii", "replace").strip()
+
+
 def _candidates(path: Path, holds: Callable[[Path], bool], depth: int = 2) -> list[Path]:
     """The checkpoints at `path` or in folders below it that trainers are known to put between.
 
@@ -86,18 +95,14 @@ def _children(path: Path) -> list[Path]:
 
 def _tracked(path: Path, iteration: int | None) -> Path | None:
     """The folder that --iteration or the tracker file names; None where neither says anything."""
-    tracker = path / TRACKER
-    word = str(iteration) if iteration is not None else ""
-    if not word and is_file(tracker):
-        with opened(tracker) as file:
-            word = file.read(64).decode("ascii", "replace").strip()
-        if word != "release" and not (word.isdigit() and len(word) < 12):
-            raise NotACheckpoint(
-                f"{tracker}: holds neither a number nor 'release'",
-                "The tracker file is damaged: give the iteration's own directory.",
-            )
-    if not word:
+    word = str(iteration) if iteration is not None else tracker_word(path)
+    if word is None:
         return None
+    if iteration is None and word != "release" and not (word.isdigit() and len(word) < 12):
+        raise NotACheckpoint(
+            f"{path / TRACKER}: holds neither a number nor 'release'",
+            "The tracker file is damaged: give the iteration's own directory.",
+        )
     if word == "release":
         return path / "release"
     folders = [path / f"iter_{int(word):07d}", path / f"global_step_{int(word)}"]

@@ -1,20 +1,27 @@
 """The output directory: absent or complete, never half done.
 
-Everything is written to `<target>.partial` beside it and takes the target's name at the very end (swap.py).
-A run that is killed leaves a `.partial` whose marker tells the next run that it may go.
+Everything is written in a staging directory beside it and takes its place at the very end (atomic_swap.py). A run that
+is killed leaves a staging directory whose marker tells the next run what to do with it.
 """
 
 from __future__ import annotations
 
 import errno
 import os
-import tempfile
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
-from ..errors import TargetError, sized
-from .atomic_swap import Claim, install, recover, remove
+from ..errors import TargetError, VlconvError
+from ..formats.locate import tracker_word
+from ..report import Report
+from .atomic_swap import Step, conclude, recover, remove, swap, sync
+from .claim import Claim, Note
+from .place import check_apart, check_place, check_removable, check_room, check_staging
+from .replaceable import Copies, Existing
+from .save_directory import check_addition, describe_addition, gather
+from .target import Target
 
 NO_ROOM = {
     errno.ENOSPC: "the disk is full",
@@ -25,33 +32,41 @@ NO_ROOM = {
 
 
 class OutputDirectory:
-    """A directory that comes into being as a whole.
+    """A directory that comes into being as a whole, or an iteration in a save directory.
 
-        with OutputDirectory(target, sources=[source], need=nbytes) as partial:
-            ...  # write below `partial`
+        target = Target(path=Path("Qwen3-VL-mine"), kind=HF_MODEL, overwrite=True)
+        with OutputDirectory(target, sources=[source], need=nbytes) as new:
+            ...  # write below `new` what shall be below `target`
 
-    On success the target is the finished directory; `leftover` then says where a replaced one still lies, if it could
-    not be removed.
+    On success the target is there; `leftover` then says where a replaced one still lies, if it could not be removed.
     On any exception, Ctrl-C among them, what was written is removed and an existing target is as it was.
 
     Args:
-        target: where the output is to be.
-        sources: directories the output is made from; the target must not touch them.
-        overwrite: whether a target that holds something may be replaced.
+        target: what is to be written, and where.
+        sources: directories the output is made from; what is written must not touch them.
         need: bytes that will be written; the room is checked before the first.
+        copies: which files come into the target byte for byte.
 
     Raises:
         TargetError: it cannot be written there; also in place of an OSError of a full disk.
     """
 
-    def __init__(self, target: Path, sources: Sequence[Path] = (), *, overwrite: bool = False, need: int = 0) -> None:
-        self.target = Path(os.path.realpath(target))
-        self.partial = self.target.parent / f"{self.target.name}.partial"
+    def __init__(
+        self, target: Target, sources: Sequence[Path] = (), *, need: int = 0, copies: Copies | None = None
+    ) -> None:
+        self._target = target
         self._sources = [Path(os.path.realpath(s)) for s in sources]
-        self._overwrite = overwrite
         self._need = need
+        self._copies = copies or {}
+        self._step = target.whole
+        self._existing: Existing | None = None
         self._claim: Claim | None = None
         self.leftover: Path | None = None
+
+    @property
+    def place(self) -> Path:
+        """The directory that appears: the target, or the iteration in it."""
+        return self._step.place
 
     def check(self) -> str:
         """Refuse a target that cannot be written, without touching anything.
@@ -60,138 +75,104 @@ class OutputDirectory:
             what a lack of room would be refused with; "" when there is enough. A plan is worth seeing on a small disk,
             too.
         """
-        _check_place(self.target)
-        _check_apart(self.target, self._sources)
-        _check_vacant(self.target, self._overwrite)
+        self._look()
         try:
-            _check_room(self.target.parent, self._need)
+            check_room(self._step.place.parent, self._need)
         except TargetError as error:
             return error.what
         return ""
 
+    def describe(self, report: Report) -> None:
+        """Tell what is replaced, and what an iteration is added to: after `check`, or before anything is written."""
+        if found := self._existing:
+            report.fact(
+                "replaces",
+                f"{self.place}: {found}; it is removed once the new one is complete",
+                replaces={"path": str(self.place), "files": found.files, "bytes": found.nbytes},
+            )
+        if self._step.part:
+            describe_addition(report, self._target, self._step)
+
     def __enter__(self) -> Path:
-        _check_place(self.target)
-        _check_apart(self.target, self._sources)
-        claim = recover(self.target, self.partial)
+        recover(self._target.whole)
+        recover(self._target.step)
+        self._look()
+        check_room(self._step.place.parent, self._need)
+        self._claim = Claim.new(self._step.staging)
         try:
-            _check_vacant(self.target, self._overwrite)
-            _check_room(self.target.parent, self._need)
-            self._claim = claim or Claim.new(self.partial)
+            self._step.new.mkdir()
         except BaseException:
-            if claim:
-                remove(self.partial)
-                claim.release()
+            self._give_up(self._claim)
+            self._claim.release()
             raise
-        return self.partial
+        return self._step.new
 
     def __exit__(
         self, kind: type[BaseException] | None, fault: BaseException | None, trace: TracebackType | None
     ) -> None:
         assert self._claim is not None
         try:
-            late = fault or self._finish(self._claim)
+            late = fault or self._install(self._claim)
             if late is not None:
-                remove(self.partial)
+                self._give_up(self._claim)
         finally:
             self._claim.release()
         if late is not None and (why := _no_room(late)):
             raise TargetError(
-                f"{self.target} cannot be written: {why}",
+                f"{self._step.place} cannot be written: {why}",
                 "Nothing was left behind. Free some room, or name a target on another disk.",
             ) from late
         if late is not fault and late is not None:
             raise late
 
-    def _finish(self, claim: Claim) -> BaseException | None:
+    def _look(self) -> None:
+        """Settle which step it is and what it replaces, and refuse what cannot be."""
+        self._step = step = self._target.step
+        check_place(step.place)
+        check_apart(step.place, self._sources)
+        check_staging(step.staging)
+        if step.part:
+            check_addition(step)
+        self._existing = self._target.replaced(step, self._copies)
+        if self._existing:
+            check_removable(step.place)
+
+    def _install(self, claim: Claim) -> BaseException | None:
+        step = self._step
         try:
-            _sync_tree(self.partial)
-            self.leftover = install(self.partial, self.target, claim)
+            if step.part:
+                gather(step)
+            _sync_tree(step.new)
+            sync(step.staging)
+            replaces = self._existing is not None and self._unchanged()
+            claim.note = self._note(step)
+            swap(step, replaces=replaces)
+            conclude(step, claim)
+            remove(step.staging)
+            self.leftover = step.staging if replaces and step.staging.exists() else None
         except BaseException as late:
             return late
         return None
 
-
-def _check_place(target: Path) -> None:
-    """The target can be named and its parent can be written to."""
-    parent = target.parent
-    if os.path.ismount(target):
-        raise TargetError(
-            f"{target} is the root of a file system and cannot be exchanged as a whole",
-            f"Name a directory inside it, such as {target / 'out'}.",
-        )
-    if target.exists() and not target.is_dir():
-        raise TargetError(f"{target} is a file, not a directory", "Name a directory that does not exist yet.")
-    if not parent.is_dir():
-        standing = next(p for p in parent.parents if p.exists())
-        what = "is not a directory" if parent.exists() else "does not exist"
-        raise TargetError(
-            f"{parent}, where {target.name} would be written, {what}",
-            f"Create it first, or name a target in {standing}.",
-        )
-    if not os.access(parent, os.W_OK | os.X_OK):
-        raise TargetError(
-            f"{parent} is not writable", f"Name a target in a directory that is, such as {_writable() / target.name}."
-        )
-
-
-def _check_apart(target: Path, sources: Sequence[Path]) -> None:
-    """Writing the target touches no source, whatever links and bind mounts lead there."""
-    for source in sources:
-        if _holds(source, target):
-            which = "is the source itself" if _same(source, target) else f"lies inside the source {source}"
+    def _unchanged(self) -> bool:
+        """What is replaced is still what it was; False where it is no more."""
+        now = self._target.replaced(self._step, self._copies)
+        if now not in (None, self._existing):
             raise TargetError(
-                f"{target} {which}", f"Name a target elsewhere, such as {source.parent / f'{source.name}-converted'}."
+                f"{self._step.place} was changed while the new one was written, and is not replaced",
+                "See what changed it, and name another target.",
             )
-        if _holds(target, source):
-            raise TargetError(
-                f"the source {source} lies inside the target {target}", "Name a target that holds no source."
-            )
+        return now is not None
 
+    def _note(self, step: Step) -> Note:
+        sets = bool(step.part) and self._target.set_latest
+        return Note(step.written.stat().st_ino, sets, tracker_word(step.place.parent) if sets else None)
 
-def _check_vacant(target: Path, overwrite: bool) -> None:
-    if not target.is_dir() or not any(target.iterdir()):
-        return
-    if not overwrite:
-        raise TargetError(
-            f"{target} exists and is not empty",
-            "Name another target, or add --overwrite: it is then replaced once the new one is complete.",
-        )
-    if _holds(target, Path.cwd()):
-        raise TargetError(
-            f"{target} holds the current directory and is not replaced", "Change to another directory first."
-        )
-    for folder, below, _ in os.walk(target):
-        for mounted in (Path(folder, name) for name in below if os.path.ismount(Path(folder, name))):
-            raise TargetError(
-                f"another file system is mounted at {mounted}, so {target} is not replaced",
-                "Unmount it, or name another target.",
-            )
-
-
-def _check_room(parent: Path, need: int) -> None:
-    disk = os.statvfs(parent)
-    free = disk.f_bavail * disk.f_frsize
-    if need > free:
-        raise TargetError(
-            f"the output needs {sized(need)} and {parent} has {sized(free)} free",
-            "Free some room (a target that is overwritten keeps its own until the end), or name a target on another disk.",
-        )
-
-
-def _holds(outer: Path, inner: Path) -> bool:
-    return any(_same(outer, p) for p in (inner, *inner.parents))
-
-
-def _same(a: Path, b: Path) -> bool:
-    try:
-        return a == b or a.samefile(b)
-    except OSError:
-        return False
-
-
-def _writable() -> Path:
-    places = (Path.cwd(), Path.home(), Path(tempfile.gettempdir()))
-    return next((p for p in places if os.access(p, os.W_OK | os.X_OK)), places[0])
+    def _give_up(self, claim: Claim) -> None:
+        """Leave everything as it was; an iteration that is in its place already is finished."""
+        with suppress(OSError, VlconvError):
+            conclude(self._step, claim)
+            remove(self._step.staging)
 
 
 def _sync_tree(root: Path) -> None:

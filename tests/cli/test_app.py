@@ -297,10 +297,12 @@ import sys, time
 from pathlib import Path
 from vlconv import app, converters
 from vlconv.converters.output.directory import OutputDirectory
+from vlconv.converters.output.replaceable import HF_MODEL
+from vlconv.converters.output.target import Target
 
 def slow(source, target, options, observer):
-    with OutputDirectory(target, [source]) as partial:
-        (partial / "half").touch()
+    with OutputDirectory(Target(path=target, kind=HF_MODEL), [source]) as new:
+        (new / "half").touch()
         print("ready", flush=True)
         time.sleep(60)
 

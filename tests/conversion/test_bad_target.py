@@ -42,16 +42,18 @@ def no(request, work):
 def test_one_that_holds_something(no, work):
     (work / "out").mkdir()
     (work / "out" / "mine").write_text("precious")
-    no(work / "out", f"{work / 'out'} exists and is not empty", "--overwrite")
+    no(work / "out", f"{work / 'out'} exists and is not empty", "Name another target")
+    no(work / "out", f"{work / 'out'} is not replaced", "Name another target", overwrite=True)
     assert (work / "out" / "mine").read_text() == "precious"
 
 
 def test_an_empty_one_and_one_to_overwrite_are_fine(no, work):
     (work / "out").mkdir()
     no.command(no.source, work / "out")
-    (work / "out" / "old").write_text("gone")
+    no(work / "out", f"{work / 'out'} exists and is not empty", "add --overwrite")
+    before = (work / "out").stat().st_ino
     no.command(no.source, work / "out", no.options(overwrite=True))
-    assert not (work / "out" / "old").exists() and not (work / "out.partial").exists()
+    assert (work / "out").stat().st_ino != before and not (work / "out.partial").exists()
 
 
 def test_a_file(no, work):

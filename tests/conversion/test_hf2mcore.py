@@ -325,6 +325,16 @@ class TestDirectory:
             [folder, "huggingface", "latest_checkpointed_iteration.txt", *["iter_0000000"] * (iteration is None)]
         )
 
+    def test_an_iteration_that_was_added(self, tmp_path: Path) -> None:
+        """Config and tokenizer files lie inside it, and megatron-core does not mind."""
+        hf, other = random_hf_tensors(tiny()), {name: t + 1 for name, t in random_hf_tensors(tiny()).items()}
+        written(tmp_path, tiny(), other, as_iteration=5)
+        written(tmp_path, tiny(), hf, as_iteration=7, set_latest=True)
+        opened = as_megatron_reads(tmp_path / "mcore" / "latest_checkpointed_iteration.txt")
+        assert opened.name == "iter_0000007" and (opened / "huggingface" / "config.json").is_file()
+        assert load_and_compare(opened, tiny(), hf, Topology(tp=2)) == []
+        assert load_and_compare(tmp_path / "mcore" / "iter_0000005", tiny(), other, Topology()) == []
+
     @pytest.mark.parametrize(("per_layer", "flag"), [(False, {}), (True, {"non_homogeneous_layers": True})])
     @pytest.mark.parametrize("iteration", [None, 7])
     def test_common_pt(self, tmp_path: Path, per_layer: bool, flag: dict[str, bool], iteration: int | None) -> None:

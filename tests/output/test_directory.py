@@ -10,31 +10,23 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from standing import content, files, hf_model, inodes, names, output, save_directory, write
 
 from vlconv.converters.errors import TargetError
 from vlconv.converters.output import atomic_swap as swap
-from vlconv.converters.output import directory as output
-from vlconv.converters.output.atomic_swap import MARKER, Claim
-from vlconv.converters.output.directory import OutputDirectory
+from vlconv.converters.output import claim as claims
+from vlconv.converters.output import directory, place
+from vlconv.converters.output.claim import MARKER, Claim
+from vlconv.converters.output.replaceable import CHECKPOINT
+from vlconv.converters.report import Report
 
-
-def names(folder: Path) -> list[str]:
-    return sorted(p.name for p in folder.iterdir())
-
-
-def write(target: Path, text: str = "new", **options: Any) -> None:
-    with OutputDirectory(target, **options) as partial:
-        (partial / "deep").mkdir()
-        (partial / "deep" / "file").write_text(text)
+MODEL = ["config.json", "merges.txt", "model.safetensors", "tokenizer.json"]
 
 
 @pytest.fixture
 def old(tmp_path: Path) -> Path:
-    """A target that holds something."""
-    target = tmp_path / "out"
-    target.mkdir()
-    (target / "precious").write_text("old")
-    return target
+    """A target that holds an earlier output."""
+    return hf_model(tmp_path / "out")
 
 
 def no_exchange(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -43,25 +35,25 @@ def no_exchange(monkeypatch: pytest.MonkeyPatch) -> None:
 
 class TestHappy:
     def test_appears_whole_and_alone(self, tmp_path: Path) -> None:
-        with OutputDirectory(tmp_path / "out") as partial:
-            assert partial == tmp_path / "out.partial"
-            (partial / "file").write_text("new")
+        with output(tmp_path / "out") as new:
+            assert names(tmp_path) == ["out.partial"]
+            files(new, "file", "deep/file")
             assert not (tmp_path / "out").exists()
         assert names(tmp_path) == ["out"]
-        assert names(tmp_path / "out") == ["file"]
+        assert content(tmp_path / "out") == {"file": "old", "deep/file": "old"}
 
     def test_an_empty_directory_is_a_fine_target(self, tmp_path: Path) -> None:
         (tmp_path / "out").mkdir()
         write(tmp_path / "out")
         assert names(tmp_path) == ["out"]
-        assert names(tmp_path / "out") == ["deep"]
+        assert names(tmp_path / "out") == MODEL
 
     def test_a_link_is_followed(self, tmp_path: Path) -> None:
         (tmp_path / "there").mkdir()
         (tmp_path / "link").symlink_to("there")
         write(tmp_path / "link")
         assert names(tmp_path) == ["link", "there"]
-        assert names(tmp_path / "there") == ["deep"]
+        assert names(tmp_path / "there") == MODEL
 
     @pytest.mark.parametrize("exchange", [True, False])
     def test_overwrite_replaces_all_of_the_old_one(
@@ -69,19 +61,11 @@ class TestHappy:
     ) -> None:
         if not exchange:
             no_exchange(monkeypatch)
-        with OutputDirectory(old, overwrite=True) as partial:
-            (partial / "file").write_text("new")
-            assert names(old) == ["precious"]
+        with output(old, overwrite=True) as new:
+            files(new, "file")
+            assert names(old) == MODEL
         assert names(old.parent) == ["out"]
         assert names(old) == ["file"]
-
-    def test_the_kernel_exchanges(self, tmp_path: Path) -> None:
-        for name in "ab":
-            (tmp_path / name).mkdir()
-            (tmp_path / name / name).touch()
-        if not swap.exchange(tmp_path / "a", tmp_path / "b"):
-            pytest.skip("this file system has no RENAME_EXCHANGE")
-        assert (names(tmp_path / "a"), names(tmp_path / "b")) == (["b"], ["a"])
 
     def test_somebody_elses_old_is_left_alone(self, old: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         no_exchange(monkeypatch)
@@ -92,22 +76,44 @@ class TestHappy:
     def test_every_file_and_directory_is_synced(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         synced = set()
         monkeypatch.setattr(os, "fsync", lambda fd: synced.add(str(Path(f"/proc/self/fd/{fd}").readlink())))
-        write(tmp_path / "out")
-        partial = f"{tmp_path}/out.partial"
-        assert synced >= {partial, f"{partial}/deep", f"{partial}/deep/file", str(tmp_path)}
+        with output(tmp_path / "out") as new:
+            files(new, "deep/file")
+        staging = f"{tmp_path}/out.partial"
+        assert synced >= {staging, f"{staging}/new", f"{staging}/new/deep", f"{staging}/new/deep/file", str(tmp_path)}
+
+    def test_the_plan_says_what_is_replaced(self, old: Path) -> None:
+        asked, report = output(old, overwrite=True), Report("mcore2hf", "planned")
+        asked.check()
+        asked.describe(report)
+        said = f"{old}: one Hugging Face model, 12 B in 4 files; it is removed once the new one is complete"
+        assert [fact[:2] for fact in report.facts] == [("replaces", said)]
+        assert report.data == {"replaces": {"path": str(old), "files": 4, "bytes": 12}}
+
+    def test_a_plan_that_replaces_nothing_says_nothing(self, old: Path) -> None:
+        asked, report = output(old.parent / "absent", overwrite=True), Report("mcore2hf", "planned")
+        asked.check()
+        asked.describe(report)
+        assert not report.facts and not report.data
 
 
 class TestRefused:
-    def refuse(self, match: str, target: Path, **options: Any) -> None:
-        before = sorted(target.parent.rglob("*")) if target.parent.exists() else None
-        for attempt in (OutputDirectory(target, **options).check, lambda: write(target, **options)):
+    def refuse(self, match: str, target: Path, hint: str = "", **options: Any) -> None:
+        before = inodes(target.parent) if target.parent.exists() else None
+        for attempt in (output(target, **options).check, lambda: write(target, **options)):
             with pytest.raises(TargetError, match=match) as caught:
                 attempt()
-            assert caught.value.hint
-        assert before is None or sorted(target.parent.rglob("*")) == before
+            assert caught.value.hint and hint in caught.value.hint
+        assert before is None or inodes(target.parent) == before
 
-    def test_a_target_that_holds_something(self, old: Path) -> None:
-        self.refuse("not empty", old)
+    def test_an_earlier_output(self, old: Path) -> None:
+        self.refuse("not empty", old, "add --overwrite")
+
+    def test_something_else_is_not_offered_to_be_overwritten(self, tmp_path: Path) -> None:
+        self.refuse("not empty", files(tmp_path / "out", "thesis.txt"), "Name another target, or move")
+
+    def test_something_else_is_not_overwritten(self, tmp_path: Path) -> None:
+        out = files(tmp_path / "out", "thesis.txt")
+        self.refuse("not one Hugging Face model and nothing else: it holds thesis.txt\n", out, overwrite=True)
 
     def test_a_file(self, tmp_path: Path) -> None:
         (tmp_path / "out").touch()
@@ -128,17 +134,18 @@ class TestRefused:
         self.refuse("lies inside the target", old, sources=[old / "source"], overwrite=True)
 
     def test_a_mount_point(self, old: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(output.os.path, "ismount", lambda p: Path(p) == old)
+        monkeypatch.setattr(place.os.path, "ismount", lambda p: Path(p) == old)
         self.refuse("root of a file system", old, overwrite=True)
 
     def test_the_root_of_all(self) -> None:
         with pytest.raises(TargetError, match="root of a file system"):
-            OutputDirectory(Path("/"), overwrite=True).check()
+            output(Path("/"), overwrite=True).check()
 
     def test_a_mount_point_below(self, old: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        (old / "disk").mkdir()
-        monkeypatch.setattr(output.os.path, "ismount", lambda p: Path(p).name == "disk")
-        self.refuse("mounted at", old, overwrite=True)
+        """Such as a file that is bound over: nothing strange by its name."""
+        monkeypatch.setattr(place.os.path, "ismount", lambda p: Path(p).name == "huggingface")
+        save = save_directory(old.parent / "save", "release", tracker=None)
+        self.refuse("mounted at", save, overwrite=True, kind=CHECKPOINT)
 
     def test_a_missing_parent(self, tmp_path: Path) -> None:
         self.refuse("does not exist", tmp_path / "no" / "such" / "out")
@@ -149,9 +156,7 @@ class TestRefused:
 
     def test_an_unwritable_parent_names_another(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != tmp_path)
-        with pytest.raises(TargetError, match="not writable") as caught:
-            write(tmp_path / "out")
-        assert str(Path.cwd() / "out") in caught.value.hint
+        self.refuse("not writable", tmp_path / "out", str(Path.cwd() / "out"))
 
     def test_the_current_directory(self, old: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.chdir(old)
@@ -161,7 +166,7 @@ class TestRefused:
         with pytest.raises(TargetError, match="needs 1000000 TB") as caught:
             write(tmp_path / "out", need=10**18)
         assert caught.value.hint
-        assert OutputDirectory(tmp_path / "out", need=10**18).check() == caught.value.what
+        assert output(tmp_path / "out", need=10**18).check() == caught.value.what
         assert names(tmp_path) == []
 
     def test_a_name_too_long(self, tmp_path: Path) -> None:
@@ -173,32 +178,28 @@ class TestRefused:
     def test_a_partial_that_is_not_ours(self, tmp_path: Path, kind: str) -> None:
         partial = tmp_path / "out.partial"
         if kind == "directory":
-            partial.mkdir()
-            (partial / "mine").touch()
+            files(partial, "mine")
         elif kind == "file":
             partial.touch()
         else:
-            (tmp_path / "elsewhere").mkdir()
-            (tmp_path / "elsewhere" / MARKER).touch()
+            files(tmp_path / "elsewhere", MARKER)
             partial.symlink_to("elsewhere")
-        before = sorted(tmp_path.rglob("*"))
-        with pytest.raises(TargetError, match="not left by vlconv"):
-            write(tmp_path / "out")
-        assert sorted(tmp_path.rglob("*")) == before
+        self.refuse("not left by vlconv", tmp_path / "out")
 
 
 class TestFailure:
     @pytest.mark.parametrize("fault", [ValueError, KeyboardInterrupt, SystemExit])
     def test_nothing_is_left(self, old: Path, fault: type[BaseException]) -> None:
-        with pytest.raises(fault), OutputDirectory(old, overwrite=True) as partial:
-            (partial / "half").touch()
+        before = inodes(old)
+        with pytest.raises(fault), output(old, overwrite=True) as new:
+            (new / "half").touch()
             raise fault
         assert names(old.parent) == ["out"]
-        assert names(old) == ["precious"]
+        assert inodes(old) == before
 
     @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])
     def test_a_full_disk_is_said_plainly(self, tmp_path: Path, code: int) -> None:
-        with pytest.raises(TargetError, match=r"disk (is full|quota is used up)"), OutputDirectory(tmp_path / "out"):
+        with pytest.raises(TargetError, match=r"disk (is full|quota is used up)"), output(tmp_path / "out"):
             raise OSError(code, os.strerror(code))
         assert names(tmp_path) == []
 
@@ -212,15 +213,15 @@ class TestFailure:
         assert names(tmp_path) == []
 
     def test_other_errors_stay_what_they_are(self, tmp_path: Path) -> None:
-        with pytest.raises(PermissionError), OutputDirectory(tmp_path / "out"):
+        with pytest.raises(PermissionError), output(tmp_path / "out"):
             raise PermissionError(errno.EACCES, "no", "source")
 
     def test_the_old_one_returns_when_the_second_rename_fails(self, old: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         no_exchange(monkeypatch)
-        rename = Path.rename
+        before, rename = inodes(old), Path.rename
 
         def second_fails(path: Path, to: Path) -> Path:
-            if path.name == "out.partial":
+            if path.name == "new":
                 raise OSError(errno.EIO, "broken")
             return rename(path, to)
 
@@ -228,118 +229,116 @@ class TestFailure:
         with pytest.raises(OSError, match="broken"):
             write(old, overwrite=True)
         assert names(old.parent) == ["out"]
-        assert names(old) == ["precious"]
+        assert inodes(old) == before
 
-    def test_an_old_one_that_cannot_be_removed_is_named(self, old: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(swap, "remove", lambda folder: None)
-        whole = OutputDirectory(old, overwrite=True)
-        with whole as partial:
-            (partial / "file").touch()
-        assert whole.leftover is not None
-        assert names(whole.leftover) == ["precious"]
-        monkeypatch.undo()
-        write(old, overwrite=True)  # the next run removes it
-        assert names(old.parent) == ["out"]
-        assert names(old) == ["deep"]
+    def test_a_rename_that_fails_is_told_as_it_is(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        def broken(path: Path, to: Path) -> Path:
+            raise OSError(errno.EIO, "broken")
 
-
-class Killed(BaseException):
-    """Stands for a kill: whatever would clean up is switched off."""
-
-
-class TestKilled:
-    """A rerun finishes from every state a kill can leave."""
-
-    def kill(self, monkeypatch: pytest.MonkeyPatch, target: Path, at: str, exchange: bool = True) -> None:
-        """Run until the named call, then die there."""
-
-        def die(*args: object) -> None:
-            raise Killed
-
-        with monkeypatch.context() as patch:
-            if not exchange:
-                no_exchange(patch)
-            if at == "second rename":
-                rename = Path.rename
-                patch.setattr(
-                    Path, "rename", lambda p, to: die() if p.name == "out.partial" or to == target else rename(p, to)
-                )
-            else:
-                patch.setattr(
-                    *{
-                        "write": (Path, "write_text"),
-                        "install": (output, "install"),
-                        "tidy": (swap, "remove"),
-                        "marker": (Path, "unlink"),
-                    }[at],
-                    die,
-                )
-            patch.setattr(output, "remove", lambda folder: None)
-            with pytest.raises(Killed):
-                write(target, overwrite=True)
-
-    @pytest.mark.parametrize("at", ["write", "install", "marker"])
-    def test_a_new_target(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: str) -> None:
-        self.kill(monkeypatch, tmp_path / "out", at)
-        assert (tmp_path / "out").exists() == (at == "marker")
-        write(tmp_path / "out", overwrite=True)
-        assert names(tmp_path) == ["out"]
-        assert names(tmp_path / "out") == ["deep"]
+        monkeypatch.setattr(Path, "rename", broken)
+        with pytest.raises(OSError, match="broken"):
+            write(tmp_path / "out")
+        assert names(tmp_path) == []
 
     @pytest.mark.parametrize("exchange", [True, False])
-    @pytest.mark.parametrize("at", ["write", "install", "tidy", "marker"])
-    def test_an_overwritten_target(self, old: Path, monkeypatch: pytest.MonkeyPatch, at: str, exchange: bool) -> None:
-        self.kill(monkeypatch, old, at, exchange)
-        assert (old / "precious").exists() == (at in ("write", "install"))
-        write(old, "newer", overwrite=True)
+    def test_an_old_one_that_cannot_be_removed_is_named(
+        self, old: Path, monkeypatch: pytest.MonkeyPatch, exchange: bool
+    ) -> None:
+        monkeypatch.setattr(directory, "remove", lambda folder: None)
+        if not exchange:
+            no_exchange(monkeypatch)
+        whole = output(old, overwrite=True)
+        with whole as new:
+            hf_model(new, "new")
+        assert whole.leftover == old.parent / "out.partial"
+        assert content(whole.leftover / ("new" if exchange else "old")) == dict.fromkeys(MODEL, "old")
+        monkeypatch.undo()
+        write(old, "newer", overwrite=True)  # the next run removes it
         assert names(old.parent) == ["out"]
-        assert (old / "deep" / "file").read_text() == "newer"
+        assert content(old) == dict.fromkeys(MODEL, "newer")
 
-    def test_between_two_renames_the_old_one_is_put_back(self, old: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.kill(monkeypatch, old, "second rename", exchange=False)
-        assert names(old.parent) == ["out.old", "out.partial"]
-        with pytest.raises(TargetError, match="not empty"):
-            write(old)  # even a run that may not overwrite puts it back first
-        assert names(old.parent) == ["out"]
-        assert names(old) == ["precious"]
+    def test_a_new_one_leaves_nothing_over(self, tmp_path: Path) -> None:
+        whole = output(tmp_path / "out")
+        with whole as new:
+            files(new, "file")
+        assert whole.leftover is None
 
-    def test_before_the_marker(self, tmp_path: Path) -> None:
-        (tmp_path / "out.partial").mkdir()
-        write(tmp_path / "out")
-        assert names(tmp_path) == ["out"]
 
-    def test_a_damaged_marker_removes_nothing_of_others(self, old: Path) -> None:
-        (old / MARKER).write_text('{"replaces": "x"')
-        (old.parent / "out.mine").mkdir()
-        write(old, overwrite=True)
-        assert names(old.parent) == ["out", "out.mine"]
+class TestMeanwhile:
+    """A run takes hours: what came to the target in that time is nobody's to remove."""
+
+    @pytest.mark.parametrize("exchange", [True, False])
+    @pytest.mark.parametrize(
+        ("name", "says"),
+        [
+            ("thesis.txt", "not one Hugging Face model and nothing else: it holds thesis.txt"),
+            ("generation_config.json", "was changed while the new one was written"),
+            ("config.json", "was changed while the new one was written"),
+        ],
+    )
+    def test_a_target_that_changes(
+        self, old: Path, monkeypatch: pytest.MonkeyPatch, exchange: bool, name: str, says: str
+    ) -> None:
+        if not exchange:
+            no_exchange(monkeypatch)
+        with pytest.raises(TargetError, match=says) as caught, output(old, overwrite=True) as new:
+            hf_model(new, "new")
+            files(old, name, text="just written")
+            before = inodes(old)
+        assert caught.value.hint
+        assert names(old.parent) == ["out"] and inodes(old) == before
+        assert (old / name).read_text() == "just written"
+
+    @pytest.mark.parametrize("overwrite", [True, False])
+    @pytest.mark.parametrize("there", ["directory", "file"])
+    def test_a_target_that_appears(self, tmp_path: Path, overwrite: bool, there: str) -> None:
+        out = tmp_path / "out"
+        with pytest.raises(TargetError, match="came into being") as caught, output(out, overwrite=overwrite) as new:
+            hf_model(new)
+            files(out, "thesis.txt") if there == "directory" else out.write_text("thesis")
+        assert caught.value.hint and names(tmp_path) == ["out"]
+        assert out.read_text() == "thesis" if there == "file" else names(out) == ["thesis.txt"]
+
+    def test_a_target_that_goes(self, old: Path) -> None:
+        with output(old, overwrite=True) as new:
+            hf_model(new, "new")
+            old.rename(old.parent / "elsewhere")
+        assert names(old.parent) == ["elsewhere", "out"]
+        assert content(old) == dict.fromkeys(MODEL, "new")
 
 
 class TestTwoRuns:
     def test_the_second_is_refused(self, tmp_path: Path) -> None:
-        with OutputDirectory(tmp_path / "out") as partial:
-            (partial / "file").touch()
+        with output(tmp_path / "out") as new:
+            files(new, "file")
             with pytest.raises(TargetError, match="another run is writing"):
                 write(tmp_path / "out")
-            assert names(partial) == [MARKER, "file"]
+            assert names(new) == ["file"] and names(new.parent) == [MARKER, "new"]
         assert names(tmp_path / "out") == ["file"]
 
+    CODE = """
+import os, sys
+sys.path[:0] = [{tests!r}]
+from pathlib import Path
+from standing import output
+output(Path({target!r})).__enter__()
+os._exit(9)
+"""
+
+    def other(self, target: Path) -> str:
+        code = self.CODE.format(tests=str(Path(__file__).parent.parent), target=str(target))
+        run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+        return run.stderr
+
     def test_in_another_process(self, tmp_path: Path) -> None:
-        code = f"from pathlib import Path; from vlconv.converters.output.directory import OutputDirectory as O; O(Path({str(tmp_path / 'out')!r})).__enter__()"
-        with OutputDirectory(tmp_path / "out"):
-            other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-        assert "TargetError: another run is writing" in other.stderr
+        with output(tmp_path / "out"):
+            assert "TargetError: another run is writing" in self.other(tmp_path / "out")
         assert names(tmp_path) == ["out"]
 
     def test_a_killed_process_leaves_no_lock(self, tmp_path: Path) -> None:
-        target = tmp_path / "out"
-        code = (
-            "import os; from pathlib import Path; from vlconv.converters.output.directory import OutputDirectory as O; "
-            f"O(Path({str(target)!r})).__enter__(); os._exit(9)"
-        )
-        subprocess.run([sys.executable, "-c", code], check=False)
+        assert self.other(tmp_path / "out") == ""
         assert names(tmp_path) == ["out.partial"]
-        write(target)
+        write(tmp_path / "out")
         assert names(tmp_path) == ["out"]
 
     def test_both_at_the_same_moment(self, tmp_path: Path) -> None:
@@ -347,6 +346,20 @@ class TestTwoRuns:
         with pytest.raises(TargetError, match="another run"):
             Claim.new(tmp_path / "out.partial")
         claim.release()
+
+    def test_one_that_ends_between_our_opening_and_our_lock(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        Claim.new(tmp_path / "out.partial").release()
+        flock = claims.fcntl.flock
+
+        def late(fd: int, how: int) -> None:
+            (tmp_path / "out.partial" / MARKER).unlink()
+            flock(fd, how)
+
+        monkeypatch.setattr(claims.fcntl, "flock", late)
+        with pytest.raises(TargetError, match="another run"):
+            Claim.take(tmp_path / "out.partial")
 
     def test_without_locks_a_stale_partial_is_not_touched(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -356,7 +369,7 @@ class TestTwoRuns:
         def unsupported(fd: int, how: int) -> None:
             raise OSError(errno.ENOLCK, "no locks")
 
-        monkeypatch.setattr(swap.fcntl, "flock", unsupported)
+        monkeypatch.setattr(claims.fcntl, "flock", unsupported)
         with pytest.raises(TargetError, match="cannot be locked"):
             write(tmp_path / "out")
         write(tmp_path / "other")

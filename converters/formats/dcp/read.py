@@ -7,6 +7,7 @@ zip of one tensor.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -31,6 +32,8 @@ from .metadata import DcpMetadata, check_files, read_dcp_metadata
 NAME = "torch_dist"
 FSDP = "fsdp_dtensor"
 
+_OWN = re.compile(r"\.metadata|metadata\.json|common\.pt|__\d+_\d+\.distcp", re.ASCII)
+
 
 def holds(directory: Path) -> bool:
     """Whether a directory itself is a distributed checkpoint, finished or not."""
@@ -39,6 +42,11 @@ def holds(directory: Path) -> bool:
         or is_file(directory / "metadata.json")
         or any(path.suffix == ".distcp" for path in children(directory))
     )
+
+
+def owns(entry: Path) -> bool:
+    """Whether something in a distributed checkpoint's directory is part of it."""
+    return is_file(entry) and _OWN.fullmatch(entry.name) is not None
 
 
 def open_torch_dist(directory: Path) -> Opened:

@@ -16,6 +16,7 @@ from ..open_files import children, is_dir, is_file
 
 PREFIX = "mp_rank_"
 FILES = ("model_optim_rng.pt", "model_rng.pt", "model_states.pt")
+OPTIMIZER = ("optim.pt", "distrib_optim.pt")
 
 _NAME = re.compile(r"mp_rank_(\d{2,})(?:_(\d{3,}))?(?:_(\d{3,}))?", re.ASCII)
 
@@ -52,6 +53,13 @@ def rank_files(directory: Path) -> dict[tuple[int, ...], Path]:
             "Two checkpoints lie in one directory.",
         )
     return found
+
+
+def owns(entry: Path) -> bool:
+    """Whether something in a legacy checkpoint's directory is part of it: a rank's folder, with that rank's files alone."""
+    if entry.is_symlink() or not is_dir(entry) or _NAME.fullmatch(entry.name) is None:
+        return False
+    return all(is_file(file) and file.name in (*FILES, *OPTIMIZER) for file in children(entry))
 
 
 def folder_name(numbers: Iterable[int]) -> str:

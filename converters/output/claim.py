@@ -1,0 +1,115 @@
+"""Our marker in a directory, and the lock on it: no other run touches what is written there."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from contextlib import suppress
+from pathlib import Path
+from typing import NamedTuple
+
+from ..errors import TargetError
+
+MARKER = ".vlconv-partial"
+
+
+class Note(NamedTuple):
+    """What the marker says before an output takes its place, for the run that comes after a kill.
+
+    Attributes:
+        installed: inode of the directory that is about to take the place.
+        sets_latest: whether the tracker file is to name it then.
+        latest: what the tracker file said until now; None where there was none.
+    """
+
+    installed: int
+    sets_latest: bool = False
+    latest: str | None = None
+
+
+class Claim:
+    """The marker and its lock."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+
+    @classmethod
+    def new(cls, folder: Path) -> Claim:
+        """Make the directory, and mark it."""
+        try:
+            folder.mkdir()
+            claim = cls(os.open(folder / MARKER, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666))
+        except FileExistsError:
+            raise _busy(folder) from None
+        except OSError as fault:
+            with suppress(OSError):
+                folder.rmdir()
+            raise TargetError(f"{folder} cannot be made: {fault.strerror}", "Name a target elsewhere.") from fault
+        _lock(claim._fd, folder)
+        return claim
+
+    @classmethod
+    def take(cls, folder: Path) -> Claim | None:
+        """The claim of a run that is gone; None where there is no marker.
+
+        Raises:
+            TargetError: that run is still at work, or it cannot be told.
+        """
+        try:
+            fd = os.open(folder / MARKER, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError as fault:
+            raise TargetError(
+                f"{folder / MARKER} cannot be opened: {fault.strerror}",
+                f"Remove {folder} if no other run is writing it.",
+            ) from fault
+        claim = cls(fd)
+        try:
+            if not _lock(fd, folder):
+                raise TargetError(
+                    f"{folder} cannot be locked on this file system, so another run may still be writing it",
+                    f"If none is, remove {folder}.",
+                )
+            if os.fstat(fd).st_nlink == 0:  # that run finished between our open and our lock
+                raise _busy(folder)
+        except BaseException:
+            claim.release()
+            raise
+        return claim
+
+    @property
+    def note(self) -> Note | None:
+        """What the marker says; None: nothing that can be read."""
+        with suppress(ValueError, TypeError):
+            installed, sets_latest, latest = Note(**json.loads(os.pread(self._fd, 4096, 0)))
+            if type(installed) is int and type(sets_latest) is bool and isinstance(latest, str | None):
+                return Note(installed, sets_latest, latest)
+        return None
+
+    @note.setter
+    def note(self, note: Note) -> None:
+        os.ftruncate(self._fd, 0)
+        os.pwrite(self._fd, json.dumps(note._asdict()).encode(), 0)
+        os.fsync(self._fd)
+
+    def release(self) -> None:
+        """Give up the lock."""
+        with suppress(OSError):
+            os.close(self._fd)
+
+
+def _lock(fd: int, folder: Path) -> bool:
+    """Lock the marker; False where the file system has no locks."""
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise _busy(folder) from None
+    except OSError:
+        return False
+    return True
+
+
+def _busy(folder: Path) -> TargetError:
+    return TargetError(f"another run is writing {folder}", "Wait for it to end, or name another target.")
