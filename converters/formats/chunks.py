@@ -14,7 +14,6 @@ from math import prod
 from typing import TYPE_CHECKING, NamedTuple
 
 from ..errors import CorruptError, shown
-from ..tensors.dtypes import ITEMSIZE
 from ..tensors.spec import Box, Shape, TensorSpec
 from ..tensors.tiling import BoxIndex, tiling_fault
 from .crc import Sums
@@ -213,8 +212,3 @@ def _as_array(data: memoryview, dtype: str, shape: Shape) -> Array:
 def dense(spec: TensorSpec, item: int) -> Chunk:
     """The single chunk of a tensor that is an item of its own."""
     return Chunk((0,) * len(spec.shape), spec.shape, item)
-
-
-def element_bytes(spec: TensorSpec) -> int:
-    """Bytes per element."""
-    return ITEMSIZE[spec.dtype]

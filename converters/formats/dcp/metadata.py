@@ -77,11 +77,6 @@ class DcpMetadata:
         boxes = self._boxes[start : start + 2 * rank * (last - first)].reshape(last - first, 2, rank).tolist()
         return [ItemBox(first + i, tuple(offsets), tuple(lengths)) for i, (offsets, lengths) in enumerate(boxes)]
 
-    def item_box(self, item: int) -> tuple[Shape, Shape]:
-        """Offsets and lengths of an item's chunk, in elements."""
-        box = self._boxes[int(self._box_start[item]) : int(self._box_start[item + 1])].tolist()
-        return tuple(box[: len(box) // 2]), tuple(box[len(box) // 2 :])
-
     def place(self, item: int) -> tuple[str, int, int]:
         """File name, offset and length of an item."""
         return self.files[self.item_file[item]], int(self.item_offset[item]), int(self.item_length[item])

@@ -33,7 +33,7 @@ class _Entry(NamedTuple):
 
 
 class ItemParts(NamedTuple):
-    """An item without its data: head, `data_nbytes` bytes, tail. Lengths never depend on the checksum."""
+    """An item without its data: head, `data.nbytes` bytes, tail. Lengths never depend on the checksum."""
 
     shared: bytes  # the members before the data
     entries: tuple[_Entry, ...]
@@ -46,11 +46,6 @@ class ItemParts(NamedTuple):
     def data_offset(self) -> int:
         """First byte of the data in the item: the head's length."""
         return self.head_nbytes
-
-    @property
-    def data_nbytes(self) -> int:
-        """Bytes of the tensor."""
-        return self.data.nbytes
 
     @property
     def nbytes(self) -> int:

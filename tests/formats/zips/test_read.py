@@ -135,7 +135,7 @@ def test_beyond_4_gib(tmp_path):
     path = tmp_path / "big"
     with path.open("wb") as file:  # sparse: takes no room
         file.write(parts.head(0))
-        file.seek(parts.data_offset + parts.data_nbytes)
+        file.seek(parts.data_offset + parts.data.nbytes)
         file.write(parts.tail(0))
     with path.open("rb") as file:
         assert zips.find_tensor(file.fileno(), 0, parts.nbytes) == (
