@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from ..config.reference import Reference
 from ..errors import shown
+from ..formats import FORMATS
 from ..models import model_of
 from ..models.config import ModelConfig
 from ..models.fields import Tie
@@ -29,7 +30,7 @@ def describe_mcore(report: Report, side: McoreSide, dtype: str | None = None) ->
     opened, layout = side.opened, side.layout
     report.fact(
         "source",
-        f"{side.directory}: Megatron {opened.format}, {opened.form}",
+        f"{side.directory}: {FORMATS[opened.format].title}, {opened.form}",
         source=str(side.directory),
         format=opened.format,
         form=opened.form,

@@ -1,6 +1,6 @@
 """Files and nothing else: how each format is read and planned.
 
-FORMATS are Megatron's, by the name of `--ckpt-format`.
+FORMATS are those of a checkpoint to read, by name: Megatron's own as `--ckpt-format` has them, and `dcp`.
 """
 
 from __future__ import annotations
@@ -9,7 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from .dcp import read as torch_dist
+from .dcp import plain, torch_dist
+from .dcp.read import owns as owns_dcp
 from .legacy import ranks
 from .legacy import read as legacy
 from .locate import locate
@@ -17,21 +18,31 @@ from .opened import Opened
 
 
 class Format(NamedTuple):
-    """A Megatron checkpoint format: whether a directory itself holds one, how to open it, and which entries are its own."""
+    """A checkpoint format.
 
+    Attributes:
+        title: what it is called in a sentence.
+        holds: whether a directory itself holds one.
+        open: opens it; where two formats look alike from outside, gives the one that it is.
+        owns: whether something in such a directory is part of it.
+    """
+
+    title: str
     holds: Callable[[Path], bool]
     open: Callable[[Path], Opened]
     owns: Callable[[Path], bool]
 
 
 FORMATS: dict[str, Format] = {
-    torch_dist.NAME: Format(torch_dist.holds, torch_dist.open_torch_dist, torch_dist.owns),
-    legacy.NAME: Format(legacy.holds, legacy.open_legacy, ranks.owns),
+    torch_dist.NAME: Format("Megatron torch_dist", torch_dist.holds, torch_dist.open_torch_dist, owns_dcp),
+    plain.FSDP: Format("Megatron fsdp_dtensor", plain.holds, plain.open_plain, owns_dcp),
+    plain.DCP: Format("torch DCP", plain.holds, plain.open_plain, owns_dcp),
+    legacy.NAME: Format("Megatron torch", legacy.holds, legacy.open_legacy, ranks.owns),
 }
 
 
 def is_mcore(directory: Path) -> bool:
-    """Whether a directory itself holds a Megatron checkpoint."""
+    """Whether a directory itself holds a checkpoint of one of FORMATS."""
     return any(f.holds(directory) for f in FORMATS.values())
 
 

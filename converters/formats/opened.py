@@ -20,7 +20,7 @@ class Opened:
     """An open checkpoint.
 
     Attributes:
-        format: Megatron's name for it, as `--ckpt-format` takes it.
+        format: a key of FORMATS.
         directory: the folder that holds the files.
         specs: the model's tensors under canonical names (see keys.py), whatever prefix the trainer put before them.
             Where a format keeps only ranks' own

@@ -5,7 +5,8 @@ from __future__ import annotations
 from ..checkpoint.hf_side import HfSide, dialect_shapes
 from ..checkpoint.mcore_side import McoreSide
 from ..errors import NotComparable
-from ..formats.dcp import read as torch_dist
+from ..formats import FORMATS
+from ..formats.dcp import torch_dist
 from ..models.hf_dialects import dialect_copies, read_dialect
 from ..report import Difference, Observer, Report
 from ..tensors.dtypes import FLOATS, ITEMSIZE
@@ -26,7 +27,7 @@ class MegatronCore:
         self.side = side
         if side.opened.format != torch_dist.NAME:
             raise NotComparable(
-                f"{side.directory} is in Megatron's {side.opened.format} format, and {witness_megatron_core.LIBRARY} has a loader for torch_dist alone",
+                f"{side.directory} is {FORMATS[side.opened.format].title}, and {witness_megatron_core.LIBRARY} has a loader for torch_dist alone",
                 "Leave --witness out, or compare with a Hugging Face directory.",
             )
         version = foreign.version(witness_megatron_core.LIBRARY)

@@ -15,7 +15,7 @@ from tiny import write_tiny_hf
 from vlconv.converters import Hf2McoreOptions, Mcore2HfOptions, Report, hf2mcore, mcore2hf
 from vlconv.converters.errors import TargetError, sized
 from vlconv.converters.formats.chunks import Extent
-from vlconv.converters.formats.dcp import read as torch_dist
+from vlconv.converters.formats.dcp import read as dcp
 from vlconv.converters.output import directory
 
 
@@ -115,14 +115,14 @@ def test_checksums_are_counted(source: Path, tmp_path: Path, monkeypatch: pytest
     assert report.data["checksums"] == {"checked": items, "none_stated": 0}
     assert items > 100
     assert report.told["checksums"] == f"{items} items agree with their CRC-32"
-    located, seen = torch_dist._Locate.__call__, []
+    located, seen = dcp._Locate.__call__, []
 
     def without(self: Any, item: int) -> Extent:
         extent = located(self, item)
         seen.append(item)
         return extent._replace(crc=0) if len(set(seen)) <= 3 else extent
 
-    monkeypatch.setattr(torch_dist._Locate, "__call__", without)
+    monkeypatch.setattr(dcp._Locate, "__call__", without)
     report = mcore2hf(tmp_path / "mcore", tmp_path / "again", Mcore2HfOptions(threads=1))
     assert report.data["checksums"] == {"checked": items - 3, "none_stated": 3}
     assert report.told["checksums"] == f"{items - 3} items agree with their CRC-32, 3 whose file states none"

@@ -1,15 +1,14 @@
-"""torch_dist: Megatron-core's distributed checkpoint, read.
+"""What every distributed checkpoint of torch (DCP) has in common, read: torch_dist.py and plain.py open them.
 
-A PyTorch distributed checkpoint (DCP): `.metadata` says which chunk of which tensor is which item of which `.distcp`
-file; an item is a torch.save
-zip of one tensor.
+`.metadata` says which chunk of which tensor is which item of which `.distcp` file; an item is a torch.save zip of one
+tensor.
 """
 
 from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,28 +19,19 @@ from ...tensors.spec import TensorSpec
 from ...tensors.vocabulary import EMBEDDING, OUTPUT_LAYER
 from ..chunks import Chunk, ChunkReader, Extent
 from ..keys import Stored, canonical, fold, ignorable, kind_of_ignored
-from ..open_files import OpenFiles, children, is_file
+from ..open_files import OpenFiles, is_file
 from ..opened import Opened
 from ..pickles.sandbox import plain_dict
 from ..replicas import check_tied_copy
 from ..zips.read import find_tensor
 from ..zips.torch_save import read_torch_save
-from .fsdp_halves import in_order
 from .metadata import DcpMetadata, check_files, read_dcp_metadata
 
-NAME = "torch_dist"
-FSDP = "fsdp_dtensor"
+Chunks = Mapping[str, list[Chunk]]
+Placed = Callable[[Mapping[str, TensorSpec], Chunks, Mapping[str, Split]], Chunks]
+"""Given all tensors, their chunks and how ranks cut them: the chunks, put where they belong."""
 
 _OWN = re.compile(r"\.metadata|metadata\.json|common\.pt|__\d+_\d+\.distcp", re.ASCII)
-
-
-def holds(directory: Path) -> bool:
-    """Whether a directory itself is a distributed checkpoint, finished or not."""
-    return (
-        is_file(directory / ".metadata")
-        or is_file(directory / "metadata.json")
-        or any(path.suffix == ".distcp" for path in children(directory))
-    )
 
 
 def owns(entry: Path) -> bool:
@@ -49,31 +39,48 @@ def owns(entry: Path) -> bool:
     return is_file(entry) and _OWN.fullmatch(entry.name) is not None
 
 
-def open_torch_dist(directory: Path) -> Opened:
-    """Open a distributed checkpoint: read its metadata, check that its files are there; no tensor is read.
-
-    Without metadata.json it is Megatron-FSDP's `fsdp_dtensor` or another trainer's plain DCP save, whose names stand
-    behind `model.`; or a torch_dist
-    save that was never finished, whose names do not.
+def finished_metadata(directory: Path) -> DcpMetadata:
+    """The tables of a checkpoint whose save came to its end.
 
     Raises:
         NotACheckpoint: the save was never finished.
-        CorruptError: metadata or files are damaged or hostile.
+        CorruptError: they are damaged or hostile.
         ReadError: the system does not let them be read.
     """
     if not is_file(directory / ".metadata"):
-        raise NotACheckpoint(
-            f"{directory}: .metadata is missing",
-            "The save was interrupted before it was complete: use another checkpoint.",
-        )
-    metadata = read_dcp_metadata(directory)
-    wanted = [i for i, tensor in enumerate(metadata.tensors) if not ignorable(tensor.name)]
-    plain = not is_file(directory / "metadata.json")
-    if plain and not any(metadata.tensors[i].name.startswith("model.") for i in wanted):
-        raise NotACheckpoint(
-            f"{directory}: metadata.json is missing",
-            "The save was interrupted before it was complete: use another checkpoint.",
-        )
+        raise unfinished(directory, ".metadata")
+    return read_dcp_metadata(directory)
+
+
+def unfinished(directory: Path, missing: str) -> NotACheckpoint:
+    """The refusal of a save that lacks a file that is written last."""
+    hint = "The save was interrupted before it was complete: use another checkpoint."
+    return NotACheckpoint(f"{directory}: {missing} is missing", hint)
+
+
+def weights(metadata: DcpMetadata) -> list[int]:
+    """Which of `metadata.tensors` may be weights of the model."""
+    return [i for i, tensor in enumerate(metadata.tensors) if not ignorable(tensor.name)]
+
+
+def open_dcp(
+    directory: Path, metadata: DcpMetadata, format: str, placed: Placed | None = None, *, tied_copy: bool = False
+) -> Opened:
+    """Open a distributed checkpoint: check that its files are there; no tensor is read.
+
+    Args:
+        directory: holds `.metadata`.
+        metadata: its tables.
+        format: its name, a key of FORMATS.
+        placed: puts chunks where they belong; None: they are there.
+        tied_copy: see Opened.
+
+    Raises:
+        CorruptError: files are damaged or missing.
+        UnsupportedError: tensors that are no plain floats.
+        ReadError: the system does not let a file be read.
+    """
+    wanted = weights(metadata)
     ignored = Counter(kind for t in metadata.tensors if (kind := kind_of_ignored(t.name))) + Counter(
         kind_of_ignored(entry.name) or "other" for entry in metadata.byte_entries
     )
@@ -82,25 +89,20 @@ def open_torch_dist(directory: Path) -> Opened:
     specs, chunks = canonical(stored)
     files = OpenFiles()
     locate = _Locate(metadata, directory, stored, files)
-    halved = sorted({how.name for how in (fold(tensor.spec.name) for tensor in stored) if how.half}) if plain else []
 
     def assemble(splits: Mapping[str, Split]) -> ChunkReader:
-        ordered = (
-            in_order(specs, chunks, halved, splits, _args(directory, metadata).get("tensor_model_parallel_size"))
-            if halved
-            else chunks
-        )
+        ordered = placed(specs, chunks, splits) if placed else chunks
         return _assembled(ChunkReader(specs, ordered, locate, files), splits)
 
     return Opened(
-        format=FSDP if plain else NAME,
+        format=format,
         directory=directory,
         specs=specs,
         assemble=assemble,
         ignored=dict(ignored),
         form=_form(metadata, wanted),
-        args=lambda: _args(directory, metadata),
-        tied_copy=plain,
+        args=lambda: stated_args(directory, metadata),
+        tied_copy=tied_copy,
     )
 
 
@@ -160,7 +162,7 @@ def _form(metadata: DcpMetadata, wanted: list[int]) -> str:
     return ("layers stacked" if stacked else "one key per layer") + (", singleton shards" if singles else "")
 
 
-def _args(directory: Path, metadata: DcpMetadata) -> dict[str, Any]:
+def stated_args(directory: Path, metadata: DcpMetadata) -> dict[str, Any]:
     """`args` of common.pt or, where that is gone, of the object among the items; {} where there are none."""
     common = directory / "common.pt"
     if is_file(common):

@@ -100,10 +100,11 @@ class TestHuggingFaceNames:
         found, report = converted(tmp_path, save_plain(tmp_path / "ckpt", hf, prefix), CONFIGS[name])
         assert differing(found, hf) == []
         assert (report.data["format"], report.data["layout"], report.data["form"]) == (
-            "fsdp_dtensor",
+            "dcp",
             layout,
             "one key per layer",
         )
+        assert report.told["source"] == f"{tmp_path / 'ckpt'}: torch DCP, one key per layer"
         assert "agrees_with" not in report.data
 
     def test_new_prefixes_of_qwen2_5(self, tmp_path: Path) -> None:
