@@ -2,6 +2,7 @@
 #   make demo                  a tiny model there and back, with a proof
 #   make test                  the tests a change must pass; make test-all adds the slow ones, transformers 4.57 and
 #                              the newest megatron-core
+#   make test-serving          vLLM on a CPU opens what is written; PIP_ARGS must lead pip to a CPU build of torch
 #   make install PIP_ARGS=…    further arguments for pip, such as --extra-index-url for a CPU build of torch
 #   make test ARGS="-k vision" further arguments for pytest
 
@@ -10,25 +11,32 @@ PYTHON := $(shell for p in $(PYTHON) python3 python3.14 python3.13 python3.12 py
 VENV ?= .venv
 VENV_OLD ?= .venv-4.57
 VENV_MCORE ?= .venv-mcore
+VENV_SERVING ?= .venv-serving
 PIP_ARGS ?=
 # Tests run on all cores, a file at a time: most files share what they make.
 PARALLEL ?= -n logical --maxprocesses 8 --dist loadfile
 ARGS ?=
 
+HAVE_PYTHON = @test -n "$(PYTHON)" || \
+	{ echo "vlconv needs Python 3.11 or newer; name one with: make PYTHON=/path/to/python3.11" >&2; exit 1; }
+
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 READY_OLD := $(VENV_OLD)/.ready
 READY_MCORE := $(VENV_MCORE)/.ready
-PIP_INSTALL = -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) --constraint constraints.txt
-PIP_INSTALL_MCORE = -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) --no-deps --ignore-requires-python
+READY_SERVING := $(VENV_SERVING)/.ready
+PIP := -m pip --quiet --disable-pip-version-check
+PIP_INSTALL = $(PIP) install $(PIP_ARGS) --constraint constraints.txt
+PIP_INSTALL_MCORE = $(PIP) install $(PIP_ARGS) --no-deps --ignore-requires-python
 SETUP := pyproject.toml constraints.txt
+SERVING := tests/serving/requirements.txt
 
-.PHONY: install demo test test-all lint typecheck format bench clean
+.PHONY: install demo test test-all test-serving lint typecheck format bench clean
 
 install: $(READY)
 
 $(READY): $(SETUP)
-	@test -n "$(PYTHON)" || { echo "vlconv needs Python 3.11 or newer; name one with: make PYTHON=/path/to/python3.11" >&2; exit 1; }
+	$(HAVE_PYTHON)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python $(PIP_INSTALL) --editable ".[dev]"
 	@touch $@
@@ -49,6 +57,17 @@ $(READY_MCORE): $(READY) Makefile
 		> "$$($(VENV_MCORE)/bin/python -c 'import site; print(site.getsitepackages()[0])')/beside.pth"
 	@touch $@
 
+# vLLM brings torchaudio, torchcodec and torchvision, whose usual builds want CUDA. It can do without the first two; of
+# torchvision only one module fails to load: it describes operators of the CUDA build, which no image here needs.
+$(READY_SERVING): pyproject.toml $(SERVING)
+	$(HAVE_PYTHON)
+	$(PYTHON) -m venv $(VENV_SERVING)
+	$(VENV_SERVING)/bin/python $(PIP) install $(PIP_ARGS) --requirement $(SERVING) --editable .
+	$(VENV_SERVING)/bin/python $(PIP) uninstall --yes torchaudio torchcodec
+	@site=$$($(VENV_SERVING)/bin/python -c 'import sysconfig; print(sysconfig.get_path("platlib"))') && \
+		: > "$$site/torchvision/_meta_registrations.py"
+	@touch $@
+
 demo: $(READY)
 	$(BIN)/python tests/demo.py
 
@@ -58,7 +77,10 @@ test: $(READY)
 test-all: $(READY) $(READY_OLD) $(READY_MCORE)
 	$(VENV_OLD)/bin/pytest $(PARALLEL) -m versions $(ARGS)
 	$(VENV_MCORE)/bin/python -m pytest $(PARALLEL) -m "mcore_versions and not slow" $(ARGS)
-	$(BIN)/pytest $(PARALLEL) -m "" $(ARGS)
+	$(BIN)/pytest $(PARALLEL) -m "not serving" $(ARGS)
+
+test-serving: $(READY_SERVING)
+	$(VENV_SERVING)/bin/pytest tests/serving -m serving $(ARGS)
 
 lint: $(READY)
 	$(BIN)/ruff check .
@@ -78,5 +100,5 @@ bench: $(READY)
 	$(BIN)/python tests/bench.py $(ARGS)
 
 clean:
-	rm -rf build dist vlconv.egg-info .mypy_cache .pytest_cache .ruff_cache $(VENV) $(VENV_OLD) $(VENV_MCORE)
+	rm -rf build dist vlconv.egg-info .mypy_cache .pytest_cache .ruff_cache $(VENV) $(VENV_OLD) $(VENV_MCORE) $(VENV_SERVING)
 	find cli converters tests -name __pycache__ -type d -prune -exec rm -rf {} +

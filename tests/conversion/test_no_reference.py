@@ -18,6 +18,7 @@ from mcore.save import save
 from mcore.tiny import random_hf_tensors, tiny, tiny_2_5
 from mcore.topology import Topology
 from references import differing, read_hf, reference_config
+from run_config import run_config, vision_and_ids
 from tiny import IDS, tiny_config, write_tiny_hf
 from trainers.places import TRAINERS, write
 
@@ -33,34 +34,6 @@ from vlconv.converters.tensors.rules import table
 from vlconv.converters.tensors.spec import TensorSpec
 
 KINDS = ("qwen3_vl", "qwen3_vl_moe", "qwen2_5_vl")
-
-
-def vision_and_ids(config: dict[str, Any]) -> dict[str, Any]:
-    """What Megatron's own arguments never say."""
-    return {
-        "vision_config": config["vision_config"],
-        **{name: token for name, token in IDS.items() if name.endswith("_id")},
-    }
-
-
-def run_config(config: dict[str, Any]) -> str:
-    """Megatron-Bridge's file."""
-    text = config.get("text_config", config)
-    model = {
-        "num_attention_heads": text["num_attention_heads"],
-        "num_query_groups": text["num_key_value_heads"],
-        "vocab_size": text["vocab_size"],
-        "rotary_base": text["rope_theta"],
-        "layernorm_epsilon": text["rms_norm_eps"],
-        "mrope_section": text["rope_scaling"]["mrope_section"],
-        **(
-            {"num_moe_experts": text["num_experts"], "moe_router_topk": text["num_experts_per_tok"]}
-            if "num_experts" in text
-            else {}
-        ),
-        **vision_and_ids(config),
-    }
-    return yaml.safe_dump({"model": model, "train": {"lr": 1}})
 
 
 @pytest.fixture
