@@ -31,7 +31,7 @@ from tiny import tiny_config
 
 from vlconv.converters.formats.safetensors import plan_hf
 from vlconv.converters.models import MODELS
-from vlconv.converters.models.config import ModelConfig, TextConfig, VisionConfig
+from vlconv.converters.models.shared.config import ModelConfig, TextConfig, VisionConfig
 from vlconv.converters.tensors.spec import TensorSpec
 
 TEXT = {

@@ -13,7 +13,7 @@ import torch
 from tiny import tiny_config, write_side_files, write_weights
 from torch import Tensor
 
-from vlconv.converters.models.config import ModelConfig, TextConfig, VisionConfig
+from vlconv.converters.models.shared.config import ModelConfig, TextConfig, VisionConfig
 
 
 def reference_config(config: ModelConfig) -> dict[str, Any]:

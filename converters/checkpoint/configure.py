@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from ..config.from_facts import config_from_facts
 from ..config.reference import Reference, find_reference
 from ..config.shape_facts import visible_traits
-from ..layouts.splits import split_of
+from ..layouts.shared.splits import split_of
 from ..models import model_with
-from ..models.config import ModelConfig
-from ..models.fields import Tie
-from ..models.model import Model
+from ..models.shared.config import ModelConfig
+from ..models.shared.fields import Tie
+from ..models.shared.model import Model
 from ..options import McoreSource
 from ..tensors.vocabulary import OUTPUT_LAYER
 from .consistency import agreed_facts, agreed_model, agreed_rows, agreed_tie

@@ -14,9 +14,9 @@ from ..errors import MismatchError
 from ..formats.statements import Stated
 from ..layouts.layout import Layout
 from ..models import model_for
-from ..models.config import ModelConfig
-from ..models.fields import Tie, decide_tie
-from ..models.model import Model
+from ..models.shared.config import ModelConfig
+from ..models.shared.fields import Tie, decide_tie
+from ..models.shared.model import Model
 from ..tensors.mapped import check_names
 from ..tensors.spec import Shape, TensorSpec
 from ..tensors.vocabulary import EMBEDDING, OUTPUT_LAYER, explain

@@ -9,9 +9,9 @@ from ..config.reference import Reference
 from ..errors import shown
 from ..formats import FORMATS
 from ..models import model_of
-from ..models.config import ModelConfig
-from ..models.fields import Tie
-from ..models.hf_dialects import Dialect
+from ..models.shared.config import ModelConfig
+from ..models.shared.fields import Tie
+from ..models.shared.hf_dialects import Dialect
 from ..report import Report
 from ..tensors.spec import Reader
 from .hf_side import HfSide

@@ -13,10 +13,10 @@ from ..formats import safetensors
 from ..formats.chunks import ChunkReader
 from ..formats.replicas import check_tied_copy
 from ..models import model_for
-from ..models.config import ModelConfig
-from ..models.fields import Tie, decide_tie, stated_tie
-from ..models.hf_dialects import Dialect, ExpertsForm, dialect_copies, read_dialect
-from ..models.model import Model
+from ..models.shared.config import ModelConfig
+from ..models.shared.fields import Tie, decide_tie, stated_tie
+from ..models.shared.hf_dialects import Dialect, ExpertsForm, dialect_copies, read_dialect
+from ..models.shared.model import Model
 from ..tensors.dtypes import FLOATS
 from ..tensors.mapped import Mapped, Renamed, check_names
 from ..tensors.rules import flipped, hulls

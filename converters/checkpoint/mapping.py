@@ -5,7 +5,7 @@ from __future__ import annotations
 from ..errors import MismatchError
 from ..layouts.layout import Layout
 from ..models import model_of
-from ..models.config import ModelConfig
+from ..models.shared.config import ModelConfig
 from ..tensors.mapped import Mapped, prove
 from ..tensors.rules import Table, flipped, table
 from ..tensors.spec import Reader

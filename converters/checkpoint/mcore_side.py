@@ -15,10 +15,10 @@ from ..formats import open_mcore
 from ..formats.chunks import ChunkReader
 from ..formats.opened import Opened
 from ..layouts.layout import Layout
-from ..layouts.splits import split_of
+from ..layouts.shared.splits import split_of
 from ..models import model_of
-from ..models.config import ModelConfig
-from ..models.model import Model
+from ..models.shared.config import ModelConfig
+from ..models.shared.model import Model
 from ..options import McoreSource
 from ..tensors.mapped import Mapped, Renamed
 from ..tensors.rules import Table, table

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from ..errors import MismatchError, shown
 from ..formats.opened import Opened
 from ..formats.statements import Stated, statements
-from ..layouts import detect, named, towers
+from ..layouts import detect, named, tower_prefixes
 from ..layouts.layout import Layout
 from ..layouts.refusals import refuse, stripped
 from ..tensors.spec import TensorSpec
@@ -49,7 +49,7 @@ def recognise(opened: Opened, layout: str | None) -> Recognised:
     """
     names = _without_wrappers(opened.specs)
     specs = {new: opened.specs[old] for new, old in names.items()}
-    refuse(specs, towers())
+    refuse(specs, tower_prefixes())
     chosen = named(layout) if layout else detect(specs)
     seen_by = f"--layout {chosen.name}" if layout else chosen.why
     return Recognised(opened, names, specs, chosen, seen_by, statements(opened.directory, opened.args))

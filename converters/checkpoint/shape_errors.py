@@ -10,7 +10,7 @@ from dataclasses import fields, replace
 from typing import Any
 
 from ..errors import MismatchError, VlconvError, shown
-from ..models.config import ModelConfig, TextConfig, VisionConfig, hf_path
+from ..models.shared.config import ModelConfig, TextConfig, VisionConfig, hf_path
 from ..tensors.spec import Shape, TensorSpec
 
 Shapes = Mapping[str, Shape]

@@ -6,9 +6,9 @@ from typing import Any, NamedTuple
 
 from ..errors import CorruptError
 from ..models import model_of
-from ..models.config import ModelConfig
-from ..models.fields import Fields, Json
-from ..models.traits import Traits
+from ..models.shared.config import ModelConfig
+from ..models.shared.fields import Fields, Json
+from ..models.shared.traits import Traits
 from .hf_config import rope_scaling, rope_theta, text_section
 
 

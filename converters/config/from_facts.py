@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from ..errors import MismatchError, ReferenceFault, shown
 from ..formats.json_file import parse_json
 from ..models import Model, Release, model_with
-from ..models.config import ModelConfig, TextConfig, VisionConfig
+from ..models.shared.config import ModelConfig, TextConfig, VisionConfig
 from ..tensors.spec import Shape
 from ..tensors.vocabulary import explain
 from .facts import GEOMETRY, VISION, Facts, needed

@@ -10,8 +10,8 @@ from typing import Any
 
 from ..errors import CorruptError, shown
 from ..formats.json_file import read_json
-from ..models.fields import Json
-from ..models.model import Model
+from ..models.shared.fields import Json
+from ..models.shared.model import Model
 
 
 def read_config(directory: Path) -> dict[str, Any]:

@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..models import Release, model_of
-from ..models.config import ModelConfig, TextConfig
-from ..models.model import Model
+from ..models.shared.config import ModelConfig, TextConfig
+from ..models.shared.model import Model
 from .facts import GEOMETRY, VISION
 
 

@@ -12,9 +12,9 @@ import yaml
 
 from ..errors import UnsupportedError, shown
 from ..models import model_of
-from ..models.config import ModelConfig, TextConfig
-from ..models.fields import Json
-from ..models.model import Model
+from ..models.shared.config import ModelConfig, TextConfig
+from ..models.shared.fields import Json
+from ..models.shared.model import Model
 from .facts import runtime_facts
 from .hf_config import config_to_write, text_section
 

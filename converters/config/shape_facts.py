@@ -53,7 +53,7 @@ def shape_facts(shapes: Mapping[str, Shape], tower: str) -> Values:
 
 
 def visible_traits(names: Collection[str], tower: str) -> dict[str, bool]:
-    """The answers to models.traits.VISIBLE that names show, whatever the layout.
+    """The answers to models.shared.traits.VISIBLE that names show, whatever the layout.
 
     Args:
         names: without wrappers' prefixes, one tensor per layer.

@@ -8,9 +8,9 @@ from __future__ import annotations
 from typing import Any
 
 from ..models import model_of
-from ..models.config import ModelConfig, TextConfig
-from ..models.fields import Json
-from ..models.traits import Traits
+from ..models.shared.config import ModelConfig, TextConfig
+from ..models.shared.fields import Json
+from ..models.shared.traits import Traits
 from ..tensors.sharding import Topology
 from .facts import runtime_facts
 from .hf_config import text_section

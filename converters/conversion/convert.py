@@ -16,8 +16,8 @@ from ..errors import MismatchError, UnsupportedError
 from ..formats import safetensors
 from ..formats.output_file import OutFile
 from ..layouts import known_layouts, to_write
-from ..models.config import ModelConfig
-from ..models.hf_dialects import Dialect
+from ..models.shared.config import ModelConfig
+from ..models.shared.hf_dialects import Dialect
 from ..options import Hf2McoreOptions, Mcore2HfOptions, Mcore2McoreOptions, McoreTarget
 from ..report import Observer, Report
 from ..tensors.cast import Cast

@@ -14,9 +14,9 @@ from ..formats.legacy.write import LegacyModel, plan_legacy
 from ..formats.locate import TRACKER
 from ..formats.output_file import OutFile
 from ..layouts.layout import Layout
-from ..layouts.splits import split_of
+from ..layouts.shared.splits import split_of
 from ..models import model_of
-from ..models.config import ModelConfig
+from ..models.shared.config import ModelConfig
 from ..options import McoreTarget
 from ..tensors.dtypes import main_dtype
 from ..tensors.sharding import Topology

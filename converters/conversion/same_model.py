@@ -10,8 +10,8 @@ from ..config.hf_config import read_config
 from ..errors import SourceError, TargetError
 from ..formats.contents import CONFIG, HF_FILES, is_save_directory
 from ..models import model_for
-from ..models.config import ModelConfig, TextConfig, VisionConfig, hf_path
-from ..models.fields import Json
+from ..models.shared.config import ModelConfig, TextConfig, VisionConfig, hf_path
+from ..models.shared.fields import Json
 
 LISTED = 3
 

@@ -31,7 +31,7 @@ _ALL = (
 LAYOUTS: dict[str, Layout] = {layout.name: layout for layout in _ALL}
 
 
-def towers() -> tuple[str, ...]:
+def tower_prefixes() -> tuple[str, ...]:
     """What the names of a vision tower begin with, in any layout."""
     return tuple(sorted({layout.tower for layout in LAYOUTS.values()}))
 

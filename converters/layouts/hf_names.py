@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
-from ..models.config import ModelConfig
-from ..models.hf_dialects import Dialect, dialect_copies, read_dialect
+from ..models.shared.config import ModelConfig
+from ..models.shared.hf_dialects import Dialect, dialect_copies, read_dialect
 from ..tensors.rules import Rule
 from ..tensors.spec import Shape
 from .layout import Layout

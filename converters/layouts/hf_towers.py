@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from ..models.config import ModelConfig
-from ..models.traits import Traits
+from ..models.shared.config import ModelConfig
+from ..models.shared.traits import Traits
 from ..tensors.rules import Rule
-from . import language, towers
 from .layout import Layout, Spellings
+from .shared import language, towers
 
 
 def _rules(tower: str, text: str) -> Callable[[ModelConfig, int], Iterator[Rule]]:

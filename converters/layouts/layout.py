@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from ..models import MODELS
-from ..models.config import ModelConfig
-from ..models.traits import Traits
+from ..models.shared.config import ModelConfig
+from ..models.shared.traits import Traits
 from ..tensors.rules import Rule
 from ..tensors.spec import Shape
 

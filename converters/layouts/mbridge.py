@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ..models import model_of
-from ..models.config import ModelConfig
+from ..models.shared.config import ModelConfig
 from ..tensors.rules import Copy, Rule
-from . import language, towers
 from .layout import Layout, Spellings
+from .shared import language, towers
 
 
 def rules(config: ModelConfig, vocab_rows: int) -> Iterator[Rule]:

@@ -10,11 +10,11 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from ..models import model_of
-from ..models.config import ModelConfig, VisionConfig
+from ..models.shared.config import ModelConfig, VisionConfig
 from ..tensors.rules import Copy, Rule, pad_rows, rename
-from . import language, towers
-from .language import BESIDE
 from .layout import Layout
+from .shared import language, towers
+from .shared.language import BESIDE
 
 _ENCODER = "image_encoder.encoder"
 _BLOCKS = "image_encoder.encoder.blocks.layers"

@@ -8,10 +8,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ..models import model_of
-from ..models.config import ModelConfig
+from ..models.shared.config import ModelConfig
 from ..tensors.rules import Copy, Rule
-from . import language, mbridge, towers
+from . import mbridge
 from .layout import Layout
+from .shared import language, towers
 
 
 def rules(config: ModelConfig, vocab_rows: int) -> Iterator[Rule]:

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from ..errors import CorruptError, UnsupportedError, shown
-from .config import ModelConfig, TextConfig, VisionConfig
-from .fields import Json, Tie, decide_tie
-from .model import Model, Shapes
 from .qwen2_5_vl import QWEN2_5_VL
 from .qwen3_vl import QWEN3_VL
 from .qwen3_vl_moe import QWEN3_VL_MOE
-from .release import Release
-from .traits import VISIBLE, Prefixes, Traits
+from .shared.config import ModelConfig, TextConfig, VisionConfig
+from .shared.fields import Json, Tie, decide_tie
+from .shared.model import Model, Shapes
+from .shared.release import Release
+from .shared.traits import VISIBLE, Prefixes, Traits
 
 __all__ = [
     "MODELS",

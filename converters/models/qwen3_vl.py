@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-from .config import ModelConfig, VisionConfig
-from .fields import Fields, Json
-from .language import text_config, text_tensors
-from .model import BridgeClasses, Model, Shapes
-from .release import QWEN_IDS, QWEN_TEXT_IDS, Family, Release, text_of_release
-from .traits import Prefixes, Traits
-from .vision import blocks, layer_norm, linear, vision_config
+from .shared.config import ModelConfig, VisionConfig
+from .shared.fields import Fields, Json
+from .shared.language import text_config, text_tensors
+from .shared.model import BridgeClasses, Model, Shapes
+from .shared.release import QWEN_IDS, QWEN_TEXT_IDS, Family, Release, text_of_release
+from .shared.traits import Prefixes, Traits
+from .shared.vision import blocks, layer_norm, linear, vision_config
 
 TRAITS = Traits(
     qkv_bias=False,

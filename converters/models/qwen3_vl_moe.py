@@ -6,12 +6,12 @@ from dataclasses import replace
 from functools import partial
 
 from . import qwen3_vl
-from .config import ModelConfig
-from .fields import Fields, Json
-from .language import text_config, text_tensors
-from .model import BridgeClasses
-from .release import Release, text_of_release
-from .vision import vision_config
+from .shared.config import ModelConfig
+from .shared.fields import Fields, Json
+from .shared.language import text_config, text_tensors
+from .shared.model import BridgeClasses
+from .shared.release import Release, text_of_release
+from .shared.vision import vision_config
 
 TRAITS = replace(qwen3_vl.TRAITS, experts=True)
 

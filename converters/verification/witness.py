@@ -7,7 +7,7 @@ from ..checkpoint.mcore_side import McoreSide
 from ..errors import NotComparable
 from ..formats import FORMATS
 from ..formats.dcp import torch_dist
-from ..models.hf_dialects import dialect_copies, read_dialect
+from ..models.shared.hf_dialects import dialect_copies, read_dialect
 from ..report import Difference, Observer, Report
 from ..tensors.dtypes import FLOATS, ITEMSIZE
 from ..tensors.mapped import Mapped

@@ -15,7 +15,7 @@ from tiny import tiny_config, write_tiny_hf
 from vlconv.converters.config.hf_config import config_json, config_to_write, read_config, rope_scaling, rope_theta
 from vlconv.converters.errors import CorruptError
 from vlconv.converters.models import model_for
-from vlconv.converters.models.fields import decide_tie
+from vlconv.converters.models.shared.fields import decide_tie
 
 KINDS = ["qwen3_vl", "qwen3_vl_moe", "qwen2_5_vl"]
 

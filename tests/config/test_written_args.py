@@ -16,7 +16,7 @@ from vlconv.converters.config.megatron_args import contradictions
 from vlconv.converters.config.written_args import args_to_write
 from vlconv.converters.formats.pickles.sandbox import plain_dict
 from vlconv.converters.formats.zips.torch_save import read_torch_save
-from vlconv.converters.models.config import ModelConfig
+from vlconv.converters.models.shared.config import ModelConfig
 from vlconv.converters.tensors.sharding import Topology
 
 CONFIGS = {

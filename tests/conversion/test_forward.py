@@ -18,7 +18,7 @@ from mcore.topology import Topology
 from references import read_hf, write_hf, write_reference
 
 from vlconv.converters import Hf2McoreOptions, Mcore2HfOptions, hf2mcore, mcore2hf
-from vlconv.converters.models.config import ModelConfig
+from vlconv.converters.models.shared.config import ModelConfig
 
 pytestmark = pytest.mark.mcore_versions
 

@@ -30,7 +30,7 @@ from torch.distributed.checkpoint.metadata import Metadata, StorageMeta
 from vlconv.converters import Hf2McoreOptions, Report, hf2mcore, mcore2hf
 from vlconv.converters.errors import MismatchError
 from vlconv.converters.formats.dcp import write as torch_dist_write
-from vlconv.converters.models.config import ModelConfig
+from vlconv.converters.models.shared.config import ModelConfig
 
 pytestmark = pytest.mark.mcore_versions
 

@@ -33,7 +33,7 @@ from vlconv.converters import (
     verify,
 )
 from vlconv.converters.errors import MismatchError, UnsupportedError
-from vlconv.converters.models.config import ModelConfig
+from vlconv.converters.models.shared.config import ModelConfig
 
 pytestmark = pytest.mark.mcore_versions
 

@@ -28,7 +28,7 @@ from vlconv.converters.errors import MismatchError, NotComparable, ReferenceFaul
 from vlconv.converters.formats.dcp.write import plan_torch_dist
 from vlconv.converters.layouts import LAYOUTS
 from vlconv.converters.models import RELEASES, model_of
-from vlconv.converters.models.config import ModelConfig
+from vlconv.converters.models.shared.config import ModelConfig
 from vlconv.converters.options import McoreSource
 from vlconv.converters.tensors.rules import table
 from vlconv.converters.tensors.spec import TensorSpec

@@ -14,7 +14,7 @@ from trainers.sizes import sizes
 
 from vlconv.converters import Mcore2HfOptions, mcore2hf
 from vlconv.converters.errors import MismatchError, UnsupportedError, VlconvError
-from vlconv.converters.layouts import LAYOUTS, detect, towers
+from vlconv.converters.layouts import LAYOUTS, detect, tower_prefixes
 from vlconv.converters.layouts.refusals import refuse, stripped
 from vlconv.converters.models import model_for
 from vlconv.converters.tensors.rules import table
@@ -65,7 +65,7 @@ class TestEveryLayout:
         found = tensors(name, kind)
         assert [layout.name for layout in LAYOUTS.values() if layout.fits(found)] == [name]
         assert detect(found) is LAYOUTS[name]
-        refuse(specs(found), towers())
+        refuse(specs(found), tower_prefixes())
 
     @pytest.mark.parametrize(("ours", "theirs", "kind"), SHARED)
     def test_its_names_are_not_complete_for_another(self, ours, theirs, kind):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from safetensors.torch import load_file
 
-from vlconv.converters.models.config import ModelConfig
+from vlconv.converters.models.shared.config import ModelConfig
 
 from .topology import Topology
 from .writing import write

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from vlconv.converters.models.config import ModelConfig
+from vlconv.converters.models.shared.config import ModelConfig
 
 from .formulas import Tensors, expected
 from .topology import Place

@@ -10,7 +10,7 @@ import re
 import torch
 from torch import Tensor
 
-from vlconv.converters.models.config import ModelConfig
+from vlconv.converters.models.shared.config import ModelConfig
 
 from .topology import Place
 

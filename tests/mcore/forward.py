@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vlconv.converters.models.config import ModelConfig
+from vlconv.converters.models.shared.config import ModelConfig
 
 from . import ranks
 from .formulas import Tensors, language_top, vision_top

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from vlconv.converters.models.config import ModelConfig
+from vlconv.converters.models.shared.config import ModelConfig
 
 from . import ranks
 from .formulas import Tensors

@@ -8,7 +8,7 @@ import torch
 from megatron.core import dist_checkpointing
 from megatron.core.dist_checkpointing.validation import StrictHandling
 
-from vlconv.converters.models.config import ModelConfig
+from vlconv.converters.models.shared.config import ModelConfig
 
 from . import model
 from .fill import layer_of

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from vlconv.converters.models.config import ModelConfig
+from vlconv.converters.models.shared.config import ModelConfig
 
 from . import ranks
 from .fill import whole

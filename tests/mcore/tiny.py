@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from vlconv.converters.models.config import ModelConfig, TextConfig, VisionConfig
+from vlconv.converters.models.shared.config import ModelConfig, TextConfig, VisionConfig
 
 from .formulas import language_top, vision_top
 

@@ -16,7 +16,7 @@ from megatron.core.transformer import MegatronModule, TransformerConfig
 from megatron.core.transformer.mlp import MLPSubmodules
 from megatron.core.transformer.transformer_block import TransformerBlock, TransformerBlockSubmodules
 
-from vlconv.converters.models.config import ModelConfig, VisionConfig
+from vlconv.converters.models.shared.config import ModelConfig, VisionConfig
 
 from . import specs
 from .topology import Spec, Topology

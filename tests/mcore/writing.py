@@ -14,7 +14,7 @@ from megatron.core.dist_checkpointing.optimizer import make_sharded_optimizer_te
 from megatron.core.transformer.pipeline_parallel_layer_layout import PipelineParallelLayerLayout
 from packaging.version import Version
 
-from vlconv.converters.models.config import ModelConfig
+from vlconv.converters.models.shared.config import ModelConfig
 
 from . import model
 from .fill import fill

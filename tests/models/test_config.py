@@ -7,7 +7,7 @@ from tiny import tiny_config
 
 from vlconv.converters.errors import CorruptError, UnsupportedError, VlconvError
 from vlconv.converters.models import MODELS, model_for
-from vlconv.converters.models.config import ModelConfig, TextConfig, VisionConfig
+from vlconv.converters.models.shared.config import ModelConfig, TextConfig, VisionConfig
 
 VISION = VisionConfig(4, 32, 4, 48, 64, patch=4, temporal_patch=2, channels=3, merge=2, positions=16, deepstack=(0, 2))
 

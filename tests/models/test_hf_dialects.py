@@ -12,7 +12,7 @@ from tiny import tiny_config, tiny_shapes, tiny_weights, write_tiny_hf
 
 from vlconv.converters.errors import MismatchError
 from vlconv.converters.models import model_for
-from vlconv.converters.models.hf_dialects import Dialect, dialect_copies, read_dialect
+from vlconv.converters.models.shared.hf_dialects import Dialect, dialect_copies, read_dialect
 from vlconv.converters.tensors.mapped import Mapped, prove
 from vlconv.converters.tensors.rules import flipped, table
 

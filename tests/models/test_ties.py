@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from vlconv.converters.errors import CorruptError, MismatchError
-from vlconv.converters.models.fields import decide_tie
+from vlconv.converters.models.shared.fields import decide_tie
 
 
 def config(top, text):

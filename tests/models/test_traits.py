@@ -13,7 +13,7 @@ from vlconv.converters.config.made_config import made_config, release_runtime
 from vlconv.converters.errors import UnsupportedError
 from vlconv.converters.layouts import LAYOUTS
 from vlconv.converters.models import MODELS, model_with
-from vlconv.converters.models.traits import QUESTIONS, VISIBLE
+from vlconv.converters.models.shared.traits import QUESTIONS, VISIBLE
 
 CONVERTERS = Path(__file__).parents[2] / "converters"
 OUTSIDE = sorted(p for p in CONVERTERS.rglob("*.py") if p.relative_to(CONVERTERS).parts[0] != "models")

@@ -21,7 +21,7 @@ from references import differing, read_hf, write_reference
 
 from vlconv.converters import Mcore2HfOptions, Report, mcore2hf
 from vlconv.converters.errors import ReferenceFault
-from vlconv.converters.models.config import ModelConfig
+from vlconv.converters.models.shared.config import ModelConfig
 
 pytestmark = pytest.mark.mcore_versions
 

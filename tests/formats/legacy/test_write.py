@@ -22,7 +22,7 @@ from trainers.ranks import Grid, write_ranks
 
 from vlconv.converters import Hf2McoreOptions, Report, hf2mcore, mcore2hf
 from vlconv.converters.errors import MismatchError, OptionError, UnsupportedError
-from vlconv.converters.models.config import ModelConfig
+from vlconv.converters.models.shared.config import ModelConfig
 
 pytestmark = pytest.mark.mcore_versions
 

@@ -7,43 +7,12 @@ the command line.
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, fields
-from os import fspath
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
-from .errors import OptionError
-
-ExpertsForm = Literal["hub", "transformers-5", "per-expert"]
-"""How a Hugging Face directory lays out its experts.
-
-hub: `gate_up_proj` [E, H, 2I] and `down_proj` [E, I, H]; transformers-5: the same names, [E, 2I, H] and [E, H, I];
-per-expert: `experts.N.gate_proj.weight` and so on.
-"""
-
-WrittenExperts = Literal["hub", "per-expert"]
-HfNames = Literal["old", "new"]
-Format = Literal["torch_dist", "torch"]
-Witness = Literal["megatron-core", "transformers"]
-
-DTYPES = {
-    "bfloat16": "bfloat16",
-    "float16": "float16",
-    "float32": "float32",
-    "bf16": "bfloat16",
-    "fp16": "float16",
-    "fp32": "float32",
-}
-"""A dtype to write, by its name or its short name."""
-
-UNITS = {
-    "": 1,
-    "B": 1,
-    **{f"{p}B": 1000**n for n, p in enumerate("KMGT", 1)},
-    **{f"{p}IB": 1024**n for n, p in enumerate("KMGT", 1)},
-}
-"""Bytes of each unit of a size."""
+from ..errors import OptionError
+from .rules import RULES, TOPOLOGY, ExpertsForm, Format, HfNames, Witness, WrittenExperts
 
 
 class Options:
@@ -235,87 +204,3 @@ class VerifyOptions(McoreReading, RunOptions):
         reference = self.references[min(number, len(self.references) - 1)] if self.references else None
         read: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(McoreReading)}
         return McoreSource(reference=reference, **read | ({} if iteration is None else {"iteration": iteration}))
-
-
-def _flag(name: str) -> str:
-    return "--" + name.replace("_", "-")
-
-
-def _dtype(name: str, value: Any) -> str:
-    if not isinstance(value, str) or value.lower() not in DTYPES:
-        raise OptionError(f"{_flag(name)} {value!r} is none of {', '.join(DTYPES)}")
-    return DTYPES[value.lower()]
-
-
-def _size(name: str, value: Any) -> int:
-    """Bytes: 5000000000, "5GB" -> 5000000000, "2GiB" -> 2147483648."""
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*", str(value))
-    if isinstance(value, bool) or not match or match[2].upper() not in UNITS or not float(match[1]):
-        raise OptionError(f"{_flag(name)} {value!r} is no size such as 5GB, 500MB or 2GiB")
-    return int(float(match[1]) * UNITS[match[2].upper()])
-
-
-def _whole(name: str, value: Any) -> int:
-    if type(value) is not int or value < 0:
-        raise OptionError(f"{_flag(name)} {value!r} is no whole number from 0 on")
-    return value
-
-
-def _positive(name: str, value: Any) -> int:
-    if type(value) is not int or value < 1:
-        raise OptionError(f"{_flag(name)} {value!r} is no whole number from 1 on")
-    return value
-
-
-def _text(name: str, value: Any) -> str:
-    return str(fspath(value))
-
-
-def _texts(name: str, value: Any) -> tuple[str, ...]:
-    return tuple(fspath(one) for one in ((value,) if isinstance(value, str | Path) else value))
-
-
-def _path(name: str, value: Any) -> Path:
-    return Path(value)
-
-
-def _one_of(choices: Any) -> Any:
-    known = get_args(choices)
-
-    def rule(name: str, value: Any) -> Any:
-        if value not in known:
-            raise OptionError(f"{_flag(name)} {value!r} is none of {', '.join(known)}")
-        return value
-
-    return rule
-
-
-TOPOLOGY = (
-    "tensor_model_parallel_size",
-    "pipeline_model_parallel_size",
-    "virtual_pipeline_model_parallel_size",
-    "expert_model_parallel_size",
-    "expert_tensor_parallel_size",
-    "decoder_first_pipeline_num_layers",
-    "decoder_last_pipeline_num_layers",
-)
-"""The options that say for which ranks a checkpoint of format torch is."""
-
-RULES: dict[str, Any] = {
-    **dict.fromkeys(TOPOLOGY, _positive),
-    "threads": _positive,
-    "make_vocab_size_divisible_by": _positive,
-    "as_iteration": _positive,
-    "iteration": _whole,
-    "dtype": _dtype,
-    "max_shard_size": _size,
-    "reference": _text,
-    "references": _texts,
-    "on_disk": _path,
-    "format": _one_of(Format),
-    "experts": _one_of(WrittenExperts),
-    "hf_names": _one_of(HfNames),
-    "experts_form": _one_of(ExpertsForm),
-    "witness": _one_of(Witness),
-}
-"""How the value of each option is put into one form, or refused."""

@@ -10,11 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ..models import model_of
-from ..models.config import ModelConfig, TextConfig
-from ..tensors.rules import Copy, Rows, Rule, concat, interleave, pad_rows, rename, transposed
-from ..tensors.spec import Shape
-from .layout import Spellings
+from ...models import model_of
+from ...models.shared.config import ModelConfig, TextConfig
+from ...tensors.rules import Copy, Rows, Rule, concat, interleave, pad_rows, rename, transposed
+from ...tensors.spec import Shape
+from ..layout import Spellings
 
 INSIDE = ("self_attention.linear_qkv.layer_norm_", "mlp.linear_fc1.layer_norm_")
 """Norms as Transformer Engine has them, inside the linear layer that follows."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, get_type_hints
 
-from ..tensors.spec import Shape
+from ...tensors.spec import Shape
 
 # The text beside a type is the place of the value in config.json, for error messages: see hf_path.
 

@@ -11,10 +11,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Literal, NamedTuple
 
-from ..errors import MismatchError
-from ..tensors.rules import Copy, rename, transposed
-from ..tensors.spec import Box, Shape
-from . import MODELS
+from ...errors import MismatchError
+from ...tensors.rules import Copy, rename, transposed
+from ...tensors.spec import Box, Shape
+from .. import MODELS
 from .config import ModelConfig, TextConfig
 from .traits import Prefixes
 

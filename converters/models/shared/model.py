@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from ..tensors.spec import Shape
+from ...tensors.spec import Shape
 from .config import ModelConfig, TextConfig, VisionConfig
 from .fields import Json, decide_tie
 from .release import Family

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..errors import CorruptError
+from ...errors import CorruptError
 from .config import TextConfig
 from .fields import MOST_LAYERS, Fields
 from .model import Shapes

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from ..errors import CorruptError, MismatchError, shown
+from ...errors import CorruptError, MismatchError, shown
 
 Json = Mapping[str, Any]
 

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ..models import model_of
-from ..models.config import ModelConfig, VisionConfig
-from ..tensors.rules import Copy, Rows, concat, interleave, rename
-from ..tensors.spec import Shape
+from ...models import model_of
+from ...models.shared.config import ModelConfig, VisionConfig
+from ...tensors.rules import Copy, Rows, concat, interleave, rename
+from ...tensors.spec import Shape
+from ..layout import Spellings
 from .language import INSIDE
-from .layout import Spellings
 
 
 def norm(m: str, h: str, width: int) -> Iterator[Copy]:

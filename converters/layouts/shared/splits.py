@@ -5,9 +5,9 @@ By the module's name, as megatron-core's own parallel linear layers do.
 
 from __future__ import annotations
 
-from ..models.traits import Traits
-from ..tensors.sharding import REPLICATED, Split
-from .layout import Layout
+from ...models.shared.traits import Traits
+from ...tensors.sharding import REPLICATED, Split
+from ..layout import Layout
 
 _ROWS = Split(axis=0)
 _COLUMNS = Split(axis=1)

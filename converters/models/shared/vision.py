@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..errors import CorruptError
+from ...errors import CorruptError
 from .config import VisionConfig
 from .fields import MOST_LAYERS, Fields, Json
 from .model import Shapes
