@@ -1,7 +1,7 @@
 """The options of all commands: what each is called on the command line and what its help says, written here once.
 
-A command gets one option for each field of its options dataclass, with the dataclass's default; the dataclass checks the
-values. So a new option is a field there and a row here.
+A command gets one option for each field of its options dataclass, with the dataclass's default; the dataclass checks
+the values. So a new option is a field there and a row here.
 """
 
 from __future__ import annotations
@@ -42,7 +42,8 @@ OPTIONS: dict[str, Any] = {
     # what is read
     "reference": _text(
         "Hugging Face directory, or hub id, with the config.json and tokenizer files of this model. Weights are never "
-        "fetched. Left out: the directory 'huggingface' inside the checkpoint, beside it or one above it; else what the "
+        "fetched. Left out: the directory 'huggingface' inside the checkpoint, beside it or one above it; else what "
+        "the "
         "checkpoint itself states and shows.",
         READ,
         "DIR",
@@ -62,13 +63,15 @@ OPTIONS: dict[str, Any] = {
     "layout": _text("The trainer's naming of the Megatron source. Left out: recognised, and said.", READ, "NAME"),
     "experts_form": _choice(
         Literal["hub", "transformers-5", "per-expert"],
-        "How the Hugging Face source lays out its experts: hub, transformers-5 or per-expert. Only asked for where their "
+        "How the Hugging Face source lays out its experts: hub, transformers-5 or per-expert. Only asked for where "
+        "their "
         "shapes are square and cannot tell.",
         READ,
         "FORM",
     ),
     "make_vocab_size_divisible_by": _number(
-        "As the trainer has it. Read: explains padding of the vocabulary that multiples of 128 do not explain. Written: "
+        "As the trainer has it. Read: explains padding of the vocabulary that multiples of 128 do not explain. "
+        "Written: "
         "pads the vocabulary to a multiple of N x TP, as Megatron does; left out: not padded.",
         READ,
     ),
@@ -108,7 +111,8 @@ OPTIONS: dict[str, Any] = {
     ],
     "experts": _choice(
         Literal["hub", "per-expert"],
-        "How experts are written: hub or per-expert. hub: transformers, vLLM and SGLang read it. per-expert: vLLM and SGLang alone; "
+        "How experts are written: hub or per-expert. hub: transformers, vLLM and SGLang read it. per-expert: vLLM and "
+        "SGLang alone; "
         "transformers makes up its experts.",
         WRITTEN,
         "FORM",
@@ -149,7 +153,8 @@ OPTIONS: dict[str, Any] = {
     "values": _flag("Accept other dtypes where the values are equal after exact widening.", TRUST, "--values"),
     "witness": _choice(
         Literal["megatron-core", "transformers"],
-        "Have A read by that library, too, and compare: megatron-core (it unpickles: only for checkpoints you trust) or "
+        "Have A read by that library, too, and compare: megatron-core (it unpickles: only for checkpoints you trust) "
+        "or "
         "transformers.",
         TRUST,
         "LIB",

@@ -77,7 +77,10 @@ def _explained(fault: BaseException, debug: bool) -> tuple[str, int, str, str]:
 
 @contextmanager
 def _signals() -> Iterator[None]:
-    """Turn SIGTERM, and a hang-up unless nohup is in force, into an exception of the main thread, so that `.partial` is removed."""
+    """Turn signals into an exception of the main thread, so that `.partial` is removed.
+
+    SIGTERM, and a hang-up unless nohup is in force.
+    """
 
     def end(number: int, frame: FrameType | None) -> None:
         raise Ended(number)

@@ -94,7 +94,8 @@ def bench(work: Path, runs: int) -> int:
         timeout=600,
     )
     print(
-        f"{size(work / 'mcore') / 1e9:.2f} GB, written by megatron-core at TP2 x PP2: {len(list((work / 'mcore').glob('*.distcp')))} files\n"
+        f"{size(work / 'mcore') / 1e9:.2f} GB, written by megatron-core at TP2 x PP2: "
+        f"{len(list((work / 'mcore').glob('*.distcp')))} files\n"
     )
     measure("mcore2hf", work / "mcore", work / "out", runs)
     measure("hf2mcore", work / "huggingface", work / "out", runs)
@@ -102,7 +103,8 @@ def bench(work: Path, runs: int) -> int:
     done = [vlconv("verify", work / "mcore", work / "huggingface"), vlconv("verify", work / "mcore", work / "out")]
     seconds = f"{done[0].seconds:.1f} s and {done[1].seconds:.1f} s"
     print(
-        f"\nverify megatron-core's checkpoint against the Hugging Face directory, and against hf2mcore's: same, {seconds}"
+        "\nverify megatron-core's checkpoint against the Hugging Face directory, and against hf2mcore's: same, "
+        f"{seconds}"
     )
     return 0
 

@@ -1,4 +1,6 @@
-"""run_config.yaml and the checkpoint beside it, found and read by Megatron-Bridge's rules (0.2.1 to 0.7), without Megatron-Bridge.
+"""run_config.yaml and the checkpoint beside it, found and read by Megatron-Bridge's rules (0.2.1 to 0.7).
+
+Without Megatron-Bridge.
 
 transformers' classes and torch's names are the real ones; a provider stands for itself with the fields it was given.
 fixtures/megatron_bridge_providers.json was read off Megatron-Bridge itself: `fields` are the dataclass fields that a
@@ -23,7 +25,10 @@ ALLOWED = ("megatron.", "torch.", "nvidia.", "transformers.", "numpy.", "nemo.")
 
 
 def loaded_by_auto_bridge(directory: Path) -> Path:
-    """The folder that `AutoBridge.load_megatron_model(DIR)` and `export_ckpt(DIR, …)` take: the last `iter_*`, else DIR."""
+    """The folder that `AutoBridge.load_megatron_model(DIR)` and `export_ckpt(DIR, …)` take: the last `iter_*`.
+
+    Else DIR.
+    """
     numbered = [child for child in directory.iterdir() if child.is_dir() and child.name.startswith("iter_")]
     return max(numbered, key=lambda folder: int(folder.name.removeprefix("iter_"))) if numbered else directory
 

@@ -1,4 +1,7 @@
-"""The config that a Megatron checkpoint is read with: a reference's, or the one that it gives itself; and on whose word."""
+"""The config that a Megatron checkpoint is read with, and on whose word.
+
+It is a reference's, or the one that the checkpoint gives itself.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""What must hold between a Megatron checkpoint, what it states of itself, and a config, before a byte of weights is read."""
+"""What must hold between a Megatron checkpoint, what it states of itself, and a config.
+
+All of it is checked before a byte of weights is read.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +30,8 @@ def agreed_model(reference: Reference, layout: Layout) -> Model:
     model = model_for(reference.config)
     if model.model_type not in layout.models:
         raise MismatchError(
-            f"the checkpoint's layout {layout.name} is one of {', '.join(layout.models)}; the reference is a {model.model_type}",
+            f"the checkpoint's layout {layout.name} is one of {', '.join(layout.models)}; the reference is a "
+            f"{model.model_type}",
             f"The reference is {reference.directory or reference.said}.",
         )
     return model
@@ -46,7 +50,9 @@ def agreed_tie(hf_config: dict[str, Any], output_layer: bool | None, layout: Lay
 def agreed_facts(
     reference: Reference, config: ModelConfig, stated: list[Stated], trust_reference: bool
 ) -> tuple[list[str], list[str]]:
-    """What the checkpoint states otherwise than the reference, and the fields that nothing in the checkpoint shows or states.
+    """What the checkpoint states otherwise than the reference, and what it does not state.
+
+    The latter are the fields that nothing in the checkpoint shows or states.
 
     Raises:
         MismatchError: it states something otherwise, and the reference is not to be trusted more.

@@ -1,7 +1,7 @@
 """A Megatron checkpoint, opened: found, recognised, given a config, mapped, and read under the names of its table.
 
-Each step hands the next one what it needs: `recognise` -> Recognised, `configure` -> Configured, `mapped_table` -> Table,
-`read` -> Reader.
+Each step hands the next one what it needs: `recognise` -> Recognised, `configure` -> Configured, `mapped_table` ->
+Table, `read` -> Reader.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""What the files of a Megatron checkpoint show by themselves: tensors without wrappers, the trainer's naming, its words."""
+"""What the files of a Megatron checkpoint show by themselves.
+
+Tensors without wrappers' prefixes, the trainer's naming, and what the checkpoint states of itself.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """A config.json for a checkpoint without a reference.
 
-From what it states of itself and its shapes, or from the one official release that its shapes fit. Nothing is guessed: a
-fact that neither gives is named, and the conversion refused.
+From what it states of itself and its shapes, or from the one official release that its shapes fit. Nothing is guessed:
+a fact that neither gives is named, and the conversion refused.
 """
 
 from __future__ import annotations
@@ -63,7 +63,8 @@ class _Known:
                 self.values[name], self.sources[name] = value, source(name)
             elif not same(self.values[name], value):
                 raise MismatchError(
-                    f"{PATHS.get(name, name)} is {shown(self.values[name])} by {self.sources[name]}, but {shown(value)} by {source(name)}",
+                    f"{PATHS.get(name, name)} is {shown(self.values[name])} by {self.sources[name]}, but "
+                    f"{shown(value)} by {source(name)}",
                     "Pass --reference with the Hugging Face model that was trained.",
                 )
 
@@ -189,8 +190,10 @@ def _complete(model: Model, known: _Known) -> None:
 def _refuse(missing: list[str]) -> None:
     if missing:
         raise ReferenceFault(
-            f"there is no Hugging Face reference beside the checkpoint ({', '.join(PLACES)}), and it does not say itself: {', '.join(missing)}",
-            "Pass --reference with the directory or the hub id of the Hugging Face model that was trained: it gives them.",
+            f"there is no Hugging Face reference beside the checkpoint ({', '.join(PLACES)}), and it does not say "
+            f"itself: {', '.join(missing)}",
+            "Pass --reference with the directory or the hub id of the Hugging Face model that was trained: it gives "
+            "them.",
         )
 
 

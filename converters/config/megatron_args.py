@@ -45,7 +45,8 @@ class Contradiction(NamedTuple):
     theirs: Fact
 
     def __str__(self) -> str:
-        return f"{self.ours.place} is {shown(self.ours.value)}, but the checkpoint's {self.theirs.place} is {shown(self.theirs.value)}"
+        ours, theirs = (f"{fact.place} is {shown(fact.value)}" for fact in (self.ours, self.theirs))
+        return f"{ours}, but the checkpoint's {theirs}"
 
 
 def stated(args: Mapping[str, Any]) -> Facts:

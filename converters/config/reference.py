@@ -1,4 +1,4 @@
-"""The reference.
+"""The reference and what comes from it.
 
 The Hugging Face directory that gives what weights cannot show, and the files that go beside converted weights.
 """
@@ -57,7 +57,9 @@ class SideFiles(NamedTuple):
 
 
 def find_reference(option: str | Path | None, revision: str | None, near: Path) -> Reference | None:
-    """The reference directory: as given, from the Hub, or found beside the checkpoint; None where nothing is given or found.
+    """The reference directory: as given, from the Hub, or found beside the checkpoint.
+
+    None where nothing is given or found.
 
     Args:
         option: an existing directory, else a hub id as "Qwen/Qwen3-VL-2B-Instruct"; None: looked for.
@@ -142,8 +144,10 @@ def _download(hub_id: str, revision: str | None) -> Path:
         )
     except LocalEntryNotFoundError as error:
         raise ReferenceFault(
-            f"the reference {hub_id} is not a directory here, not in the local cache, and the Hub cannot be reached: {_first_line(why or error)}",
-            "Pass --reference with a directory, or fetch its files beforehand where there is a network (HF_HOME is the cache).",
+            f"the reference {hub_id} is not a directory here, not in the local cache, and the Hub cannot be reached: "
+            f"{_first_line(why or error)}",
+            "Pass --reference with a directory, or fetch its files beforehand where there is a network (HF_HOME is "
+            "the cache).",
         ) from error
     except Exception as error:
         raise ReferenceFault(
@@ -158,7 +162,9 @@ def _first_line(error: Exception) -> str:
 
 
 def side_files(directory: Path | None) -> SideFiles:
-    """The files that go beside converted weights: regular ones at the top level, without weights, code and what is written anew.
+    """The files that go beside converted weights.
+
+    Regular files at the top level, but no weights, no code and nothing that is written anew.
 
     Args:
         directory: the reference; None: there is none, so all is missing.

@@ -157,7 +157,8 @@ def _named(target: str) -> dict[str, Any]:
 def _transformers(target: str, section: Json, dtype: str) -> dict[str, Any]:
     """One of transformers' configs, in the spelling that 4.57 and 5 read.
 
-    Made by from_dict: as arguments of the class itself, rope_theta and rope_scaling would be dropped under transformers 5.
+    Made by from_dict: as arguments of the class itself, rope_theta and rope_scaling would be dropped under transformers
+        5.
     """
     said = {key: value for key, value in section.items() if key not in NOT_COPIED and not key.startswith("_")}
     return {"_call_": True, "_target_": f"{target}.from_dict", "config_dict": {**said, "dtype": dtype}}

@@ -52,7 +52,9 @@ def args_to_write(
 
 
 def _layers(c: TextConfig, traits: Traits, facts: dict[str, Any], text: Json) -> dict[str, Any]:
-    """What a decoder layer is made of, all of it said: Megatron-LM's defaults are LayerNorm, biases, GELU, dropout of 0.1.
+    """What a decoder layer is made of, all of it said: Megatron-LM's defaults are LayerNorm, biases, GELU.
+
+    Dropout of 0.1.
 
     The Hugging Face model has no dropout but that of attention.
     """

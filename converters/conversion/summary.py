@@ -117,7 +117,8 @@ def describe_written(report: Report, files: Sequence[OutFile], copied: int, seco
     rate = sized(int(nbytes / max(seconds, 1e-9)))
     report.fact(
         "written",
-        f"{sized(nbytes)} in {len(files)} files, {weights} of them with weights, and {copied} copied, in {seconds:.1f} s ({rate}/s)",
+        f"{sized(nbytes)} in {len(files)} files, {weights} of them with weights, and {copied} copied, in "
+        f"{seconds:.1f} s ({rate}/s)",
         seconds=round(seconds, 3),
         weight_files=weights,
         copied_files=copied,

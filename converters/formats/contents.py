@@ -1,4 +1,6 @@
-"""What a directory of one model or one checkpoint consists of, entry by entry, so that whatever else lies there is seen.
+"""What a directory of one model or one checkpoint consists of, entry by entry.
+
+Whatever else lies there is seen by that.
 
 Each function `strange_in_…` lists what no such directory has; None where the directory is none at all.
 """

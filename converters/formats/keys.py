@@ -47,11 +47,14 @@ _PARTS = {
     "_extra_state": "_extra_state",
     "inv_freq": "inv_freq",
 }
-"""What is somewhere in the names of other such entries. Quantisation-aware training leaves the first two beside weights of full precision."""
+"""What is somewhere in the names of other such entries.
+
+Quantisation-aware training leaves the first two beside weights of full precision.
+"""
 
 
 def kind_of_ignored(name: str) -> str:
-    """What an entry is that is no weight of a model, however it is called, in a word for the summary; "" for what may be one."""
+    """What an entry is that is no weight of a model, in a word for the summary; "" for what may be one."""
     by_head = (kind for head, kind in _HEADS.items() if name.startswith(head))
     return next(by_head, "") or next((kind for part, kind in _PARTS.items() if part in name), "")
 
@@ -132,7 +135,8 @@ def canonical(stored: Iterable[Stored]) -> tuple[dict[str, TensorSpec], dict[str
             known, dtype = shapes.get(name, shape), dtypes.setdefault(name, tensor.spec.dtype)
             if len(known) != len(shape) or known[1:] != shape[1:] or dtype != tensor.spec.dtype:
                 raise CorruptError(
-                    f"{shown(tensor.spec.name)}: {shown(list(shape))} {tensor.spec.dtype} does not fit {shown(list(known))} {dtype}, the rest of {shown(name)}",
+                    f"{shown(tensor.spec.name)}: {shown(list(shape))} {tensor.spec.dtype} does not fit "
+                    f"{shown(list(known))} {dtype}, the rest of {shown(name)}",
                     "Two forms of one tensor are in the checkpoint, or it is damaged.",
                 )
             shapes[name] = (max(known[0], shape[0]), *shape[1:]) if shape else shape

@@ -15,7 +15,9 @@ _KNOWN = ("release", "dist_ckpt", "dist_model", "actor", "policy", "model")
 
 
 def locate(path: Path, holds: Callable[[Path], bool], iteration: int | None = None) -> Path:
-    """The checkpoint directory at or below `path`: itself, else what a tracker file names, else the only child that holds one.
+    """The checkpoint directory at or below `path`: the one that is meant.
+
+    Itself, else what a tracker file names, else the only child that holds one.
 
     Args:
         path: what the user gave.
@@ -60,7 +62,10 @@ def locate(path: Path, holds: Callable[[Path], bool], iteration: int | None = No
 
 
 def tracker_word(directory: Path) -> str | None:
-    """What a directory's tracker file says, unchecked: an iteration's number, or "release"; None where there is none."""
+    """What a directory's tracker file says, unchecked: an iteration's number, or "release".
+
+    None where there is none.
+    """
     tracker = directory / TRACKER
     if not is_file(tracker):
         return None

@@ -1,4 +1,7 @@
-"""The files of a source: found, opened and read. What the system does not let us read is told as such, and blamed on no file."""
+"""The files of a source: found, opened and read.
+
+What the system does not let us read is told as such, and blamed on no file.
+"""
 
 from __future__ import annotations
 

@@ -152,7 +152,9 @@ def _entry(name: str, entry: Any, path: Path, begin: int) -> tuple[TensorSpec, E
 
 
 def plan_hf(specs: Mapping[str, TensorSpec], max_shard_size: int) -> list[OutFile]:
-    """The files of a model directory: shards of at most `max_shard_size` bytes of tensors (a larger tensor has its own), and the index.
+    """The files of a model directory.
+
+    Shards of at most `max_shard_size` bytes of tensors (a larger tensor has its own), and the index.
 
     Shards follow the order of `specs`; within one, tensors lie in name order, wider dtypes first.
     """

@@ -21,7 +21,9 @@ class Stated(NamedTuple):
 
 
 def statements(directory: Path, args: Callable[[], dict[str, Any]]) -> list[Stated]:
-    """All that is stated: Megatron's own args, Megatron-Bridge's run_config.yaml, ms-swift's args.json, ROLL's mca_config.json.
+    """All that is stated: Megatron's own args, Megatron-Bridge's run_config.yaml, ms-swift's args.json.
+
+    ROLL's mca_config.json.
 
     Args:
         directory: of the checkpoint.

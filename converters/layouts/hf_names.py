@@ -1,4 +1,6 @@
-"""hf: Hugging Face names in a distributed checkpoint, as trainers on FSDP2 save them with torch's own DCP. Only the wrappers' prefixes are gone.
+"""hf: Hugging Face names in a distributed checkpoint, as trainers on FSDP2 save them with torch's own DCP.
+
+Only the wrappers' prefixes are gone.
 
 Which orientation the experts have, and for Qwen2.5-VL which prefixes, is seen in the tensors themselves.
 """

@@ -18,7 +18,8 @@ class NamePair(NamedTuple):
     Attributes:
         mcore, hf: full names; of mcore the canonical ones: one tensor per layer, experts on a leading axis.
         mcore_shape, hf_shape: of the whole tensors.
-        how: "=" where they are the same tensor, "T" where the last two axes are exchanged, else how many boxes they share.
+        how: "=" where they are the same tensor, "T" where the last two axes are exchanged, else how many boxes they
+            share.
     """
 
     mcore: str

@@ -1,8 +1,8 @@
 """What a user may ask of each command. The defaults here are the defaults of the command line.
 
-An option that reads and one that writes never share a name: `iteration` and `layout` say what is read, `as_iteration` and
-`as_layout` what is written. Values are checked once, when an options object is made: sizes and dtypes may be spelled as on
-the command line.
+An option that reads and one that writes never share a name: `iteration` and `layout` say what is read, `as_iteration`
+and `as_layout` what is written. Values are checked once, when an options object is made: sizes and dtypes may be
+spelled as on the command line.
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ class McoreReading(Options):
         revision: of a reference that is a hub id.
         iteration: which of several iterations in the source.
         layout: the trainer's naming of the source; None: recognised.
-        make_vocab_size_divisible_by: as the trainer has it: explains the padding of the vocabulary, beside what is tried
-            without it.
+        make_vocab_size_divisible_by: as the trainer has it: explains the padding of the vocabulary, beside what is
+            tried without it.
         trust_reference: the reference wins where the checkpoint's own words contradict it.
     """
 
@@ -91,9 +91,9 @@ class McoreTarget(OutputOptions):
 
     Attributes:
         format: Megatron's `--ckpt-format`: torch_dist for any topology, torch (the legacy one) for the topology given.
-        per_layer: torch_dist with one key per layer, for a trainer whose layers are not homogeneous; else layers stacked,
-            as most load them.
-        tensor_model_parallel_size, pipeline_model_parallel_size, virtual_pipeline_model_parallel_size,
+        per_layer: torch_dist with one key per layer, for a trainer whose layers are not homogeneous; else layers
+            stacked, as most load them. tensor_model_parallel_size, pipeline_model_parallel_size,
+            virtual_pipeline_model_parallel_size,
             expert_model_parallel_size: of format torch. The virtual one counts model chunks per stage.
         expert_tensor_parallel_size: likewise; None: as tensor_model_parallel_size.
         decoder_first_pipeline_num_layers, decoder_last_pipeline_num_layers: layers of the first and last stage, where
@@ -101,8 +101,8 @@ class McoreTarget(OutputOptions):
         as_layout: the trainer's naming to write; None: the source's, or the model's default.
         as_iteration: write `iter_…` with this number; None: `release`.
         set_latest: the tracker file names the iteration that is added to a directory of several.
-        make_vocab_size_divisible_by: as the trainer has it: the vocabulary is padded to a multiple of it times the tensor
-            parallel size; None: not padded.
+        make_vocab_size_divisible_by: as the trainer has it: the vocabulary is padded to a multiple of it times the
+            tensor parallel size; None: not padded.
     """
 
     format: Format = "torch_dist"

@@ -82,7 +82,8 @@ def check_room(parent: Path, need: int) -> None:
     if need > free:
         raise TargetError(
             f"the output needs {sized(need)} and {parent} has {sized(free)} free",
-            "Free some room (a target that is overwritten keeps its own until the end), or name a target on another disk.",
+            "Free some room (a target that is overwritten keeps its own until the end), or name a target on another "
+            "disk.",
         )
 
 

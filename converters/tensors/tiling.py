@@ -107,7 +107,9 @@ def _in_group(group: list[tuple[Shape, Shape]], axis: int, axes: int) -> Shape |
 
 
 def cut(box: Box, offset: int, itemsize: int, limit: int) -> Iterator[tuple[Box, int]]:
-    """Split a box into boxes that are contiguous in its row-major bytes, each of at most `limit` bytes where one row allows it.
+    """Split a box into boxes that are contiguous in its row-major bytes.
+
+    Each of at most `limit` bytes where one row allows it.
 
     Yields:
         (box, byte offset), in order.

@@ -1,4 +1,6 @@
-"""The two tensors with a row per token, and vocabulary padding: rows that Megatron adds so that they divide among ranks.
+"""The two tensors with a row per token, and vocabulary padding.
+
+Rows that Megatron adds so that they divide among ranks.
 
 Padding is cut only when something explains it.
 """
@@ -58,7 +60,8 @@ def explain(rows: int, vocab: int, divisor: int | None, stated: Mapping[str, Any
                 if padded(vocab, (base or 1) * ranks) == rows:
                     return f"{whose}: {vocab} rounded up to a multiple of {base}" + (f" x {ranks}" if ranks > 1 else "")
     raise MismatchError(
-        f"the embedding has {rows} rows, vocab_size (text_config.vocab_size) is {vocab}, and no usual padding explains the difference",
+        f"the embedding has {rows} rows, vocab_size (text_config.vocab_size) is {vocab}, and no usual padding "
+        "explains the difference",
         "Give the right --reference, or --make-vocab-size-divisible-by N as the trainer had it.",
     )
 

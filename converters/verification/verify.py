@@ -37,7 +37,8 @@ def verify(a: str | PathLike[str], b: str | PathLike[str] | None, options: Verif
     """Compare every element of two models, of one and its round trip, or of one and a witness.
 
     Args:
-        a, b: Megatron or Hugging Face directories, or iterations of one as "SAVE:100"; b None: the round trip of a, or `options.witness`.
+        a, b: Megatron or Hugging Face directories, or iterations of one as "SAVE:100"; b None: the round trip of a, or
+            `options.witness`.
 
     Returns:
         a report whose status is "same" or "different" ("planned" for a dry run).

@@ -27,13 +27,15 @@ class MegatronCore:
         self.side = side
         if side.opened.format != torch_dist.NAME:
             raise NotComparable(
-                f"{side.directory} is {FORMATS[side.opened.format].title}, and {witness_megatron_core.LIBRARY} has a loader for torch_dist alone",
+                f"{side.directory} is {FORMATS[side.opened.format].title}, and {witness_megatron_core.LIBRARY} has a "
+                "loader for torch_dist alone",
                 "Leave --witness out, or compare with a Hugging Face directory.",
             )
         version = foreign.version(witness_megatron_core.LIBRARY)
         report.fact(
             "witness",
-            f"{witness_megatron_core.LIBRARY} {version} reads the same directory with its own loader, which unpickles, and every element is compared",
+            f"{witness_megatron_core.LIBRARY} {version} reads the same directory with its own loader, which "
+            "unpickles, and every element is compared",
             witness=witness_megatron_core.LIBRARY,
             witness_version=version,
             witness_elements=True,
@@ -43,7 +45,8 @@ class MegatronCore:
         )
         report.fact(
             "not_proven",
-            "that the layout is right: which rows are which Hugging Face weights does not show in the files. The forward passes in vlconv's tests show that",
+            "that the layout is right: which rows are which Hugging Face weights does not show in the files. The "
+            "forward passes in vlconv's tests show that",
         )
 
     def __call__(self, threads: int, observer: Observer, values: bool) -> Comparison:
@@ -54,7 +57,9 @@ class MegatronCore:
 
 
 class Transformers:
-    """transformers makes a model of a Hugging Face directory: names and shapes are compared and, where the weights fit in free memory, every element.
+    """transformers makes a model of a Hugging Face directory: names and shapes are compared.
+
+    Where the weights fit in free memory, every element is, too.
 
     Raises:
         NotComparable: transformers is missing.
@@ -81,7 +86,8 @@ class Transformers:
         if not self.loads:
             what = "nothing more: names and shapes only"
             report.warnings.append(
-                f"names and shapes only: loading the weights may take {need / 1e9:.1f} GB of memory, {free / 1e9:.1f} GB are free; no element is compared"
+                f"names and shapes only: loading the weights may take {need / 1e9:.1f} GB of memory, {free / 1e9:.1f} "
+                "GB are free; no element is compared"
             )
         name = witness_transformers.LIBRARY
         report.fact(
@@ -96,7 +102,8 @@ class Transformers:
         elements = ", and that vlconv reads the same numbers" if self.loads else ""
         report.fact(
             "checks",
-            f"that the directory holds all that {name} wants of it, under the right names and in the right shapes{elements}",
+            f"that the directory holds all that {name} wants of it, under the right names and in the right "
+            f"shapes{elements}",
         )
         report.fact(
             "not_proven",

@@ -35,7 +35,9 @@ _UNREAD = 0xA5
 
 @contextmanager
 def read_by_megatron(directory: Path) -> Iterator[MegatronReader]:
-    """A Reader of a torch_dist directory, good inside the context; nothing of it is left in the process afterwards, imports aside.
+    """A Reader of a torch_dist directory, good inside the context; nothing of it is left in the process afterwards.
+
+    Imports aside.
 
     Raises:
         NotComparable: megatron-core is missing, or failed.

@@ -18,8 +18,8 @@ CONFIGS = Path(__file__).parents[1] / "fixtures" / "configs"
 
 OURS_ALONE = {
     "dtype": "the new name of torch_dtype, or one more place for it: transformers 5 reads the top level",
-    "vision_config.in_channels": "transformers reads this name; the releases of Qwen2.5-VL state in_chans, which it drops",
-    "text_config.tie_word_embeddings": "transformers 4.57 reads the tie of Qwen3-VL here; the MoE releases leave it out",
+    "vision_config.in_channels": "read by transformers, which drops the in_chans that the releases of Qwen2.5-VL state",
+    "text_config.tie_word_embeddings": "transformers 4.57 reads the tie here; the MoE releases leave it out",
 }
 """What a made config has and a release's has not, each with its reason."""
 

@@ -166,8 +166,8 @@ def test_the_files_of_a_release_are_all_carried_over(tmp_path):
     found = side_files(tmp_path)
     names = [p.name for p in found.copy]
     assert names == [
-        "chat_template.json", "generation_config.json", "merges.txt", "preprocessor_config.json", "tokenizer.json", "tokenizer_config.json",
-        "video_preprocessor_config.json", "vocab.json",
+        "chat_template.json", "generation_config.json", "merges.txt", "preprocessor_config.json", "tokenizer.json",
+        "tokenizer_config.json", "video_preprocessor_config.json", "vocab.json",
     ]  # fmt: skip
     assert (found.skipped, found.missing) == ([], [])
 

@@ -71,7 +71,10 @@ def test_the_sections_are_transformers_own(tmp_path: Path, name: str) -> None:
 
 
 def settled(section: Any) -> dict[str, Any]:
-    """A section but for what stands elsewhere, too: the dtype, the tie (transformers 5 has a wrong one there), its kind."""
+    """A section but for what stands elsewhere, too: the dtype, the tie (transformers 5 has a wrong one there).
+
+    Its kind.
+    """
     said = section.to_dict()
     elsewhere = ("dtype", "torch_dtype", "tie_word_embeddings", "model_type", "transformers_version", "_name_or_path")
     return {key: value for key, value in said.items() if key not in elsewhere}

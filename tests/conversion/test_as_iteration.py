@@ -1,4 +1,7 @@
-"""--as-iteration in a save directory: the iteration comes beside the others, each is read as what it is, nothing else changes."""
+"""--as-iteration in a save directory: the iteration comes beside the others, each is read as what it is.
+
+Nothing else changes.
+"""
 
 from __future__ import annotations
 

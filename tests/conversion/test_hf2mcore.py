@@ -1,4 +1,6 @@
-"""hf2mcore: megatron-core loads what it writes in its strictest mode, torch's reader agrees, and every file says what a loader expects.
+"""hf2mcore: megatron-core loads what it writes in its strictest mode, torch's reader agrees.
+
+And every file says what a loader expects.
 
 Expected values come from tests/mcore/formulas.py, which slices Hugging Face tensors and knows nothing of vlconv's
 tables.
@@ -262,8 +264,8 @@ class TestReadByTorch:
         assert found.storage_meta == OldStorageMeta()
         assert found.state_dict_metadata == dcp.metadata(tmp_path / "mcore/release").state_dict_metadata
         records = {name for module, name in named if module == "torch.distributed.checkpoint.metadata"}
-        assert records == {*old, *["_MEM_FORMAT_ENCODING", "BytesStorageMetadata", "ChunkStorageMetadata", "MetadataIndex"],
-                           *["TensorProperties", "TensorStorageMetadata"]}  # fmt: skip
+        chunks = {"BytesStorageMetadata", "ChunkStorageMetadata", "MetadataIndex"}
+        assert records == {*old, *chunks, "_MEM_FORMAT_ENCODING", "TensorProperties", "TensorStorageMetadata"}
         assert named - {("torch.distributed.checkpoint.metadata", name) for name in records} == {
             ("torch.distributed.checkpoint.filesystem", "_StorageInfo"),
             ("torch.serialization", "_get_layout"),

@@ -63,7 +63,10 @@ def convert(tmp_path: Path, **options: Any) -> Path:
 
 @pytest.mark.parametrize(("layout", "kind"), READ_BY_MEGATRON_BRIDGE)
 def test_megatron_bridge_finds_it(tmp_path: Path, layout: str, kind: str) -> None:
-    """By its public loaders, by its training, and as a release: no optimizer, random state or iteration is asked for."""
+    """By its public loaders, by its training, and as a release: no optimizer.
+
+    Random state or iteration is asked for.
+    """
     write_tiny_hf(tmp_path / "hf", tiny_config(kind))
     mcore = convert(tmp_path, as_layout=layout)
     folder = megatron_bridge.loaded_by_auto_bridge(mcore)

@@ -181,7 +181,7 @@ def test_a_config_inside_that_contradicts_the_rest(tmp_path: Path) -> None:
     )
     with pytest.raises(
         MismatchError,
-        match=r"the config from the checkpoint itself contradicts the checkpoint:\n.*rope_theta is 5000000.*rotary_base is 10000",
+        match=r"the checkpoint itself contradicts the checkpoint:\n.*rope_theta is 5000000.*rotary_base is 10000",
     ):
         mcore2hf(tmp_path / "saved", tmp_path / "hf")
 
@@ -234,7 +234,7 @@ def test_a_statement_that_contradicts_a_shape(tmp_path: Path, alone: Any) -> Non
     (release / "run_config.yaml").write_text(run_config(config).replace("num_query_groups: 4", "num_query_groups: 2"))
     with pytest.raises(
         MismatchError,
-        match=r"num_key_value_heads is 2 by num_query_groups in run_config.yaml|num_key_value_heads is 4 by the tensors' shapes",
+        match=r"num_key_value_heads is (2 by num_query_groups in run_config.yaml|4 by the tensors' shapes)",
     ):
         mcore2hf(release, tmp_path / "hf")
     assert not (tmp_path / "hf").exists()

@@ -77,7 +77,8 @@ def _differing(chunk: model.Chunk, place: Place, config: ModelConfig, hf: Tensor
             faults.append(f"{name}: {parameter.dtype} {tuple(parameter.shape)}, not {want.dtype} {tuple(want.shape)}")
         elif not torch.equal(_bits(parameter.data[:real]), _bits(want[:real])):
             faults.append(
-                f"{name}: {int((_bits(parameter.data[:real]) != _bits(want[:real])).sum())} of {want[:real].numel()} elements differ"
+                f"{name}: {int((_bits(parameter.data[:real]) != _bits(want[:real])).sum())} of {want[:real].numel()} "
+                "elements differ"
             )
     return faults
 

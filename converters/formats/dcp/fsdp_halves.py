@@ -1,4 +1,6 @@
-"""fc1 as Megatron-FSDP saves it: with `--swiglu` every `mlp.linear_fc1` of a model is split in two, `_w` and `_v`, on each tensor-parallel rank.
+"""fc1 as Megatron-FSDP saves it: in two halves.
+
+With `--swiglu` every `mlp.linear_fc1` is split in `_w` and `_v` on each tensor-parallel rank.
 
 A gated fc1 becomes gate and up. One that is not gated, a Qwen3-VL vision block's, becomes the first half of every
 rank's rows, and the second half
@@ -41,7 +43,8 @@ def in_order(
             continue
         if type(ranks) is not int or ranks < 1 or specs[name].shape[0] % (2 * ranks):
             raise UnsupportedError(
-                f"{shown(name)} {list(specs[name].shape)} is saved in two halves of each tensor-parallel rank's part, and the checkpoint's args state "
+                f"{shown(name)} {list(specs[name].shape)} is saved in two halves of each tensor-parallel rank's part, "
+                "and the checkpoint's args state "
                 f"tensor_model_parallel_size {shown(ranks)}",
                 "Save the checkpoint as torch_dist.",
             )

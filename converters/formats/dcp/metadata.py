@@ -1,4 +1,6 @@
-"""The tables of a DCP `.metadata`: which tensors there are, in which chunks, and where in which file each chunk's item lies.
+"""The tables of a DCP `.metadata`: tensors, chunks and items.
+
+Which tensors there are, in which chunks, and where in which file the item of each chunk lies.
 
 Kept as columns, because a large checkpoint has hundreds of thousands of items.
 """

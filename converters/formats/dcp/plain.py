@@ -1,4 +1,6 @@
-"""Distributed checkpoints without metadata.json, read: Megatron-FSDP's fsdp_dtensor, and what other trainers save with torch's own DCP.
+"""Distributed checkpoints without metadata.json, read.
+
+Megatron-FSDP's fsdp_dtensor, and what other trainers save with torch's own DCP.
 
 Their names stand behind `model.`; those of a torch_dist save that was never finished do not.
 """
@@ -23,14 +25,19 @@ _MEGATRON = ".decoder.layers."
 
 
 def holds(directory: Path) -> bool:
-    """Whether a directory itself is such a checkpoint, finished or not. Which of the two, only its metadata can tell."""
+    """Whether a directory itself is such a checkpoint, finished or not.
+
+    Which of the two it is, only its metadata can tell.
+    """
     return not is_file(directory / "metadata.json") and (
         is_file(directory / ".metadata") or any(path.suffix == ".distcp" for path in children(directory))
     )
 
 
 def open_plain(directory: Path) -> Opened:
-    """Open it. The names say whose it is: Megatron's decoder has its layers in a module of its own, Hugging Face's has not.
+    """Open it.
+
+    The names say whose it is: Megatron's decoder has its layers in a module of its own, Hugging Face's has not.
 
     Raises:
         NotACheckpoint: the save was never finished.

@@ -149,7 +149,8 @@ class _Locate:
             found = find_tensor(fd, offset, length)
         if found.dtype != spec.dtype or found.shape != lengths:
             raise CorruptError(
-                f"{shown(path)}: an item of {shown(spec.name)} is {found.dtype} {list(found.shape)} where .metadata states {spec.dtype} {list(lengths)}",
+                f"{shown(path)}: an item of {shown(spec.name)} is {found.dtype} {list(found.shape)} where .metadata "
+                f"states {spec.dtype} {list(lengths)}",
                 "The file is damaged, or belongs to another checkpoint.",
             )
         return Extent(str(path), found.data_offset, found.nbytes, found.crc)

@@ -185,7 +185,8 @@ def _pickled(metadata: Metadata) -> bytes:
 def _metadata(plan: _Plan) -> Metadata:
     """DCP's own records, so that its reader takes them for its own.
 
-    But for what torch's writer says of the run that saved (its path and a random id): the same input gives the same bytes.
+    But for what torch's writer says of the run that saved (its path and a random id): the same input gives the same
+    bytes.
     """
     import torch
     from torch.distributed.checkpoint import metadata as dcp

@@ -56,7 +56,10 @@ def rank_files(directory: Path) -> dict[tuple[int, ...], Path]:
 
 
 def owns(entry: Path) -> bool:
-    """Whether something in a legacy checkpoint's directory is part of it: a rank's folder, with that rank's files alone."""
+    """Whether something in a legacy checkpoint's directory is part of it.
+
+    That is a rank's folder with that rank's files alone.
+    """
     if entry.is_symlink() or not is_dir(entry) or _NAME.fullmatch(entry.name) is None:
         return False
     return all(is_file(file) and file.name in (*FILES, *OPTIMIZER) for file in children(entry))
@@ -118,7 +121,8 @@ def explain(directory: Path, found: Iterable[tuple[int, ...]], args: Mapping[str
         if names
     )
     raise CorruptError(
-        f"{directory}: the rank directories fit no topology. For TP {sizes['tp']}, PP {sizes['pp']}, EP {sizes['ep']}, ETP {topology.etp}: {said}",
+        f"{directory}: the rank directories fit no topology. For TP {sizes['tp']}, PP {sizes['pp']}, EP "
+        f"{sizes['ep']}, ETP {topology.etp}: {said}",
         "The checkpoint is incomplete, or two lie in one directory: copy or save it again.",
     )
 

@@ -231,7 +231,10 @@ class _Cut(NamedTuple):
 
 
 def _cut(shards: Mapping[str, list[Shard]], splits: Mapping[str, Split], topology: Topology) -> _Cut:
-    """Attention in a vision tower is as wide as the tower, so its square linear_proj shows by how many ranks it is cut."""
+    """By how many ranks a tower is cut.
+
+    Its attention is as wide as the tower, so the square linear_proj shows it.
+    """
     names = [
         name for name, split in splits.items() if split.tower and name.endswith("self_attention.linear_proj.weight")
     ]
@@ -287,7 +290,8 @@ def _distinct(name: str, listed: list[Shard], split: Split, cut: _Cut, warnings:
             how = difference(first.path, first.tensor, shard.path, shard.tensor)
             if how:
                 warnings.append(
-                    f"{shown(name)} differs between {Path(first.path).parent.name} (taken) and {Path(shard.path).parent.name}: {how}"
+                    f"{shown(name)} differs between {Path(first.path).parent.name} (taken) and "
+                    f"{Path(shard.path).parent.name}: {how}"
                 )
     return [(part, shard) for (part, _), shard in sorted(chosen.items(), key=lambda kv: (kv[0][0], kv[0][1] or 0))]
 

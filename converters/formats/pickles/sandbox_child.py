@@ -1,4 +1,7 @@
-"""The process that unpickles. Run by its path, isolated, by sandbox.py; reads a slice of an inherited file, answers on stdout, and may die of its limits.
+"""The process that unpickles.
+
+Run by its path, isolated, by sandbox.py. It reads a slice of an inherited file, answers on stdout, and may die of its
+limits.
 
     python -I -S sandbox_child.py KIND FD OFFSET LENGTH CRC        KIND is "dcp" or "tree", CRC -1 when there is none
 
@@ -180,7 +183,9 @@ def dcp(value: Any) -> tuple[dict[str, Any], dict[str, array[int]]]:
 
 
 class Tree:
-    """Any loaded value as JSON, expanded: shared parts are repeated, so the number of nodes is bounded by the pickle's size.
+    """Any loaded value as JSON, expanded.
+
+    Shared parts are repeated, so the number of nodes is bounded by the pickle's size.
 
     None, bool, int, float and str stand for themselves; the rest is a list that begins with its kind: "l" list, "t"
     tuple, "d" dict (pairs),

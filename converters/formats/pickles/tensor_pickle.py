@@ -223,7 +223,8 @@ def check_bounds(ref: TensorRef) -> None:
         and ref.offset + sum((n - 1) * step for n, step in zip(ref.shape, ref.stride, strict=True)) >= ref.numel
     ):
         raise CorruptError(
-            f"holds a tensor {list(ref.shape)}, strides {list(ref.stride)}, from element {ref.offset} on in a storage of only {ref.numel}"
+            f"holds a tensor {list(ref.shape)}, strides {list(ref.stride)}, from element {ref.offset} on in a storage "
+            f"of only {ref.numel}"
         )
 
 

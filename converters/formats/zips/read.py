@@ -125,8 +125,10 @@ def find_tensor(fd: int, offset: int, length: int) -> ItemTensor:
     ref = read_tensor_pickle(data)
     found = place(ref, members)
     if found.start or found.strides is not None or prod(ref.shape) != ref.numel:
-        what = f"holds a part of a larger storage, or a tensor not stored row by row: {list(ref.shape)}, strides {list(ref.stride)}"
-        raise UnsupportedError(what, "Save it again after .contiguous().clone().")
+        what = "holds a part of a larger storage, or a tensor not stored row by row"
+        raise UnsupportedError(
+            f"{what}: {list(ref.shape)}, strides {list(ref.stride)}", "Save it again after .contiguous().clone()."
+        )
     return found
 
 
@@ -279,7 +281,10 @@ def _zip64(extra: bytes, packed: int, nbytes: int, header: int) -> tuple[int, in
 
 
 def _local(part: _Slice, header: int, name: bytes, wanted: tuple[int, int, int]) -> int:
-    """First byte of a member's data, after checking its local header against (flags, crc, nbytes) of the central directory."""
+    """First byte of a member's data, after checking its local header against (flags, crc.
+
+    Nbytes) of the central directory.
+    """
     data = part.read(header, 30 + len(name))
     magic, _, flags, method, _, _, crc, packed, nbytes, n_name, n_extra = LOCAL.unpack_from(data)
     if magic != b"PK\x03\x04" or method or flags != wanted[0] or n_name != len(name) or data[30:] != name:

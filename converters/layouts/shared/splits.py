@@ -48,6 +48,7 @@ def split_of(name: str, layout: Layout, traits: Traits) -> Split:
     found = _BY_NAME.get(".".join(name.split(".")[-2:]), REPLICATED)
     if layout.own_tp and tower:
         found = found._replace(tower=True)
-    # A merger's linear_fc1 is not gated. Those of deepstack, which may lie in blocks, are of models whose blocks are not.
+    # A merger's linear_fc1 is not gated. Those of deepstack, which may lie in blocks, are of models whose blocks are
+    # not.
     block = ".linear_fc1." in name and ".layers." in name
     return found._replace(gated=True) if block and (traits.gated_vision_mlp or not tower) else found

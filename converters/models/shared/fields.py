@@ -117,7 +117,8 @@ def decide_tie(hf_config: Json, lm_head: bool | None = None) -> Tie:
         there = "there is an output layer of its own" if lm_head else "there is no output layer"
         raise MismatchError(
             f"{tie.said} is {str(tie.tied).lower()} in config.json, but {there} among the weights",
-            f"Set tie_word_embeddings to {str(not lm_head).lower()} (at the top and in text_config) if the weights are right.",
+            f"Set tie_word_embeddings to {str(not lm_head).lower()} (at the top and in text_config) if the weights "
+            "are right.",
         )
     return tie
 

@@ -109,7 +109,8 @@ def _experts_form(shapes: Mapping[str, Shape], config: ModelConfig, asked: Exper
     if not forms and square is not None:
         raise MismatchError(
             f"{square} {list(shapes[square])} is square, and nothing else shows which way the experts are oriented",
-            "Say it: --experts-form hub for [E, in, out], as on the Hub, or --experts-form transformers-5 for [E, out, in], as transformers 5 saves it.",
+            "Say it: --experts-form hub for [E, in, out], as on the Hub, or --experts-form transformers-5 for [E, "
+            "out, in], as transformers 5 saves it.",
         )
     return "transformers-5" if "transformers-5" in forms else "hub"
 

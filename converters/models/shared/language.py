@@ -25,7 +25,8 @@ def text_config(text: Fields, tied: bool, *, head_dim: int | None = None, moe: b
     )
     if heads % groups:
         raise CorruptError(
-            f"config.json: {text.place('num_attention_heads')} {heads} is not a multiple of {text.place('num_key_value_heads')} {groups}"
+            f"config.json: {text.place('num_attention_heads')} {heads} is not a multiple of "
+            f"{text.place('num_key_value_heads')} {groups}"
         )
     experts = text.integer("num_experts", "num_local_experts", least=0, most=2**16) if moe else 0
     dense = _dense_layers(text, layers) if experts else frozenset()

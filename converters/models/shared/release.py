@@ -1,7 +1,7 @@
 """An official release, and what all releases of a model share but no tensor shows.
 
-Source: config.json of each repository on the Hub. Facts that change what a model computes (rope, epsilon, windows, top-k)
-are taken from here only where a checkpoint comes without any config and its shapes fit exactly one release.
+Source: config.json of each repository on the Hub. Facts that change what a model computes (rope, epsilon, windows,
+top-k) are taken from here only where a checkpoint comes without any config and its shapes fit exactly one release.
 """
 
 from __future__ import annotations
@@ -51,9 +51,10 @@ class Family:
         experts_per_token: of a model with experts.
         full_attention_blocks: the vision blocks that see the whole image, of a model with windows.
         window_size: how far the others see, in pixels.
-        top, token_ids, text_ids, rope_scaling, text, vision: fields of config.json that are the same in all releases and
-            are written to a config that is made without one: at the top, in rope_scaling, in the language model's section
-            and in vision_config. Token ids are overruled by what a checkpoint states.
+        top, token_ids, text_ids, rope_scaling, text, vision: fields of config.json that are the same in all releases
+            and
+            are written to a config that is made without one: at the top, in rope_scaling, in the language model's
+            section and in vision_config. Token ids are overruled by what a checkpoint states.
         releases: the repositories.
         vision_aliases: fields of vision_config that the releases state under a second name: field -> that name.
     """

@@ -266,7 +266,8 @@ class TestRanksThatDisagree:
         given.edit("mp_rank_01_001", self.nudged)
         report = given.convert()
         assert differing(read_hf(given.out), given.hf) == []
-        says = f"{self.NORM.replace('.1.', '.3.')} differs between mp_rank_00_001 (taken) and mp_rank_01_001: 2 of 16 elements, by at most 0.5"
+        name, ranks = self.NORM.replace(".1.", ".3."), "mp_rank_00_001 (taken) and mp_rank_01_001"
+        says = f"{name} differs between {ranks}: 2 of 16 elements, by at most 0.5"
         assert report.warnings == [says]
 
     def test_strict_refuses(self, tmp_path: Path, dense: Saved) -> None:
@@ -291,7 +292,8 @@ class TestRanksThatDisagree:
         given.edit("mp_rank_01_001", lambda state: state["model"]["language_model.output_layer.weight"][5].zero_())
         given.refused(
             MismatchError,
-            "the model is tied, but the output layer in mp_rank_01_001 is no copy of its embedding: 64 of 7936 elements, by at most ",
+            "the model is tied, but the output layer in mp_rank_01_001 is no copy of its embedding: 64 of 7936 "
+            "elements, by at most ",
         )
 
     def test_expert_ranks(self, tmp_path: Path, moe: Saved) -> None:

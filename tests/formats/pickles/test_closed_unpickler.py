@@ -78,7 +78,8 @@ def test_args_survive_as_data(protocol):
     got = found.attributes()
     assert got.keys() == vars(args).keys()
     assert {k: got[k] for k in ("n", "f", "s", "none", "dtype", "size", "raw", "count")} == {
-        "n": 1, "f": 0.5, "s": "x", "none": None, "dtype": "bfloat16", "size": (2, 3), "raw": b"\xff\x00", "count": {"a": 1},
+        "n": 1, "f": 0.5, "s": "x", "none": None, "dtype": "bfloat16", "size": (2, 3),
+        "raw": b"\xff\x00", "count": {"a": 1},
     }  # fmt: skip
     assert (got["mode"].class_name.rpartition(".")[2], got["mode"].arguments) == ("Mode", (3,))
     assert got["sig"].arguments == (15,)

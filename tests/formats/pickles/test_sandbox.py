@@ -257,8 +257,10 @@ def test_endless_work_ends(tmp_path, monkeypatch):
     # A stand-in that takes all the time it can get: the limit, not patience, ends it.
     child = tmp_path / "child.py"
     text = (sandbox.Path(sandbox.CHILD[-1])).read_text()
-    child.write_text(text.replace('__file__.removesuffix("sandbox_child.py")', repr(sandbox.CHILD[-1].removesuffix("sandbox_child.py"))).replace(
-        "seconds = 10", "seconds = 1").replace("value = pickles.load(data)", "while True: pass"))  # fmt: skip
+    folder = repr(sandbox.CHILD[-1].removesuffix("sandbox_child.py"))
+    text = text.replace('__file__.removesuffix("sandbox_child.py")', folder)
+    text = text.replace("seconds = 10", "seconds = 1").replace("value = pickles.load(data)", "while True: pass")
+    child.write_text(text)
     monkeypatch.setattr(sandbox, "CHILD", ("-I", "-S", str(child)))
     with pytest.raises(CorruptError, match="more time or memory than its size explains"):
         read_dcp_metadata(written(tmp_path, b"N."))
@@ -344,7 +346,8 @@ def test_common_pt(tmp_path):
     saved = read_torch_save(tmp_path / "common.pt")
     assert isinstance(saved.tree["args"], Instance) and saved.tree["args"].class_name == "argparse.Namespace"
     assert plain_dict(saved.tree["args"]) == {
-        "a": 1, "b": [1, [2, None]], "dtype": "bfloat16", "backend": 2, "raw": "bytes", "inf": float("inf"), "w": "tensor [2]", "f": "builtins.len",
+        "a": 1, "b": [1, [2, None]], "dtype": "bfloat16", "backend": 2, "raw": "bytes", "inf": float("inf"),
+        "w": "tensor [2]", "f": "builtins.len",
         "itself": "(itself)",
     }  # fmt: skip
     assert saved.tree["shared"] == [[1, (2, None)]] * 2
