@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from .errors import (
     CorruptError,
     MismatchError,
+    MissingLibrary,
     NotACheckpoint,
     NotComparable,
     OptionError,
@@ -36,6 +37,7 @@ __all__ = [
     "Mcore2HfOptions",
     "Mcore2McoreOptions",
     "MismatchError",
+    "MissingLibrary",
     "NotACheckpoint",
     "NotComparable",
     "Observer",

@@ -9,6 +9,7 @@ VlconvError                  exit 1; the text says what, which file or tensor, a
 ├── MismatchError            checkpoint, layout and config contradict one another
 ├── ReferenceFault           the reference HF directory cannot be had or lacks something
 ├── TargetError              the output cannot be written there
+├── MissingLibrary           a library is not installed that this run needs and others do not
 ├── OptionError              an option cannot have that value, or two do not go together (exit 2)
 └── NotComparable            verify: the two sides cannot be compared (exit 3)
 """
@@ -77,6 +78,10 @@ class TargetError(VlconvError):
     """The output cannot be written there."""
 
 
+class MissingLibrary(VlconvError):
+    """A library is not installed that this run needs and others do not."""
+
+
 class OptionError(VlconvError, ValueError):
     """An option cannot have that value, or two options do not go together."""
 
@@ -87,6 +92,25 @@ class NotComparable(VlconvError):
     """Verify: the two sides cannot be compared."""
 
     exit_code = 3
+
+
+@contextmanager
+def naming_missing_libraries() -> Iterator[None]:
+    """Make one line of an import that fails.
+
+    torch and others are imported where they are used, so that whoever does not use them need not have them.
+
+    Raises:
+        MissingLibrary: a module of another distribution is not there.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as fault:
+        module = (fault.name or "").partition(".")[0]
+        if module in ("", "vlconv"):
+            raise
+        name = {"yaml": "pyyaml"}.get(module, module)
+        raise MissingLibrary(f"{name} is not installed, and this needs it", f"pip install {name}") from fault
 
 
 @contextmanager

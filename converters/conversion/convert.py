@@ -12,7 +12,7 @@ from ..checkpoint.mapping import from_hf, mapped_table
 from ..checkpoint.mcore_side import McoreSide, open_mcore_side
 from ..config.hf_config import config_json, config_to_write
 from ..config.reference import side_files
-from ..errors import MismatchError, UnsupportedError
+from ..errors import MismatchError, UnsupportedError, naming_missing_libraries
 from ..formats import safetensors
 from ..formats.output_file import OutFile
 from ..layouts import known_layouts, to_write
@@ -35,6 +35,7 @@ ONE_BY_ONE = (
 )
 
 
+@naming_missing_libraries()
 def mcore2hf(source: Path, target: Path, options: Mcore2HfOptions, observer: Observer) -> Report:
     """Convert a Megatron checkpoint to a Hugging Face directory.
 
@@ -63,6 +64,7 @@ def mcore2hf(source: Path, target: Path, options: Mcore2HfOptions, observer: Obs
     return execute(plan, options, observer)
 
 
+@naming_missing_libraries()
 def hf2mcore(source: Path, target: Path, options: Hf2McoreOptions, observer: Observer) -> Report:
     """Convert a Hugging Face directory to a Megatron checkpoint.
 
@@ -85,6 +87,7 @@ def hf2mcore(source: Path, target: Path, options: Hf2McoreOptions, observer: Obs
     return execute(plan, options, observer)
 
 
+@naming_missing_libraries()
 def mcore2mcore(source: Path, target: Path, options: Mcore2McoreOptions, observer: Observer) -> Report:
     """Write a Megatron checkpoint's weights in another format, topology or layout.
 

@@ -51,6 +51,8 @@ def speaking_for(library: str) -> Iterator[None]:
             raise cause from error
         what = "cannot be imported" if isinstance(error, ImportError) else "does not read this"
         hint = "That is the library's word; without --witness vlconv reads by itself."
+        if isinstance(error, ModuleNotFoundError) and error.name:
+            hint = f"Install what it imports: {error.name.partition('.')[0]}. Without --witness vlconv reads by itself."
         raise NotComparable(f"{library} {version(library)} {what}: {_line(cause)}", hint) from error
 
 

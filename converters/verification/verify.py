@@ -16,7 +16,7 @@ from ..checkpoint.describe import describe_hf, describe_mcore
 from ..checkpoint.hf_side import HfSide, open_hf_side
 from ..checkpoint.mcore_side import McoreSide, open_mcore_side
 from ..conversion.execute import threads_of
-from ..errors import NotComparable, VlconvError
+from ..errors import NotComparable, VlconvError, naming_missing_libraries
 from ..formats import safetensors
 from ..options import VerifyOptions
 from ..report import Observer, Report
@@ -47,7 +47,8 @@ def verify(a: str | PathLike[str], b: str | PathLike[str] | None, options: Verif
         NotComparable: a side cannot be read or is another model; nothing is said about equality then.
     """
     try:
-        return _verify(place_of(a), None if b is None else place_of(b), options, observer)
+        with naming_missing_libraries():
+            return _verify(place_of(a), None if b is None else place_of(b), options, observer)
     except NotComparable:
         raise
     except VlconvError as error:

@@ -455,6 +455,13 @@ class TestEither:
             by("transformers", directory)
         assert caught.value.hint == "pip install transformers"
 
+    def test_a_library_of_the_library_is_missing(self) -> None:
+        """megatron-core 0.18 and newer import triton, which they do not require."""
+        said = "cannot be imported: .*No module named 'nowhere'"
+        with pytest.raises(NotComparable, match=said) as caught, foreign.speaking_for("transformers"):
+            import_module("nowhere.at.all")
+        assert caught.value.hint == "Install what it imports: nowhere. Without --witness vlconv reads by itself."
+
     def test_not_with_a_round_trip_on_disk(self, tmp_path: Path) -> None:
         directory = write_hf(tmp_path / "hf", tiny(), random_hf_tensors(tiny()))
         with pytest.raises(NotComparable, match="two checks"):
