@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from house_tree import tree
 
 ROOT = Path(__file__).parent.parent
 SOURCES = sorted(p for folder in ("cli", "converters") for p in (ROOT / folder).rglob("*.py"))
@@ -240,6 +241,10 @@ def standard(name: str) -> bool:
     import sys
 
     return name.split(".")[0] in sys.stdlib_module_names
+
+
+def test_the_tree_in_the_architecture_is_the_tree() -> None:
+    assert tree() in (ROOT / "ARCHITECTURE.md").read_text(), "run: python tests/house_tree.py"
 
 
 def tracked() -> list[Path]:

@@ -1,0 +1,1 @@
+"""Opening a side: recognised, given a config that agrees, checked, described."""

@@ -1,0 +1,1 @@
+"""The three conversions: planned, written, reported."""

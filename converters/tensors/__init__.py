@@ -1,0 +1,1 @@
+"""What a tensor is, and the language of equal boxes."""

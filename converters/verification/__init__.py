@@ -1,0 +1,1 @@
+"""verify: comparison, round trip, witnesses."""

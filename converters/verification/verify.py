@@ -1,4 +1,4 @@
-"""verify.
+"""verify: two models held against each other, or one against its round trip or a witness.
 
 Two models of either side held against each other bit by bit, or one against its own round trip, or against what a
 foreign reader makes of it.

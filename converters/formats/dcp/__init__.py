@@ -1,0 +1,1 @@
+"""torch's distributed checkpoint (DCP), in the forms that trainers write."""

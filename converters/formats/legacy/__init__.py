@@ -1,0 +1,1 @@
+"""Megatron's legacy checkpoint: a torch.save file per rank."""

@@ -1,0 +1,1 @@
+"""The zips of torch.save, read and built in place."""
