@@ -14,7 +14,7 @@ from ..config.megatron_args import contradictions
 from ..config.megatron_args import stated as facts_of
 from ..config.reference import Reference
 from ..errors import MismatchError
-from ..formats.statements import Stated
+from ..formats.directory.statements import Stated
 from ..layouts.layout import Layout
 from ..models import model_for
 from ..models.shared.config import ModelConfig

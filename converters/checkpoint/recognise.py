@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ..errors import MismatchError, shown
+from ..formats.directory.statements import Stated, statements
 from ..formats.opened import Opened
-from ..formats.statements import Stated, statements
 from ..layouts import detect, named, tower_prefixes
 from ..layouts.layout import Layout
 from ..layouts.refusals import refuse, stripped

@@ -9,9 +9,9 @@ from ..config.run_config import RUN_CONFIG, run_config_yaml
 from ..config.written_args import args_to_write
 from ..errors import MismatchError
 from ..formats.dcp.write import plan_torch_dist
+from ..formats.directory.locate import TRACKER
 from ..formats.keys import LISTS
 from ..formats.legacy.write import LegacyModel, plan_legacy
-from ..formats.locate import TRACKER
 from ..formats.output_file import OutFile
 from ..layouts.layout import Layout
 from ..layouts.shared.splits import split_of

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ..config.hf_config import read_config
 from ..errors import SourceError, TargetError
-from ..formats.contents import CONFIG, HF_FILES, is_save_directory
+from ..formats.directory.contents import CONFIG, HF_FILES, is_save_directory
 from ..models import model_for
 from ..models.shared.config import ModelConfig, TextConfig, VisionConfig, hf_path
 from ..models.shared.fields import Json

@@ -11,9 +11,9 @@ from typing import NamedTuple
 
 from .dcp import plain, torch_dist
 from .dcp.read import owns as owns_dcp
+from .directory.locate import locate
 from .legacy import ranks
 from .legacy import read as legacy
-from .locate import locate
 from .opened import Opened
 
 

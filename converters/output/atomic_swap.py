@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import TargetError
-from ..formats.locate import TRACKER, tracker_word
+from ..formats.directory.locate import TRACKER, tracker_word
 from .claim import MARKER, Claim
 
 AT_FDCWD, RENAME_EXCHANGE = -100, 2  # linux/fcntl.h, linux/fs.h

@@ -14,7 +14,7 @@ from pathlib import Path
 from types import TracebackType
 
 from ..errors import TargetError, VlconvError
-from ..formats.locate import tracker_word
+from ..formats.directory.locate import tracker_word
 from ..report import Report
 from .atomic_swap import Step, conclude, recover, remove, swap, sync
 from .claim import Claim, Note

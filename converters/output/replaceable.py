@@ -10,7 +10,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..errors import TargetError, shown, sized
-from ..formats.contents import is_save_directory, strange_in_checkpoint, strange_in_iteration, strange_in_model
+from ..formats.directory.contents import (
+    is_save_directory,
+    strange_in_checkpoint,
+    strange_in_iteration,
+    strange_in_model,
+)
 
 Copies = Mapping[str, Sequence[Path]]
 """Folder below the target -> files that are copied there byte for byte."""

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from ..errors import TargetError, shown
-from ..formats.contents import HF_FILES, iterations
-from ..formats.locate import TRACKER, tracker_word
+from ..formats.directory.contents import HF_FILES, iterations
+from ..formats.directory.locate import TRACKER, tracker_word
 from ..report import Report
 from .atomic_swap import Step
 from .target import Target

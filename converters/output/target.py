@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import TargetError
-from ..formats.contents import is_iteration, is_save_directory
+from ..formats.directory.contents import is_iteration, is_save_directory
 from .atomic_swap import Step
 from .replaceable import CHECKPOINT, ITERATION, Copies, Existing, Kind, existing
 

@@ -6,9 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ..errors import CorruptError
-from .json_file import read_json
-from .open_files import is_file, opened
+from ...errors import CorruptError
+from ..json_file import read_json
+from ..open_files import is_file, opened
 
 _LIMIT = 16 << 20
 

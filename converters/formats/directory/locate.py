@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from ..errors import NotACheckpoint
-from .open_files import children, is_dir, is_file, opened, status
+from ...errors import NotACheckpoint
+from ..open_files import children, is_dir, is_file, opened, status
 
 TRACKER = "latest_checkpointed_iteration.txt"
 

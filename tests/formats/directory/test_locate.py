@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from vlconv.converters.errors import NotACheckpoint
-from vlconv.converters.formats.locate import TRACKER, locate
+from vlconv.converters.formats.directory.locate import TRACKER, locate
 
 
 def holds(path):

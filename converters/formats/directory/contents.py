@@ -12,12 +12,12 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from ..errors import CorruptError
-from . import FORMATS, is_mcore
-from .json_file import read_json
+from ...errors import CorruptError
+from .. import FORMATS, is_mcore
+from ..json_file import read_json
+from ..open_files import children, is_dir, is_file
+from ..safetensors import INDEX, holds
 from .locate import TRACKER
-from .open_files import children, is_dir, is_file
-from .safetensors import INDEX, holds
 
 CONFIG = "config.json"
 HF_FILES = "huggingface"

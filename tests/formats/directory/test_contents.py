@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from standing import files, hf_model, iteration, save_directory
 
-from vlconv.converters.formats.contents import (
+from vlconv.converters.formats.directory.contents import (
     is_iteration,
     is_save_directory,
     iterations,
