@@ -1,6 +1,6 @@
-"""run_config.yaml and the checkpoint beside it, found and read by Megatron-Bridge's rules (0.2.1 to 0.7).
+"""run_config.yaml and the checkpoint beside it, found and read as Megatron-Bridge 0.2.1 to 0.7 does.
 
-Without Megatron-Bridge.
+No part of Megatron-Bridge is needed.
 
 transformers' classes and torch's names are the real ones; a provider stands for itself with the fields it was given.
 fixtures/megatron_bridge_providers.json was read off Megatron-Bridge itself: `fields` are the dataclass fields that a
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 from importlib import import_module
+from inspect import Parameter, signature
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -25,9 +26,9 @@ ALLOWED = ("megatron.", "torch.", "nvidia.", "transformers.", "numpy.", "nemo.")
 
 
 def loaded_by_auto_bridge(directory: Path) -> Path:
-    """The folder that `AutoBridge.load_megatron_model(DIR)` and `export_ckpt(DIR, …)` take: the last `iter_*`.
+    """The folder that `AutoBridge.load_megatron_model(DIR)` and `export_ckpt(DIR, …)` take.
 
-    Else DIR.
+    The `iter_*` with the largest number, and DIR itself where there is none.
     """
     numbered = [child for child in directory.iterdir() if child.is_dir() and child.name.startswith("iter_")]
     return max(numbered, key=lambda folder: int(folder.name.removeprefix("iter_"))) if numbered else directory
@@ -73,7 +74,14 @@ def instantiate(node: Any) -> Any:
         assert node.keys() == {"_target_", "_call_"}, "nothing goes with a name that is not called"
         return located(target)
     given = {key: instantiate(value) for key, value in node.items() if key not in ("_target_", "_call_")}
-    return _provider(target, given) if target.startswith("megatron.bridge.") else located(target)(**given)
+    return _provider(target, given) if target.startswith("megatron.bridge.") else _called(located(target), given)
+
+
+def _called(function: Any, given: dict[str, Any]) -> Any:
+    parameters = signature(function).parameters
+    if not any(parameter.kind is Parameter.VAR_KEYWORD for parameter in parameters.values()):
+        assert not given.keys() - parameters.keys(), f"{function} knows no {given.keys() - parameters.keys()}: dropped"
+    return function(**given)
 
 
 def located(target: str) -> Any:

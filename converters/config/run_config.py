@@ -35,14 +35,12 @@ NOT_COPIED = ("architectures", "model_type", "name_or_path", "transformers_versi
 """Of a section of config.json: what its class knows itself, and where a file once lay."""
 
 
-def run_config_yaml(hf_config: Json, config: ModelConfig, *, rows: int, divisor: int | None, dtype: str) -> bytes:
+def run_config_yaml(hf_config: Json, config: ModelConfig, dtype: str) -> bytes:
     """The file's bytes, the same for the same model.
 
     Args:
         hf_config: the model's config.json, of transformers 4 or 5.
         config: its integers.
-        rows: of the embedding, padding included.
-        divisor: make_vocab_size_divisible_by; None: not padded.
         dtype: of the weights, as "bfloat16".
 
     Raises:
@@ -62,7 +60,6 @@ def run_config_yaml(hf_config: Json, config: ModelConfig, *, rows: int, divisor:
         **_copied(model, text, plain),
         **_text(model, config.text),
         **_runtime(hf_config, config),
-        **_vocabulary(config.text.vocab, rows, divisor),
         **_dtype(dtype),
         "vision_config": _transformers(model.bridge.vision_config, plain["vision_config"], dtype),
         # Of the loading model: the public loaders and training put their own in their place.
@@ -97,6 +94,8 @@ def _text(model: Model, c: TextConfig) -> dict[str, Any]:
         "num_attention_heads": c.heads,
         "num_query_groups": c.groups,
         "kv_channels": c.head_dim,
+        "vocab_size": c.vocab,
+        "should_pad_vocab": False,  # padding in the file is left there on loading, and would come out on export
         "share_embeddings_and_output_weights": c.tied,
         "add_qkv_bias": model.traits.qkv_bias,
         "qk_layernorm": model.traits.qk_norm,
@@ -139,12 +138,6 @@ def _runtime(hf_config: Json, config: ModelConfig) -> dict[str, Any]:
     return section | ({"moe_router_topk": facts["experts_per_token"]} if config.text.experts else {})
 
 
-def _vocabulary(vocab: int, rows: int, divisor: int | None) -> dict[str, Any]:
-    """vocab_size is the model's own; a loading model has as many rows as the file at tensor parallel size 1."""
-    padding = {"make_vocab_size_divisible_by": divisor} if rows != vocab else {}
-    return {"vocab_size": vocab, "should_pad_vocab": rows != vocab, **padding}
-
-
 def _dtype(dtype: str) -> dict[str, Any]:
     return {"params_dtype": _named(f"torch.{dtype}"), "bf16": dtype == "bfloat16", "fp16": dtype == "float16"}
 
@@ -157,8 +150,7 @@ def _named(target: str) -> dict[str, Any]:
 def _transformers(target: str, section: Json, dtype: str) -> dict[str, Any]:
     """One of transformers' configs, in the spelling that 4.57 and 5 read.
 
-    Made by from_dict: as arguments of the class itself, rope_theta and rope_scaling would be dropped under transformers
-        5.
+    Made by from_dict: under transformers 5, arguments of the class itself named rope_theta or rope_scaling are dropped.
     """
     said = {key: value for key, value in section.items() if key not in NOT_COPIED and not key.startswith("_")}
     return {"_call_": True, "_target_": f"{target}.from_dict", "config_dict": {**said, "dtype": dtype}}

@@ -138,19 +138,11 @@ def mcore_files(
         lists = () if output.per_layer else tuple(name for name in layout.stacks(config) if name in LISTS)
         files = plan_torch_dist(specs, lists, layout.extra_state(config), output.as_iteration or 0)
         if layout.run_config:
-            files.append(_run_config(specs, config, hf_config, output))
+            files.append(_small_file(RUN_CONFIG, run_config_yaml(hf_config, config, main_dtype(specs))))
             links = {ALSO: folder} if folder == RELEASE else {}
     for file in files:
         file.name = f"{folder}/{file.name}"
     return McoreFiles([*files, _small_file(TRACKER, word.encode())], folder, links)
-
-
-def _run_config(
-    specs: Mapping[str, TensorSpec], config: ModelConfig, hf_config: Mapping[str, Any], output: McoreTarget
-) -> OutFile:
-    rows, divisor = rows_to_write(config, output), output.make_vocab_size_divisible_by
-    data = run_config_yaml(hf_config, config, rows=rows, divisor=divisor, dtype=main_dtype(specs))
-    return _small_file(RUN_CONFIG, data)
 
 
 def _small_file(name: str, data: bytes) -> OutFile:

@@ -30,11 +30,8 @@ def release(name: str) -> dict[str, Any]:
     return json.loads((CONFIGS / f"{name}.json").read_text())
 
 
-def written(
-    hf: dict[str, Any], *, rows: int | None = None, divisor: int | None = None, dtype: str = "bfloat16"
-) -> bytes:
-    config = model_for(hf).config(hf)
-    return run_config_yaml(hf, config, rows=rows or config.text.vocab, divisor=divisor, dtype=dtype)
+def written(hf: dict[str, Any], dtype: str = "bfloat16") -> bytes:
+    return run_config_yaml(hf, model_for(hf).config(hf), dtype)
 
 
 def built(folder: Path, data: bytes) -> SimpleNamespace:
@@ -71,10 +68,7 @@ def test_the_sections_are_transformers_own(tmp_path: Path, name: str) -> None:
 
 
 def settled(section: Any) -> dict[str, Any]:
-    """A section but for what stands elsewhere, too: the dtype, the tie (transformers 5 has a wrong one there).
-
-    Its kind.
-    """
+    """A section without its dtype and kind, and without the tie, of which transformers 5 has a wrong one there."""
     said = section.to_dict()
     elsewhere = ("dtype", "torch_dtype", "tie_word_embeddings", "model_type", "transformers_version", "_name_or_path")
     return {key: value for key, value in said.items() if key not in elsewhere}
@@ -93,15 +87,6 @@ def test_it_says_what_config_json_says(name: str) -> None:
     assert asked - stated(section).keys() <= {"rope_type", "vision.channels"}
 
 
-def test_a_padded_vocabulary(tmp_path: Path) -> None:
-    """Where the embedding has more rows than the vocabulary, the loading model pads as Megatron does, to as many."""
-    provider = built(tmp_path, written(tiny_config(), rows=384, divisor=128))
-    assert (provider.vocab_size, provider.should_pad_vocab) == (300, True)
-    multiple = provider.make_vocab_size_divisible_by * provider.tensor_model_parallel_size
-    assert -(-provider.vocab_size // multiple) * multiple == 384
-    assert not built(tmp_path, written(tiny_config(), rows=300, divisor=100)).should_pad_vocab
-
-
 def test_layers_that_stay_dense(tmp_path: Path) -> None:
     provider = built(tmp_path, written(tiny_config("qwen3_vl_moe", text={"mlp_only_layers": [1, 3]})))
     assert (provider.moe_layer_freq, provider.mlp_only_layers) == ([1, 0, 1, 0], [1, 3])
@@ -110,7 +95,7 @@ def test_layers_that_stay_dense(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("dtype", "flags"), [("float32", (False, False)), ("float16", (False, True))])
 def test_dtypes(tmp_path: Path, dtype: str, flags: tuple[bool, bool]) -> None:
-    provider = built(tmp_path, written(tiny_config(), dtype=dtype))
+    provider = built(tmp_path, written(tiny_config(), dtype))
     assert (provider.params_dtype, (provider.bf16, provider.fp16)) == (getattr(torch, dtype), flags)
     assert provider.vision_config.to_dict()["dtype"] in (dtype, getattr(torch, dtype))
 

@@ -63,10 +63,7 @@ def convert(tmp_path: Path, **options: Any) -> Path:
 
 @pytest.mark.parametrize(("layout", "kind"), READ_BY_MEGATRON_BRIDGE)
 def test_megatron_bridge_finds_it(tmp_path: Path, layout: str, kind: str) -> None:
-    """By its public loaders, by its training, and as a release: no optimizer.
-
-    Random state or iteration is asked for.
-    """
+    """Its public loaders find it by iter_*, its training as a release, which is asked for weights alone."""
     write_tiny_hf(tmp_path / "hf", tiny_config(kind))
     mcore = convert(tmp_path, as_layout=layout)
     folder = megatron_bridge.loaded_by_auto_bridge(mcore)
@@ -75,6 +72,14 @@ def test_megatron_bridge_finds_it(tmp_path: Path, layout: str, kind: str) -> Non
     assert megatron_bridge.loaded_by_training(mcore) == (mcore / "release", True)
     assert megatron_bridge.run_config(mcore / "release") == megatron_bridge.run_config(folder)
     assert folder.samefile(mcore / "release")
+
+
+@pytest.mark.usefixtures("original")
+def test_padding_is_no_part_of_the_model(tmp_path: Path) -> None:
+    """Megatron-Bridge exports all rows of the model that it built, so the model it builds has none of padding."""
+    mcore = convert(tmp_path, make_vocab_size_divisible_by=128)
+    provider = megatron_bridge.provider(mcore / "release")
+    assert (provider.vocab_size, provider.should_pad_vocab) == (300, False)
 
 
 @pytest.mark.parametrize(("layout", "kind"), BY_OTHERS)
