@@ -95,6 +95,10 @@ ALSO = "iter_0000000"
 """The same to Megatron-Bridge, whose loaders take the `iter_*` with the largest number and know no `release`."""
 
 
+WEIGHTS_ALONE = {"ckpt_format": "torch_dist", "no_save_optim": True, "no_save_rng": True}
+"""Args of an iteration that is not resumed from: there is no state to look for."""
+
+
 class McoreFiles(NamedTuple):
     """What a checkpoint consists of.
 
@@ -133,10 +137,11 @@ def mcore_files(
     folder = RELEASE if output.as_iteration is None else f"iter_{output.as_iteration:07d}"
     links: dict[str, str] = {}
     if output.format == "torch":
-        files = plan_legacy(_legacy(specs, config, hf_config, layout, output, topology), topology)
+        files = plan_legacy(_legacy(specs, config, hf_config, layout, output), topology)
     else:
         lists = () if output.per_layer else tuple(name for name in layout.stacks(config) if name in LISTS)
-        files = plan_torch_dist(specs, lists, layout.extra_state(config), output.as_iteration or 0)
+        args = _args(specs, config, hf_config, layout, output) | WEIGHTS_ALONE if layout.numbered else None
+        files = plan_torch_dist(specs, lists, layout.extra_state(config), output.as_iteration or 0, args)
         if layout.run_config:
             files.append(_small_file(RUN_CONFIG, run_config_yaml(hf_config, config, main_dtype(specs))))
             links = {ALSO: folder} if folder == RELEASE else {}
@@ -155,9 +160,7 @@ def _legacy(
     hf_config: Mapping[str, Any],
     layout: Layout,
     output: McoreTarget,
-    topology: Topology,
 ) -> LegacyModel:
-    rows = rows_to_write(config, output)
     return LegacyModel(
         specs=specs,
         splits={name: split_of(name, layout, model_of(config).traits) for name in specs},
@@ -165,14 +168,24 @@ def _legacy(
         extra_state=list(layout.extra_state(config)),
         sequential=layout.sequential,
         tied=config.text.tied,
-        args=args_to_write(
-            hf_config,
-            config,
-            topology,
-            rows=rows,
-            divisor=output.make_vocab_size_divisible_by,
-            dtype=main_dtype(specs),
-            grouped_experts=not layout.sequential,
-        ),
+        args=_args(specs, config, hf_config, layout, output),
         iteration=output.as_iteration or 0,
+    )
+
+
+def _args(
+    specs: Mapping[str, TensorSpec],
+    config: ModelConfig,
+    hf_config: Mapping[str, Any],
+    layout: Layout,
+    output: McoreTarget,
+) -> dict[str, Any]:
+    return args_to_write(
+        hf_config,
+        config,
+        topology_of(output),
+        rows=rows_to_write(config, output),
+        divisor=output.make_vocab_size_divisible_by,
+        dtype=main_dtype(specs),
+        grouped_experts=not layout.sequential,
     )

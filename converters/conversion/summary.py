@@ -64,6 +64,10 @@ def describe_target(report: Report, layout: Layout, output: McoreTarget, padding
         target_layout=layout.name,
         target_topology=sizes,
     )
+    if layout.numbered and output.as_iteration is None:
+        report.warnings.append(
+            f"{layout.trainers} load no release: write it with --as-iteration 1, as their own converter does"
+        )
     report.fact(
         "rows_written",
         f"{rows} of embedding and output layer, {padding} of them padding (zeros)",

@@ -40,6 +40,7 @@ def _layout(
     *,
     untied_hint: str = "",
     run_config: bool = False,
+    numbered: bool = False,
 ) -> Layout:
     """A layout that is nothing but two prefixes."""
     return Layout(
@@ -57,6 +58,7 @@ def _layout(
         text=text,
         untied_hint=untied_hint,
         run_config=run_config,
+        numbered=numbered,
     )
 
 
@@ -89,6 +91,7 @@ MS_SWIFT = _layout(
     has=("visual.visual.", "language_model."),
     untied_hint="ms-swift with some transformers 5 versions builds Qwen3-VL-MoE tied by mistake: "
     "its output layer was never trained apart, so there is nothing to convert it from.",
+    numbered=True,
 )
 
 ROLL = _layout(

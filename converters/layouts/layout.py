@@ -37,6 +37,7 @@ class Layout:
         sequential: rank files hold each expert as a module of its own.
         writes: the formats that its trainers read; () where nobody would load what is written.
         run_config: a trainer of it looks into `iter_*` for a torch_dist checkpoint, and for a run_config.yaml there.
+        numbered: its trainers know no `release`: they take the `iter_*` of a tracker's number, with args in common.pt.
     """
 
     name: str
@@ -57,6 +58,7 @@ class Layout:
     sequential: bool = False
     writes: tuple[str, ...] = ("torch_dist",)
     run_config: bool = False
+    numbered: bool = False
 
     def fits(self, names: Iterable[str]) -> bool:
         """Whether the names carry this layout's marks."""

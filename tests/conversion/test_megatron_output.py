@@ -10,6 +10,7 @@ from typing import Any
 
 import megatron_bridge
 import pytest
+import torch
 from mcore.load import load_and_compare
 from mcore.tiny import random_hf_tensors, tiny
 from mcore.topology import Topology
@@ -92,6 +93,30 @@ def test_for_other_trainers_nothing_is_added(tmp_path: Path, layout: str, kind: 
         "release",
     ]
     assert not list(mcore.rglob("run_config.yaml"))
+
+
+@pytest.mark.parametrize("kind", PROVIDERS)
+def test_ms_swift_finds_it(tmp_path: Path, kind: str) -> None:
+    """`--mcore_model DIR`: the tracker is a number, and common.pt has args, which say that no state was saved."""
+    write_tiny_hf(tmp_path / "hf", tiny_config(kind))
+    mcore = convert(tmp_path, as_layout="ms-swift", as_iteration=1)
+    number = int((mcore / "latest_checkpointed_iteration.txt").read_text())
+    args = torch.load(mcore / f"iter_{number:07d}" / "common.pt", weights_only=False)["args"]
+    assert (args.tensor_model_parallel_size, args.pipeline_model_parallel_size) == (1, 1)
+    assert (args.no_save_optim, args.no_save_rng, args.ckpt_format) == (True, True, "torch_dist")
+    report = mcore2hf(mcore, tmp_path / "back")
+    assert report.told["agrees_with"] == "the checkpoint's args"
+    assert report.warnings == []
+
+
+@pytest.mark.usefixtures("original")
+def test_a_release_for_ms_swift_is_warned_of(tmp_path: Path) -> None:
+    """Its loader reads the tracker file as a number, whatever it holds."""
+    report = hf2mcore(tmp_path / "hf", tmp_path / "mcore", Hf2McoreOptions(as_layout="ms-swift"))
+    assert [line for line in report.warnings if "write it with --as-iteration 1" in line]
+    for options in (Hf2McoreOptions(as_layout="ms-swift", as_iteration=1, overwrite=True), Hf2McoreOptions()):
+        report = hf2mcore(tmp_path / "hf", tmp_path / f"other{options.as_iteration}", options)
+        assert not [line for line in report.warnings if "--as-iteration" in line]
 
 
 @pytest.mark.usefixtures("original")

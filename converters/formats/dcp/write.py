@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import json
+from argparse import Namespace
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -66,7 +67,11 @@ class _Plan:
 
 
 def plan_torch_dist(
-    specs: Mapping[str, TensorSpec], lists: Sequence[str], extra_state: Iterable[str], iteration: int
+    specs: Mapping[str, TensorSpec],
+    lists: Sequence[str],
+    extra_state: Iterable[str],
+    iteration: int,
+    args: Mapping[str, Any] | None = None,
 ) -> list[OutFile]:
     """The files of a checkpoint directory.
 
@@ -77,6 +82,7 @@ def plan_torch_dist(
         extra_state: canonical modules with an `_extra_state` entry, without which a Transformer Engine model refuses to
             load.
         iteration: what common.pt states.
+        args: Megatron's, for a trainer that asks common.pt for them.
     """
     per_layer = not lists
     lists = alike(specs, lists)
@@ -88,7 +94,7 @@ def plan_torch_dist(
     for name in _extra_names(extra_state, specs, lists):
         data = bytes_item()
         plan.extra.append(_Bytes(name, *plan.room(len(data)), data))
-    return [*_data_files(plan), *_side_files(plan, per_layer=per_layer, iteration=iteration)]
+    return [*_data_files(plan), *_side_files(plan, per_layer=per_layer, iteration=iteration, args=args)]
 
 
 def _chunks(plan: _Plan, key: Key, at: int, spec: TensorSpec) -> None:
@@ -148,7 +154,7 @@ def _sealer(items: Sequence[_Item]) -> Callable[[Sequence[int]], Iterator[tuple[
     return seal
 
 
-def _side_files(plan: _Plan, *, per_layer: bool, iteration: int) -> Iterator[OutFile]:
+def _side_files(plan: _Plan, *, per_layer: bool, iteration: int, args: Mapping[str, Any] | None) -> Iterator[OutFile]:
     """.metadata, metadata.json and common.pt."""
     backend = {
         "sharded_backend": "torch_dist",
@@ -160,6 +166,8 @@ def _side_files(plan: _Plan, *, per_layer: bool, iteration: int) -> Iterator[Out
     if per_layer:
         content["non_homogeneous_layers"] = True
     common = {"content_metadata": content, "checkpoint_version": 3.0, "iteration": iteration}
+    if args:
+        common["args"] = Namespace(**args)
     for name, data in (
         ("common.pt", _saved(common)),
         (".metadata", _pickled(_metadata(plan))),
