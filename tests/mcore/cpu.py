@@ -1,4 +1,4 @@
-"""What megatron-core 0.16 needs patched to run without a GPU. For ranks only: these processes live for one job."""
+"""What megatron-core (0.16 to 0.19) needs patched to run without a GPU. For ranks only: these live for one job."""
 
 from __future__ import annotations
 
