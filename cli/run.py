@@ -37,6 +37,8 @@ def run(
             report = call(screen)
         screen.summary(report)
         return EXIT[report.status]
+    except SystemExit:  # rich ends so when nobody reads on: vlconv … | head
+        raise
     except BaseException as fault:
         if debug:
             traceback.print_exc()

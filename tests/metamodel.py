@@ -1,6 +1,5 @@
-"""Names and shapes that transformers expects for a config, from a model without memory.
-
-Told as the Hub's files have them.
+"""Names and shapes that transformers expects for a config, from a model without memory, told as the Hub's files have
+them.
 """
 
 from __future__ import annotations

@@ -1,6 +1,5 @@
-"""Hugging Face directories for the models of tests/mcore: a reference to convert with.
-
-Whole directories to convert from, and what vlconv wrote, read back.
+"""Hugging Face directories for the models of tests/mcore: a reference to convert with, whole directories to convert
+from, and what vlconv wrote, read back.
 
 Reading is safetensors' own.
 """

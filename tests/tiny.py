@@ -1,6 +1,5 @@
-"""Tiny models in the image of the releases: config.json, weights, tokenizer and processor files.
-
-Made without a network.
+"""Tiny models in the image of the releases: config.json, weights, tokenizer and processor files, made without a
+network.
 
 Dimensions differ where a mix-up could hide: vocabulary, FFN, expert FFN and vision widths. The vocabulary is no
 multiple of 128.
@@ -98,9 +97,8 @@ def tiny_config(
     vision: dict[str, Any] | None = None,
     **top: Any,
 ) -> dict[str, Any]:
-    """A config.json as transformers 4.57 and the Hub write it, of tiny geometry: 4 layers, hidden 64.
-
-    8 heads in 4 groups, vocabulary 300, vision depth 4.
+    """A config.json as transformers 4.57 and the Hub write it, of tiny geometry: 4 layers, hidden 64, 8 heads in 4
+    groups, vocabulary 300, vision depth 4.
 
     Args:
         model_type: a key of MODELS.

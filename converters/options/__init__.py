@@ -92,8 +92,8 @@ class McoreTarget(OutputOptions):
     Attributes:
         format: Megatron's `--ckpt-format`: torch_dist for any topology, torch (the legacy one) for the topology given.
         per_layer: torch_dist with one key per layer, for a trainer whose layers are not homogeneous; else layers
-            stacked, as most load them. tensor_model_parallel_size, pipeline_model_parallel_size,
-            virtual_pipeline_model_parallel_size,
+            stacked, as most load them.
+        tensor_model_parallel_size, pipeline_model_parallel_size, virtual_pipeline_model_parallel_size,
             expert_model_parallel_size: of format torch. The virtual one counts model chunks per stage.
         expert_tensor_parallel_size: likewise; None: as tensor_model_parallel_size.
         decoder_first_pipeline_num_layers, decoder_last_pipeline_num_layers: layers of the first and last stage, where

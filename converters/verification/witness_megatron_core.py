@@ -35,9 +35,9 @@ _UNREAD = 0xA5
 
 @contextmanager
 def read_by_megatron(directory: Path) -> Iterator[MegatronReader]:
-    """A Reader of a torch_dist directory, good inside the context; nothing of it is left in the process afterwards.
+    """A Reader of a torch_dist directory, good inside the context.
 
-    Imports aside.
+    Nothing of it is left in the process afterwards, imports aside.
 
     Raises:
         NotComparable: megatron-core is missing, or failed.

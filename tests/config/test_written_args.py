@@ -67,9 +67,8 @@ GPT: dict[str, Any] = {
     "virtual_pipeline_model_parallel_size": None,
     "expert_model_parallel_size": 1,
 }
-"""What a trainer starts with that is told nothing: the defaults of Megatron-LM's command line.
-
-For the args it asks a checkpoint for.
+"""What a trainer starts with that is told nothing: the defaults of Megatron-LM's command line, for the args it asks a
+checkpoint for.
 """
 
 

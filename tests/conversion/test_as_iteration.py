@@ -1,6 +1,5 @@
-"""--as-iteration in a save directory: the iteration comes beside the others, each is read as what it is.
-
-Nothing else changes.
+"""--as-iteration in a save directory: the iteration comes beside the others, each is read as what it is, nothing else
+changes.
 """
 
 from __future__ import annotations

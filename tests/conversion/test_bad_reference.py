@@ -22,9 +22,8 @@ OUTPUT = "language_model.output_layer.weight"
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
-    """A tiny model in both forms: hf/ and mcore/, which states nothing of itself.
-
-    Its vocabulary padded from 300 to 384 rows.
+    """A tiny model in both forms: hf/ and mcore/, which states nothing of itself, its vocabulary padded from 300 to 384
+    rows.
     """
     work = tmp_path_factory.mktemp("model")
     write_tiny_hf(work / "hf")

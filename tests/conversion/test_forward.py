@@ -1,6 +1,5 @@
-"""What a round trip cannot show: that the layout is right. megatron-core computes on the Megatron side of a conversion.
-
-Transformers on the other.
+"""What a round trip cannot show: that the layout is right. megatron-core computes on the Megatron side of a conversion,
+transformers on the other.
 
 No formula and no table stands between the two computations but the one under test: torch's own reader reads the
 Megatron side, safetensors the other.

@@ -1,6 +1,5 @@
-"""hf2mcore: megatron-core loads what it writes in its strictest mode, torch's reader agrees.
-
-And every file says what a loader expects.
+"""hf2mcore: megatron-core loads what it writes in its strictest mode, torch's reader agrees, and every file says what a
+loader expects.
 
 Expected values come from tests/mcore/formulas.py, which slices Hugging Face tensors and knows nothing of vlconv's
 tables.

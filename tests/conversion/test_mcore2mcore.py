@@ -74,9 +74,8 @@ class Relay:
         return report
 
     def same(self, source: Path) -> Report:
-        """Source and result verified against each other, and the result converted to Hugging Face.
-
-        With no reference given.
+        """Source and result verified against each other, and the result converted to Hugging Face, with no reference
+        given.
         """
         report = verify(source, self.work / "out", VerifyOptions(references=(str(self.reference),)))
         assert (report.status, report.differences) == ("same", [])

@@ -14,8 +14,7 @@ from .writing import write
 
 
 def write_from(directory: str, config: ModelConfig, safetensors: str, topology: Topology) -> None:
-    """As `writing.write`, stacked keys of Transformer Engine modules, without optimizer.
-
-    The weights read from one safetensors file.
+    """As `writing.write`, stacked keys of Transformer Engine modules, without optimizer, the weights read from one
+    safetensors file.
     """
     write(directory, config, load_file(safetensors), topology, "stacked", "te", True, False, False, None)

@@ -1,6 +1,5 @@
-"""The formulas: what one local parameter holds, computed from Hugging Face tensors as a trainer's loader computes it.
-
-By slicing.
+"""The formulas: what one local parameter holds, computed from Hugging Face tensors as a trainer's loader computes it,
+by slicing.
 
 Written apart from vlconv's tables on purpose: if both are wrong, they are not wrong in the same way.
 """

@@ -1,6 +1,5 @@
-"""Forward passes: megatron-core on mcore tensors, transformers on Hugging Face tensors.
-
-What agrees here has the layout right, whoever converted it.
+"""Forward passes: megatron-core on mcore tensors, transformers on Hugging Face tensors. What agrees here has the layout
+right, whoever converted it.
 
     ours = mcore_text_logits(state, config, ids)              # state: canonical mcore names, one full tensor per layer
     theirs = hf_text_logits(hf, config, ids)                  # hf: the Hub's names
@@ -53,9 +52,8 @@ def mcore_text_logits(state: Tensors, config: ModelConfig, ids: Tensor) -> Tenso
 
 
 def mcore_vision_block(state: Tensors, config: ModelConfig, block: int, hidden: Tensor) -> Tensor:
-    """Output of one megatron-core TransformerLayer as a vision block: no rope, no mask.
-
-    Qwen2.5-VL's kind by config.model_type.
+    """Output of one megatron-core TransformerLayer as a vision block: no rope, no mask; Qwen2.5-VL's kind by
+    config.model_type.
 
     Args:
         state: mcore tensors, full, one for each layer; the block's are picked out.

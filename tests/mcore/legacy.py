@@ -1,6 +1,5 @@
-"""Legacy checkpoints (`--ckpt-format torch`): one file of each rank's own state dict.
-
-Saved from and loaded into megatron-core's modules.
+"""Legacy checkpoints (`--ckpt-format torch`): one file of each rank's own state dict, saved from and loaded into
+megatron-core's modules.
 
 save_legacy(tmp_path / "ckpt", config, hf, Topology(tp=2, pp=2))      # ckpt/release/mp_rank_00_000/model_optim_rng.pt,
 … and the tracker file

@@ -1,6 +1,5 @@
-"""megatron-core loads a checkpoint into its own model, strictly.
-
-And every local parameter is compared with the formula.
+"""megatron-core loads a checkpoint into its own model, strictly, and every local parameter is compared with the
+formula.
 
 assert load_and_compare(directory, config, hf, Topology(tp=4)) == []
 """

@@ -43,10 +43,8 @@ class Chunk(MegatronModule):
         )
 
     def layer_number(self, name: str) -> int:
-        """The global number, from 0.
-
-        Of the language layer that a local parameter `….decoder.layers.{local}.…` belongs to, as megatron-core numbers
-        it.
+        """The global number, from 0, of the language layer that a local parameter `….decoder.layers.{local}.…` belongs
+        to, as megatron-core numbers it.
         """
         local = int(name.split("decoder.layers.")[1].split(".")[0])
         return int(self.language_model.decoder.layers[local].layer_number) - 1
@@ -73,9 +71,8 @@ def place(topology: Topology) -> Place:
 def build(
     config: ModelConfig, topology: Topology, spec: Spec = "te", grouped: bool = False, padded: bool = False
 ) -> list[Chunk]:
-    """Initialise megatron-core's groups on this rank and build its model chunks.
-
-    One for each virtual pipeline stage.
+    """Initialise megatron-core's groups on this rank and build its model chunks, one for each
+    virtual pipeline stage.
     """
     parallel_state.initialize_model_parallel(
         tensor_model_parallel_size=topology.tp,

@@ -1,6 +1,5 @@
-"""Checkpoints of fully sharded trainers: Megatron-FSDP's `fsdp_dtensor`, and plain saves of torch's fully_shard.
-
-From DTensors on a gloo mesh.
+"""Checkpoints of fully sharded trainers: Megatron-FSDP's `fsdp_dtensor`, and plain saves of torch's fully_shard, from
+DTensors on a gloo mesh.
 
 save_fsdp(tmp_path / "ckpt", config, hf, wrapper="module.")     # names of mbridge's modules
 save_plain(tmp_path / "ckpt", hf)                               # the names given

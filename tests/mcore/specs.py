@@ -111,9 +111,8 @@ def _experts(config: ModelConfig, grouped: bool, topk: int) -> dict[str, Any]:
 def vision_config(
     config: ModelConfig, topology: Topology, dtype: torch.dtype = torch.bfloat16, eps: float = 1e-6
 ) -> TransformerConfig:
-    """The vision tower's TransformerConfig: biases, one query group for each head.
-
-    Qwen3 LayerNorm and ungated GELU (tanh), Qwen2.5 RMSNorm and gated SiLU.
+    """The vision tower's TransformerConfig: biases, one query group for each head; Qwen3 LayerNorm and ungated GELU
+    (tanh), Qwen2.5 RMSNorm and gated SiLU.
 
     No pipeline: the tower is whole on the first stage.
     """

@@ -1,6 +1,5 @@
-"""Stand-ins for Transformer Engine's modules: the same parameters under the same names, the same byte entries.
-
-Plain torch inside.
+"""Stand-ins for Transformer Engine's modules: the same parameters under the same names, the same byte entries, plain
+torch inside.
 
 megatron-core's wrappers of Transformer Engine exist only where that library (CUDA only) is installed. What decides a
 checkpoint is which parameters a module

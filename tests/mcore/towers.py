@@ -1,6 +1,5 @@
-"""Vision towers out of megatron-core's modules, as mbridge builds them. They live whole on the first pipeline stage.
-
-Cut by tensor parallelism.
+"""Vision towers out of megatron-core's modules, as mbridge builds them. They live whole on the first pipeline stage,
+cut by tensor parallelism.
 
 Qwen3Tower    patch_embed.proj, pos_embed, decoder (a TransformerBlock that also owns the deepstack mergers), merger
 Qwen25Tower   patch_embed.proj, decoder (a TransformerBlock with its final norm), projection (megatron-core's

@@ -106,9 +106,8 @@ def write_legacy(
 
 
 def metadata(form: Form) -> dict[str, Any]:
-    """megatron-core's flags for a key form; they are saved with what is not sharded.
-
-    And a loader asks for the same form.
+    """megatron-core's flags for a key form; they are saved with what is not sharded, and a loader asks for the same
+    form.
     """
     flags = {"singleton_local_shards": form == "singleton", "chained_optim_avoid_prefix": True}
     return flags | {"non_homogeneous_layers": True} if form == "per_layer" else flags

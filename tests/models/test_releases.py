@@ -1,6 +1,5 @@
-"""The enumerated tensors of every official release against numbers published elsewhere.
-
-And against transformers' own idea of the model.
+"""The enumerated tensors of every official release against numbers published elsewhere, and against transformers' own
+idea of the model.
 """
 
 from __future__ import annotations

@@ -1,6 +1,5 @@
-"""What may be replaced: one earlier output of the same kind; anything else is refused by name.
-
-And nothing is touched.
+"""What may be replaced: one earlier output of the same kind; anything else is refused by name, and
+nothing is touched.
 """
 
 from __future__ import annotations
@@ -122,9 +121,8 @@ def test_every_change_is_seen(tmp_path: Path, change: str) -> None:
 
 
 class TestWhatComesAgain:
-    """A file of an unusual name is no loss when the output holds the same again.
-
-    A rerun must not refuse its own output.
+    """A file of an unusual name is no loss when the output holds the same again: a rerun must not refuse its own
+    output.
     """
 
     @pytest.fixture

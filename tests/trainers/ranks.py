@@ -1,6 +1,5 @@
-"""Legacy rank files: a trainer's tensors cut among tensor, pipeline and expert ranks.
-
-Each rank's own saved by torch.save.
+"""Legacy rank files: a trainer's tensors cut among tensor, pipeline and expert ranks, each rank's own saved by
+torch.save.
 
 Written after what the trainers' own converters and modules do, apart from vlconv's tables.
 """

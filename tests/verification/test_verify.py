@@ -75,9 +75,8 @@ def sides(tmp_path_factory: pytest.TempPathFactory, shelf: Callable[[str], Path]
 
 @pytest.fixture
 def hf_pair(tmp_path: Path) -> Callable[..., Report]:
-    """Writes two Hugging Face directories, the second changed in place by a function.
-
-    And verifies one against the other.
+    """Writes two Hugging Face directories, the second changed in place by a function, and verifies one against the
+    other.
     """
 
     def compared(

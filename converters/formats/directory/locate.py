@@ -15,9 +15,9 @@ _KNOWN = ("release", "dist_ckpt", "dist_model", "actor", "policy", "model")
 
 
 def locate(path: Path, holds: Callable[[Path], bool], iteration: int | None = None) -> Path:
-    """The checkpoint directory at or below `path`: the one that is meant.
+    """The checkpoint directory at or below `path`.
 
-    Itself, else what a tracker file names, else the only child that holds one.
+    That is the path itself, else what a tracker file names, else the only child that holds one.
 
     Args:
         path: what the user gave.

@@ -21,9 +21,9 @@ class Stated(NamedTuple):
 
 
 def statements(directory: Path, args: Callable[[], dict[str, Any]]) -> list[Stated]:
-    """All that is stated: Megatron's own args, Megatron-Bridge's run_config.yaml, ms-swift's args.json.
+    """All that is stated: Megatron's own args, Megatron-Bridge's run_config.yaml, and other trainers' own files.
 
-    ROLL's mca_config.json.
+    ms-swift writes args.json, ROLL mca_config.json.
 
     Args:
         directory: of the checkpoint.

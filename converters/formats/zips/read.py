@@ -281,9 +281,9 @@ def _zip64(extra: bytes, packed: int, nbytes: int, header: int) -> tuple[int, in
 
 
 def _local(part: _Slice, header: int, name: bytes, wanted: tuple[int, int, int]) -> int:
-    """First byte of a member's data, after checking its local header against (flags, crc.
+    """First byte of a member's data.
 
-    Nbytes) of the central directory.
+    Its local header is checked first, against (flags, crc, nbytes) of the central directory.
     """
     data = part.read(header, 30 + len(name))
     magic, _, flags, method, _, _, crc, packed, nbytes, n_name, n_extra = LOCAL.unpack_from(data)

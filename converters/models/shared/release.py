@@ -52,8 +52,7 @@ class Family:
         full_attention_blocks: the vision blocks that see the whole image, of a model with windows.
         window_size: how far the others see, in pixels.
         top, token_ids, text_ids, rope_scaling, text, vision: fields of config.json that are the same in all releases
-            and
-            are written to a config that is made without one: at the top, in rope_scaling, in the language model's
+            and are written to a config that is made without one: at the top, in rope_scaling, in the language model's
             section and in vision_config. Token ids are overruled by what a checkpoint states.
         releases: the repositories.
         vision_aliases: fields of vision_config that the releases state under a second name: field -> that name.

@@ -1,6 +1,5 @@
-"""A checkpoint of more files than a process may have open: one of a thousand ranks.
-
-As fully parallel saves leave it.
+"""A checkpoint of more files than a process may have open: one of a thousand ranks, as fully
+parallel saves leave it.
 """
 
 from __future__ import annotations
@@ -26,10 +25,7 @@ LIMIT = 256
 
 
 def dealt_out(directory: Path) -> int:
-    """Cut every tensor of a checkpoint into rows, each in a file of its own, written by torch.
-
-    How many files that are.
-    """
+    """Cut every tensor of a checkpoint into rows, each in a file of its own, written by torch; returns their number."""
     state, written = load(directory), 0
 
     def deal_out(metadata: Metadata) -> None:

@@ -1,6 +1,5 @@
-"""Legacy checkpoints (`--ckpt-format torch`) that megatron-core's own modules saved, read at every topology.
-
-Each Hugging Face tensor comes back bit for bit.
+"""Legacy checkpoints (`--ckpt-format torch`) that megatron-core's own modules saved, read at every topology: each
+Hugging Face tensor comes back bit for bit.
 
 Damaged and mixed ones are in test_legacy_refused, other trainers' in test_legacy_trainers.
 """
@@ -209,9 +208,8 @@ def test_leftovers_of_quantisation_aware_training_are_told(tmp_path: Path) -> No
 
 
 def test_what_a_reference_is_needed_for(tmp_path: Path) -> None:
-    """What args leave open, the shapes of tensors made whole again show.
-
-    But for two facts of the vision tower that only a release's config would.
+    """What args leave open, the shapes of tensors made whole again show, but for two facts of the vision tower that
+    only a release's config would.
     """
     save_legacy(tmp_path / "ckpt", tiny(), random_hf_tensors(tiny()), Topology(tp=2, pp=2))
     with pytest.raises(

@@ -101,9 +101,8 @@ GRIDS = {
 
 
 class TestMindSpeed:
-    """Its converter spreads the vision tower over the stages as it does the language model, and numbers layers.
-
-    Deepstack's too, within a stage.
+    """Its converter spreads the vision tower over the stages as it does the language model, and numbers layers,
+    deepstack's too, within a stage.
     """
 
     @pytest.mark.parametrize("grid", GRIDS.values(), ids=GRIDS)
@@ -112,9 +111,8 @@ class TestMindSpeed:
 
     @pytest.mark.parametrize("blocks", [[2, 0], [3, 1, 2]], ids=str)
     def test_deepstack_blocks_in_any_order(self, tmp_path: Path, blocks: list[int]) -> None:
-        """Its converter puts the n-th merger into the n-th block that the config lists.
-
-        And transformers looks there.
+        """Its converter puts the n-th merger into the n-th block that the config lists, and
+        transformers looks there.
         """
         model = Model(tmp_path / "original", "qwen3_vl", vision={"deepstack_visual_indexes": blocks})
         model.comes_back(tmp_path, "mindspeed-mm", Grid([[1, 3]], tp=2))

@@ -1,6 +1,5 @@
-"""hf2mcore --format torch: rank files that megatron-core's modules load strictly at the topology they were written for.
-
-And that say what Megatron-LM asks.
+"""hf2mcore --format torch: rank files that megatron-core's modules load strictly at the topology they were written for,
+and that say what Megatron-LM asks.
 
 Expected values come from tests/mcore/formulas.py and tests/trainers, which know nothing of vlconv's tables. Also
 torch_dist with a key for each layer.
