@@ -22,8 +22,8 @@ from ..options import VerifyOptions
 from ..report import Observer, Report
 from ..tensors.spec import Box, Reader
 from .compare import Work, comparing, in_turn
-from .place import Place, place_of, refuse_same
 from .round_trip import round_trip
+from .side_path import SidePath, refuse_same, side_path
 from .summary import describe_comparison, describe_names
 from .witness import open_witness
 
@@ -48,14 +48,14 @@ def verify(a: str | PathLike[str], b: str | PathLike[str] | None, options: Verif
     """
     try:
         with naming_missing_libraries():
-            return _verify(place_of(a), None if b is None else place_of(b), options, observer)
+            return _verify(side_path(a), None if b is None else side_path(b), options, observer)
     except NotComparable:
         raise
     except VlconvError as error:
         raise NotComparable(error.what, error.hint) from error
 
 
-def _verify(a: Place, b: Place | None, options: VerifyOptions, observer: Observer) -> Report:
+def _verify(a: SidePath, b: SidePath | None, options: VerifyOptions, observer: Observer) -> Report:
     report = Report("verify", "planned")
     begin = time.monotonic()
     if b is None:
@@ -76,32 +76,32 @@ def _verify(a: Place, b: Place | None, options: VerifyOptions, observer: Observe
     return report
 
 
-def open_side(place: Place, options: VerifyOptions, number: int, beside: Path | None = None) -> Side:
+def open_side(named: SidePath, options: VerifyOptions, number: int, beside: Path | None = None) -> Side:
     """Open a directory as what it is.
 
     Args:
-        place: a Megatron or Hugging Face directory.
+        named: a Megatron or Hugging Face directory, and which of its iterations.
         options: how it is read.
         number: 0 for A, 1 for B: which of the references is meant.
         beside: a Hugging Face directory to fall back on as reference.
     """
-    if safetensors.holds(place.path):
-        return open_hf_side(place.path, options.experts_form)
-    asked = options.source(number, place.iteration)
+    if safetensors.holds(named.path):
+        return open_hf_side(named.path, options.experts_form)
+    asked = options.source(number, named.iteration)
     if asked.reference or not beside:
-        return open_mcore_side(place.path, asked)
-    side = open_mcore_side(place.path, replace(asked, reference=beside))
+        return open_mcore_side(named.path, asked)
+    side = open_mcore_side(named.path, replace(asked, reference=beside))
     found = side.known.reference._replace(said="the other side")
     return replace(side, known=replace(side.known, reference=found))
 
 
-def open_pair(a: Place, b: Place, options: VerifyOptions) -> tuple[Side, Side]:
+def open_pair(a: SidePath, b: SidePath, options: VerifyOptions) -> tuple[Side, Side]:
     """Open both; where only one is a Hugging Face directory it serves the other as reference.
 
     Raises:
         NotComparable: both are one directory.
     """
-    beside = [place.path if safetensors.holds(place.path) else None for place in (b, a)]
+    beside = [named.path if safetensors.holds(named.path) else None for named in (b, a)]
     first, second = open_side(a, options, 0, beside[0]), open_side(b, options, 1, beside[1])
     refuse_same(first.directory, second.directory)
     return first, second

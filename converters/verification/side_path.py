@@ -12,15 +12,15 @@ from ..errors import NotComparable, shown
 _WITH_ITERATION = re.compile(r"(.+):(\d{1,12})", re.ASCII)
 
 
-class Place(NamedTuple):
+class SidePath(NamedTuple):
     """A directory, and which of its iterations; None: not said."""
 
     path: Path
     iteration: int | None = None
 
 
-def place_of(spelled: str | PathLike[str]) -> Place:
-    """The place that a user names.
+def side_path(spelled: str | PathLike[str]) -> SidePath:
+    """The side that a user names.
 
     Args:
         spelled: "checkpoints", or "checkpoints:100" for an iteration. A directory that is really called so comes first.
@@ -30,10 +30,10 @@ def place_of(spelled: str | PathLike[str]) -> Place:
     """
     path = Path(spelled)
     if path.exists():
-        return Place(path)
+        return SidePath(path)
     found = _WITH_ITERATION.fullmatch(str(spelled))
     if found and Path(found[1]).is_dir():
-        return Place(Path(found[1]), int(found[2]))
+        return SidePath(Path(found[1]), int(found[2]))
     raise NotComparable(f"{shown(path)} does not exist", "Give the directory of a checkpoint or of a model.")
 
 

@@ -9,7 +9,7 @@ import pytest
 from tiny import tiny_config, write_tiny_hf
 
 from vlconv.converters import Hf2McoreOptions, NotComparable, VerifyOptions, hf2mcore, verify
-from vlconv.converters.verification.place import Place, place_of
+from vlconv.converters.verification.side_path import SidePath, side_path
 
 
 @pytest.fixture(scope="module")
@@ -26,19 +26,19 @@ def save(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 class TestNames:
     def test_plain(self, tmp_path: Path) -> None:
-        assert place_of(tmp_path) == place_of(str(tmp_path)) == Place(tmp_path)
+        assert side_path(tmp_path) == side_path(str(tmp_path)) == SidePath(tmp_path)
 
     def test_with_an_iteration(self, tmp_path: Path) -> None:
-        assert place_of(f"{tmp_path}:100") == Place(tmp_path, 100)
+        assert side_path(f"{tmp_path}:100") == SidePath(tmp_path, 100)
 
     def test_a_directory_of_that_very_name_comes_first(self, tmp_path: Path) -> None:
         (tmp_path / "a:1").mkdir()
-        assert place_of(tmp_path / "a:1") == Place(tmp_path / "a:1")
+        assert side_path(tmp_path / "a:1") == SidePath(tmp_path / "a:1")
 
     @pytest.mark.parametrize("name", ["typo", "typo:100", "x:"])
     def test_nothing_there(self, tmp_path: Path, name: str) -> None:
         with pytest.raises(NotComparable, match="does not exist"):
-            place_of(tmp_path / name)
+            side_path(tmp_path / name)
 
 
 def test_a_missing_b_is_said_before_a_is_opened(tmp_path: Path) -> None:
