@@ -209,12 +209,17 @@ def with_options(options: type) -> Callable[[Command], Callable[..., None]]:
 
         ordered = sorted(listed.values(), key=lambda p: ORDER.index(_panel(p)))
         parameters = [*own, *ordered, *shown.values()]
-        called.__name__, called.__doc__ = command.__name__, command.__doc__
+        called.__name__, called.__doc__ = command.__name__, _unwrapped(inspect.getdoc(command) or "")
         called.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         called.__annotations__ = {p.name: p.annotation for p in parameters}
         return called
 
     return decorate
+
+
+def _unwrapped(text: str) -> str:
+    """A docstring with a line for each paragraph: help is folded to the terminal, not to the source's width."""
+    return "\n\n".join(paragraph.replace("\n", " ") for paragraph in text.split("\n\n"))
 
 
 def _parameter(field: Field[Any]) -> inspect.Parameter:

@@ -106,6 +106,11 @@ class TestStart:
         assert "Examples" in shown.output
         assert max(map(len, shown.output.splitlines())) <= 80
 
+    def test_paragraphs_are_folded_to_the_terminal(self) -> None:
+        """Not where a source line happens to end."""
+        shown = CliRunner().invoke(app, ["hf2mcore", "--help"], env={"COLUMNS": "80", "TERM": "dumb"}).output
+        assert "so that the way back needs no --reference." in shown
+
 
 class TestParsed:
     def test_defaults_are_those_of_the_options(self, called: list[Any]) -> None:
