@@ -27,6 +27,7 @@ from pathlib import Path
 from ..errors import TargetError
 from ..formats.directory.locate import TRACKER, tracker_word
 from .claim import MARKER, Claim
+from .faults import sync
 
 AT_FDCWD, RENAME_EXCHANGE = -100, 2  # linux/fcntl.h, linux/fs.h
 NO_EXCHANGE = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP)
@@ -113,18 +114,6 @@ def remove(staging: Path) -> None:
     """Remove a staging directory, its marker last; what cannot be removed stays for the next run."""
     with suppress(OSError):
         _discard(staging)
-
-
-def sync(folder: Path) -> None:
-    """Bring a directory's entries to disk."""
-    fd = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    except OSError as fault:
-        if fault.errno != errno.EINVAL:  # some network file systems know no fsync of directories
-            raise
-    finally:
-        os.close(fd)
 
 
 def exchange(a: Path, b: Path) -> bool:

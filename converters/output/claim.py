@@ -5,11 +5,13 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import stat
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from ..errors import TargetError
+from ..errors import TargetError, shown
+from .faults import about
 
 MARKER = ".vlconv-partial"
 
@@ -31,22 +33,29 @@ class Note(NamedTuple):
 class Claim:
     """The marker and its lock."""
 
-    def __init__(self, fd: int) -> None:
+    def __init__(self, fd: int, folder: Path) -> None:
         self._fd = fd
+        self._path = folder / MARKER
 
     @classmethod
     def new(cls, folder: Path) -> Claim:
         """Make the directory, and mark it."""
         try:
             folder.mkdir()
-            claim = cls(os.open(folder / MARKER, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666))
+            # Nobody else may write it, whatever the umask: it says what a later run does with the directory.
+            fd = os.open(folder / MARKER, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
         except FileExistsError:
             raise _busy(folder) from None
         except OSError as fault:
             with suppress(OSError):
                 folder.rmdir()
             raise TargetError(f"{folder} cannot be made: {fault.strerror}", "Name a target elsewhere.") from fault
-        _lock(claim._fd, folder)
+        claim = cls(fd, folder)
+        try:
+            _lock(fd, folder)
+        except BaseException:
+            claim.release()
+            raise
         return claim
 
     @classmethod
@@ -54,7 +63,7 @@ class Claim:
         """The claim of a run that is gone; None where there is no marker.
 
         Raises:
-            TargetError: that run is still at work, or it cannot be told.
+            TargetError: that run is still at work, it was another user's, or it cannot be told.
         """
         try:
             fd = os.open(folder / MARKER, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
@@ -65,8 +74,9 @@ class Claim:
                 f"{folder / MARKER} cannot be opened: {fault.strerror}",
                 f"Remove {folder} if no other run is writing it.",
             ) from fault
-        claim = cls(fd)
+        claim = cls(fd, folder)
         try:
+            _check_ours(folder, os.fstat(fd))
             if not _lock(fd, folder):
                 raise TargetError(
                     f"{folder} cannot be locked on this file system, so another run may still be writing it",
@@ -90,14 +100,28 @@ class Claim:
 
     @note.setter
     def note(self, note: Note) -> None:
-        os.ftruncate(self._fd, 0)
-        os.pwrite(self._fd, json.dumps(note._asdict()).encode(), 0)
-        os.fsync(self._fd)
+        with about(self._path):
+            os.ftruncate(self._fd, 0)
+            os.pwrite(self._fd, json.dumps(note._asdict()).encode(), 0)
+            os.fsync(self._fd)
 
     def release(self) -> None:
         """Give up the lock."""
         with suppress(OSError):
             os.close(self._fd)
+
+
+def _check_ours(folder: Path, marker: os.stat_result) -> None:
+    """What another user wrote is not taken over: its owner could change it afterwards.
+
+    Raises:
+        TargetError: the directory or its marker is another user's.
+    """
+    if {marker.st_uid, folder.lstat().st_uid} != {os.geteuid()} or not stat.S_ISREG(marker.st_mode):
+        raise TargetError(
+            f"{shown(folder, 1000)} was left by a run of another user, and is not taken over",
+            "Name another target, or have it removed by whom it belongs to.",
+        )
 
 
 def _lock(fd: int, folder: Path) -> bool:

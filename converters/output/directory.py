@@ -6,7 +6,6 @@ is killed leaves a staging directory whose marker tells the next run what to do 
 
 from __future__ import annotations
 
-import errno
 import os
 from collections.abc import Sequence
 from contextlib import suppress
@@ -16,19 +15,13 @@ from types import TracebackType
 from ..errors import TargetError, VlconvError
 from ..formats.directory.locate import tracker_word
 from ..report import Report
-from .atomic_swap import Step, conclude, recover, remove, swap, sync
+from .atomic_swap import Step, conclude, recover, remove, swap
 from .claim import Claim, Note
+from .faults import sync, sync_tree, told, unwritable
 from .place import check_apart, check_place, check_removable, check_room, check_staging
 from .replaceable import Copies, Existing
 from .save_directory import check_addition, describe_addition, gather
 from .target import Target
-
-NO_ROOM = {
-    errno.ENOSPC: "the disk is full",
-    errno.EDQUOT: "the disk quota is used up",
-    errno.EFBIG: "the file system takes no file so large",
-    errno.EROFS: "it is read-only",
-}
 
 
 class OutputDirectory:
@@ -48,7 +41,7 @@ class OutputDirectory:
         copies: which files come into the target byte for byte.
 
     Raises:
-        TargetError: it cannot be written there; also in place of an OSError of a full disk.
+        TargetError: it cannot be written there; also in place of every OSError, whose file it names.
     """
 
     def __init__(
@@ -75,7 +68,8 @@ class OutputDirectory:
             what a lack of room would be refused with; "" when there is enough. A plan is worth seeing on a small disk,
             too.
         """
-        self._look()
+        with told(self._target.whole.place):
+            self._look()
         try:
             check_room(self._step.place.parent, self._need)
         except TargetError as error:
@@ -94,17 +88,18 @@ class OutputDirectory:
             describe_addition(report, self._target, self._step)
 
     def __enter__(self) -> Path:
-        recover(self._target.whole)
-        recover(self._target.step)
-        self._look()
-        check_room(self._step.place.parent, self._need)
-        self._claim = Claim.new(self._step.staging)
-        try:
-            self._step.new.mkdir()
-        except BaseException:
-            self._give_up(self._claim)
-            self._claim.release()
-            raise
+        with told(self._target.whole.place):
+            recover(self._target.whole)
+            recover(self._target.step)
+            self._look()
+            check_room(self._step.place.parent, self._need)
+            self._claim = Claim.new(self._step.staging)
+            try:
+                self._step.new.mkdir()
+            except BaseException:
+                self._give_up(self._claim)
+                self._claim.release()
+                raise
         return self._step.new
 
     def __exit__(
@@ -117,11 +112,8 @@ class OutputDirectory:
                 self._give_up(self._claim)
         finally:
             self._claim.release()
-        if late is not None and (why := _no_room(late)):
-            raise TargetError(
-                f"{self._step.place} cannot be written: {why}",
-                "Nothing was left behind. Free some room, or name a target on another disk.",
-            ) from late
+        if isinstance(late, OSError):
+            raise unwritable(late, self._step.place) from late
         if late is not fault and late is not None:
             raise late
 
@@ -142,7 +134,7 @@ class OutputDirectory:
         try:
             if step.part:
                 gather(step)
-            _sync_tree(step.new)
+            sync_tree(step.new)
             sync(step.staging)
             replaces = self._existing is not None and self._unchanged()
             claim.note = self._note(step)
@@ -173,18 +165,3 @@ class OutputDirectory:
         with suppress(OSError, VlconvError):
             conclude(self._step, claim)
             remove(self._step.staging)
-
-
-def _sync_tree(root: Path) -> None:
-    """Bring every file and directory below `root` to disk."""
-    for folder, _, files in os.walk(root, topdown=False):
-        for path in (*(Path(folder, f) for f in files), Path(folder)):
-            fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
-            try:
-                os.fsync(fd)
-            finally:
-                os.close(fd)
-
-
-def _no_room(fault: BaseException) -> str:
-    return NO_ROOM.get(fault.errno or 0, "") if isinstance(fault, OSError) else ""

@@ -335,7 +335,7 @@ def test_an_iteration_that_is_there_but_for_its_tracker(tmp_path: Path, monkeypa
         raise PermissionError(13, "Permission denied", str(to))
 
     monkeypatch.setattr(Path, "replace", broken)
-    with pytest.raises(PermissionError):
+    with pytest.raises(TargetError, match=f"{TRACKER} cannot be written: Permission"):
         add(save, set_latest=True)
     assert (save / TRACKER).read_text() == "5" and set(content(save / "iter_0000010").values()) == {"new"}
     monkeypatch.undo()

@@ -212,9 +212,55 @@ class TestFailure:
             write(tmp_path / "out")
         assert names(tmp_path) == []
 
-    def test_other_errors_stay_what_they_are(self, tmp_path: Path) -> None:
-        with pytest.raises(PermissionError), output(tmp_path / "out"):
-            raise PermissionError(errno.EACCES, "no", "source")
+    @pytest.mark.parametrize("code", [errno.EIO, errno.ESTALE, errno.EACCES])
+    def test_a_fault_of_the_system_names_its_file(self, tmp_path: Path, code: int) -> None:
+        with pytest.raises(TargetError, match="out/x cannot be written: no\n") as caught, output(tmp_path / "out"):
+            raise OSError(code, "no", "out/x")
+        assert caught.value.hint
+        assert names(tmp_path) == []
+
+    @pytest.mark.parametrize("last", ["deep/file", "deep", "new", "out.partial", ".vlconv-partial", ""])
+    def test_a_sync_that_fails_names_its_file(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, last: str) -> None:
+        """The system is given a number, and names nothing."""
+        place, fsync = str(tmp_path / last).rstrip("/"), os.fsync
+
+        def failing(fd: int) -> None:
+            if str(Path(f"/proc/self/fd/{fd}").readlink()).endswith(last or place):
+                raise OSError(errno.EIO, "Input/output error")
+            fsync(fd)
+
+        monkeypatch.setattr(os, "fsync", failing)
+        with pytest.raises(
+            TargetError, match=f"{last or tmp_path.name} cannot be written: Input/output error"
+        ) as caught:
+            with output(tmp_path / "out") as new:
+                files(new, "deep/file")
+        assert "dmesg" in caught.value.hint
+        assert names(tmp_path) == ([] if last else ["out"])
+
+    def test_a_file_system_whose_directories_know_no_sync(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        fsync = os.fsync
+
+        def invalid(fd: int) -> None:
+            if Path(f"/proc/self/fd/{fd}").is_dir():
+                raise OSError(errno.EINVAL, "Invalid argument")
+            fsync(fd)
+
+        monkeypatch.setattr(os, "fsync", invalid)
+        with output(tmp_path / "out") as new:
+            files(new, "deep/file")
+        assert content(tmp_path / "out") == {"deep/file": "old"}
+
+    def test_a_file_that_knows_no_sync_is_told(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        def invalid(fd: int) -> None:
+            raise OSError(errno.EINVAL, "Invalid argument")
+
+        monkeypatch.setattr(os, "fsync", invalid)
+        with pytest.raises(TargetError, match=r"out\.partial/new/[a-z.]+ cannot be written: Invalid"):
+            write(tmp_path / "out")
+        assert names(tmp_path) == []
 
     def test_the_old_one_returns_when_the_second_rename_fails(self, old: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         no_exchange(monkeypatch)
@@ -226,7 +272,7 @@ class TestFailure:
             return rename(path, to)
 
         monkeypatch.setattr(Path, "rename", second_fails)
-        with pytest.raises(OSError, match="broken"):
+        with pytest.raises(TargetError, match="broken"):
             write(old, overwrite=True)
         assert names(old.parent) == ["out"]
         assert inodes(old) == before
@@ -236,7 +282,7 @@ class TestFailure:
             raise OSError(errno.EIO, "broken")
 
         monkeypatch.setattr(Path, "rename", broken)
-        with pytest.raises(OSError, match="broken"):
+        with pytest.raises(TargetError, match="broken"):
             write(tmp_path / "out")
         assert names(tmp_path) == []
 
@@ -305,6 +351,32 @@ class TestMeanwhile:
             old.rename(old.parent / "elsewhere")
         assert names(old.parent) == ["elsewhere", "out"]
         assert content(old) == dict.fromkeys(MODEL, "new")
+
+
+class TestAnotherUsers:
+    """Made by root for another user; as any other user, an own one is made to look so."""
+
+    @pytest.mark.parametrize("whose", ["folder", "marker", "both"])
+    def test_a_partial_is_not_taken_over(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, whose: str) -> None:
+        partial = files(tmp_path / "out.partial", MARKER, "new/half")
+        (partial / MARKER).chmod(0o666)
+        if os.geteuid() == 0:
+            for path in {"folder": [partial], "marker": [partial / MARKER], "both": [partial, partial / MARKER]}[whose]:
+                os.chown(path, 12345, -1)
+        else:
+            monkeypatch.setattr(os, "geteuid", lambda: 12345)
+        before = inodes(tmp_path)
+        with pytest.raises(TargetError, match=r"out\.partial was left by a run of another user"):
+            write(tmp_path / "out")
+        assert inodes(tmp_path) == before
+
+    def test_nobody_else_may_write_the_marker(self, tmp_path: Path) -> None:
+        before = os.umask(0)
+        try:
+            with output(tmp_path / "out"):
+                assert (tmp_path / "out.partial" / MARKER).stat().st_mode & 0o022 == 0
+        finally:
+            os.umask(before)
 
 
 class TestTwoRuns:
