@@ -125,6 +125,12 @@ OPTIONS: dict[str, Any] = {
         WRITTEN,
         "--overwrite",
     ),
+    "manifest": _flag(
+        "Leave out vlconv.json, which says what the output is, what it was made of, and the checksums of its files.",
+        WRITTEN,
+        "--manifest/--no-manifest",
+    ),
+    "sha256": _flag("In vlconv.json a SHA-256 of each file, too.", WRITTEN, "--sha256"),
     "tensor_model_parallel_size": _number("Tensor parallel size.", TOPOLOGY, "--tp", "--tensor-model-parallel-size"),
     "pipeline_model_parallel_size": _number(
         "Pipeline parallel size.", TOPOLOGY, "--pp", "--pipeline-model-parallel-size"
@@ -159,7 +165,17 @@ OPTIONS: dict[str, Any] = {
         TRUST,
         "LIB",
     ),
+    "read_back": _flag(
+        "Read every byte again from the disk, past the system's memory, before the output takes its place.",
+        TRUST,
+        "--read-back",
+    ),
     # the run
+    "resume": _flag(
+        "Keep what a run of the same, that was killed, has finished, once its checksums are found right (the default).",
+        RUN,
+        "--resume/--no-resume",
+    ),
     "on_disk": _text(
         "Really write both ways, in a temporary directory in DIR, or beside A; give it after A. Left out: in memory.",
         RUN,

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..errors import CorruptError, ReferenceFault, shown
+from ..formats.directory.contents import MANIFEST
 from ..formats.json_file import read_json
 from ..formats.open_files import children, is_dir, is_file
 from .hf_config import read_config
@@ -20,7 +21,7 @@ PLACES = ("huggingface", "../huggingface", "../../huggingface")
 """Where trainers, and hf2mcore, put the Hugging Face files of a checkpoint, seen from the checkpoint."""
 
 WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".distcp", ".gguf", ".onnx", ".h5", ".msgpack")
-OURS = ("config.json", "README.md", "vlconv.json", "args.json")
+OURS = ("config.json", "README.md", MANIFEST, "args.json")
 """Files that describe the source rather than the model: written anew, or not carried over."""
 
 LARGEST = 100_000_000

@@ -60,7 +60,7 @@ def mcore2hf(source: Path, target: Path, options: Mcore2HfOptions, observer: Obs
         report.warnings.append(ONE_BY_ONE)
     describe_output(report, target, reader, files, threads_of(options.threads), side.as_hf)
     describe_side_files(report, beside)
-    plan = Plan(report, reader, files, target, _sources(source, side), {"": beside.copy}, side.chunks)
+    plan = Plan(report, reader, files, target, source, _sources(source, side), {"": beside.copy}, side.chunks)
     return execute(plan, options, observer)
 
 
@@ -83,7 +83,7 @@ def hf2mcore(source: Path, target: Path, options: Hf2McoreOptions, observer: Obs
     beside = side_files(source)
     describe_side_files(report, beside)
     copied = {"huggingface": [source / "config.json", *beside.copy]}
-    plan = Plan(report, reader, output.files, target, [source], copied, links=output.links)
+    plan = Plan(report, reader, output.files, target, source, [source], copied, links=output.links)
     return execute(plan, options, observer)
 
 
@@ -115,7 +115,7 @@ def mcore2mcore(source: Path, target: Path, options: Mcore2McoreOptions, observe
     beside = side_files(side.known.reference.directory)
     describe_side_files(report, beside)
     sources, copied = _sources(source, side), {"huggingface": beside.copy}
-    plan = Plan(report, reader, files, target, sources, copied, side.chunks, output.links)
+    plan = Plan(report, reader, files, target, source, sources, copied, side.chunks, output.links)
     return execute(plan, options, observer)
 
 

@@ -21,6 +21,7 @@ class Plan:
         reader: the tensors under the names of `files`.
         files: the output files.
         target: the directory to write.
+        source: what the user gave as source.
         sources: directories that the target must not touch.
         beside: folder below the target -> files to copy there byte for byte.
         chunks: the reader of the source, where its format keeps checksums.
@@ -31,10 +32,20 @@ class Plan:
     reader: Reader
     files: Sequence[OutFile]
     target: Path
+    source: Path
     sources: Sequence[Path]
     beside: dict[str, list[Path]] = field(default_factory=dict)
     chunks: ChunkReader | None = None
     links: Mapping[str, str] = field(default_factory=dict)
+
+    def source_files(self) -> list[tuple[str, int, int, int]]:
+        """Path, inode, size and time of change of every file below the sources."""
+        found = []
+        for source in self.sources:
+            for path in sorted(p for p in source.rglob("*") if p.is_file()):
+                status = path.stat()
+                found.append((str(path), status.st_ino, status.st_size, status.st_mtime_ns))
+        return found
 
     @property
     def copied(self) -> list[Path]:

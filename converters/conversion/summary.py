@@ -9,7 +9,7 @@ from pathlib import Path
 from ..config.reference import SideFiles
 from ..errors import sized
 from ..formats.chunks import ChunkReader
-from ..formats.output_file import OutFile
+from ..formats.output_file import OutFile, WrittenFile
 from ..layouts.layout import Layout
 from ..options import McoreTarget
 from ..report import Report
@@ -112,6 +112,16 @@ def describe_checksums(report: Report, chunks: ChunkReader) -> None:
         "checksums",
         f"{chunks.checked} items agree with their CRC-32{without}",
         checksums={"checked": chunks.checked, "none_stated": chunks.unsummed},
+    )
+
+
+def describe_read_back(report: Report, written: Sequence[WrittenFile], *, passed_by: bool) -> None:
+    """That what came back from the disk is what was written."""
+    how = "" if passed_by else " (this file system gives it out of the system's memory at will)"
+    report.fact(
+        "read_back",
+        f"{sized(sum(file.nbytes for file in written))} read again from the disk: every checksum is right{how}",
+        read_back={"past_the_cache": passed_by},
     )
 
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from ..errors import CorruptError, shown
 from ..tensors.spec import Box, Shape, TensorSpec
 from ..tensors.tiling import BoxIndex, tiling_fault
-from .crc import Sums
+from .crc import Run, Sums
 from .open_files import OpenFiles
 
 if TYPE_CHECKING:
@@ -69,6 +69,9 @@ class ChunkReader:
         self._index: dict[str, BoxIndex] = {}
         self._files = files or OpenFiles()
         self.sums = Sums()
+        self._earlier = Sums()  # of a run that was ended, whose files are kept
+        self._checked: set[int] = set()
+        self._reported: set[int] = set()
         self._scratch = threading.local()
 
     def check_tiling(self) -> None:
@@ -102,14 +105,31 @@ class ChunkReader:
             )
 
     def finish(self) -> None:
-        """Check the CRC of every item that was read, reading for the sum alone what nobody asked for."""
-        for item in self.sums.items():
-            self.sums.check(item, self._extent(item), self._pread)
+        """Check the CRC of every item that was read, reading for the sum alone what nobody asked for.
+
+        What an earlier run read is checked by itself: each of the two may have been given bad bytes.
+        """
+        for sums in (self._earlier, self.sums):
+            for item in sums.items():
+                sums.check(item, self._extent(item), self._pread)
+                self._checked.add(item)
+
+    def read_since(self) -> dict[int, list[Run]]:
+        """What was read since the last call: item -> its runs; none of an item whose file states no checksum."""
+        plain = {item for item, extent in list(self._extents.items()) if not extent.crc} - self._reported
+        self._reported |= plain
+        return {item: [] for item in plain} | self.sums.changes()
+
+    def read_earlier(self, runs: Mapping[int, Sequence[Run]]) -> None:
+        """Count in what an earlier run read of the same files, as `read_since` told it."""
+        self._earlier = Sums({item: found for item, found in runs.items() if found})
+        for item in runs:
+            self._extent(item)
 
     @property
     def checked(self) -> int:
         """Items whose checksum was found right; known after `finish`."""
-        return self.sums.checked
+        return len(self._checked)
 
     @property
     def unsummed(self) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from ..errors import CorruptError
@@ -28,6 +28,23 @@ def join(first: int, second: int, second_length: int) -> int:
     return int(isal_zlib.crc32_combine(first, second, second_length))
 
 
+def laid_out(nbytes: int, runs: Iterable[tuple[int, int, int]]) -> int:
+    """The CRC-32 of a file of which runs are known: (offset, bytes, CRC-32). What lies between them is zero."""
+    total, at = 0, 0
+    for offset, length, crc in sorted(runs):
+        total = join(join(total, _zeros(offset - at), offset - at), crc, length)
+        at = offset + length
+    return join(total, _zeros(nbytes - at), nbytes - at)
+
+
+def _zeros(count: int) -> int:
+    """The CRC-32 of that many zero bytes."""
+    total, block = 0, crc32(bytes(min(count, _BLOCK)))
+    for _ in range(count // _BLOCK):
+        total = join(total, block, _BLOCK)
+    return join(total, crc32(bytes(count % _BLOCK)), count % _BLOCK)
+
+
 class _Runs:
     """The summed runs of one item; neighbours are joined as they come."""
 
@@ -50,13 +67,20 @@ class _Runs:
         self.starts[end] = start
 
 
+Run = tuple[int, int, int]
+"""Begin and end of a run in its item, in bytes, and its CRC-32."""
+
+
 class Sums:
     """What was summed of each item so far; an item read in order costs one entry."""
 
-    def __init__(self) -> None:
+    def __init__(self, known: Mapping[int, Iterable[Run]] | None = None) -> None:
         self._runs: dict[int, _Runs] = {}
+        self._changed: set[int] = set()
         self._lock = threading.Lock()
-        self.checked = 0
+        for item, runs in (known or {}).items():
+            for start, end, crc in runs:
+                self._runs.setdefault(item, _Runs()).add(start, end, crc)
 
     def items(self) -> list[int]:
         """Every item of which something was read, in order."""
@@ -67,6 +91,16 @@ class Sums:
         crc, end = crc32(data), start + len(data)
         with self._lock:
             self._runs.setdefault(item, _Runs()).add(start, end, crc)
+            self._changed.add(item)
+
+    def changes(self) -> dict[int, list[Run]]:
+        """The runs of every item of which something was read since the last call."""
+        with self._lock:
+            changed, self._changed = sorted(self._changed), set()
+            return {
+                item: [(start, end, crc) for start, (end, crc) in sorted(self._runs[item].by_start.items())]
+                for item in changed
+            }
 
     def check(self, item: int, extent: Extent, pread: Callable[[Extent, int, memoryview], None]) -> None:
         """Join the runs of an item, reading what lies between them, and compare.
@@ -93,7 +127,6 @@ class Sums:
                 f"CRC-32 {total:08x} where the file states {extent.crc:08x}",
                 "The file is corrupt: copy it again from where it was saved.",
             )
-        self.checked += 1
 
     @staticmethod
     def _reread(extent: Extent, start: int, stop: int, pread: Callable[[Extent, int, memoryview], None]) -> int:

@@ -1,11 +1,12 @@
-"""What a format plans to write: files of known size whose bytes come from boxes of tensors."""
+"""What a format plans to write: files of known size whose bytes come from boxes of tensors. And what became of them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from ..tensors.nonfinite import Count
 from ..tensors.spec import Box
 
 
@@ -33,3 +34,21 @@ class OutFile:
     pieces: list[Piece] = field(default_factory=list)
     literals: list[tuple[int, bytes]] = field(default_factory=list)
     seal: Callable[[Sequence[int]], Iterable[tuple[int, bytes]]] | None = None
+
+
+class WrittenFile(NamedTuple):
+    """What was written of one output file.
+
+    Attributes:
+        name: its path below the output directory.
+        nbytes: its size.
+        crc: CRC-32 of all of it.
+        pieces: CRC-32 of each piece, in the plan's order.
+        specials: tensor -> its NaN and infinite numbers, of those that have some.
+    """
+
+    name: str
+    nbytes: int
+    crc: int
+    pieces: tuple[int, ...] = ()
+    specials: Mapping[str, Count] = {}

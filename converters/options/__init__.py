@@ -78,11 +78,27 @@ class OutputOptions(RunOptions):
         dtype: cast all weights to it ("bfloat16", "bf16", …); None: kept as they are.
         overwrite: an earlier output at the target is replaced at the end by the new one, in one step.
         strict: NaN, infinity and ranks that disagree are refused instead of told.
+        resume: what an ended run of the same has finished is kept, once its checksums are found right.
+        manifest: vlconv.json is written, which says what the output is, and the checksums of its files.
+        sha256: with a SHA-256 of each file, too.
+        read_back: every byte is read again from the disk before the output takes its place.
     """
 
     dtype: str | None = None
     overwrite: bool = False
     strict: bool = False
+    resume: bool = True
+    manifest: bool = True
+    sha256: bool = False
+    read_back: bool = False
+
+    def __post_init__(self) -> None:
+        """Raises OptionError: values that do not go together, too."""
+        super().__post_init__()
+        if self.sha256 and not self.manifest:
+            raise OptionError(
+                "--sha256 is about the manifest, and --no-manifest leaves it out", "Leave one of them out."
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

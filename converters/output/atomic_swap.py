@@ -3,13 +3,14 @@
 An output is written in a staging directory beside its place:
 
     out.partial/.vlconv-partial    the marker, locked as long as the run lives
+    out.partial/journal            which files of it are finished (journal.py)
     out.partial/new                what is written
     out.partial/old                what it replaces: for a moment, where the file system cannot exchange directories
 
 Before the step the marker notes the inode of the directory that is about to take the place. So every state that a kill
 can leave explains itself, and `conclude` brings it to an end:
 
-    the place is not the noted directory        unfinished: what was written goes
+    the place is not the noted directory        unfinished: what was written goes, or is gone on with
     no place, but old and what was written      killed between two renames: old is put back
     the place is the noted directory            done, but for the tracker file: it is set if it was to be, the rest goes
 """
@@ -20,6 +21,7 @@ import ctypes
 import errno
 import os
 import shutil
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -77,37 +79,54 @@ def swap(step: Step, *, replaces: bool) -> None:
     sync(step.place.parent)
 
 
-def conclude(step: Step, claim: Claim) -> None:
-    """Finish an output that has taken its place; else put back what it was to replace."""
+def conclude(step: Step, claim: Claim) -> bool:
+    """Finish an output that has taken its place; else put back what it was to replace.
+
+    Returns:
+        whether it has taken its place.
+    """
     note = claim.note
     if note and os.path.lexists(step.place) and step.place.lstat().st_ino == note.installed:
         save_directory = step.place.parent
         if note.sets_latest and (step.new / TRACKER).is_file() and tracker_word(save_directory) == note.latest:
             (step.new / TRACKER).replace(save_directory / TRACKER)
             sync(save_directory)
-    elif step.old.is_dir() and step.written.is_dir() and not os.path.lexists(step.place):
+        return True
+    if step.old.is_dir() and step.written.is_dir() and not os.path.lexists(step.place):
         step.old.rename(step.place)
         sync(step.place.parent)
+    return False
 
 
-def recover(step: Step) -> None:
+def recover(step: Step, goes_on: Callable[[Step], bool] = lambda step: False) -> Claim | None:
     """Put right what a killed run left in the staging directory, and remove it; one that is not ours stays.
 
+    Args:
+        step: whose staging directory.
+        goes_on: whether what was written there, unfinished, is to be gone on with.
+
+    Returns:
+        the claim on the staging directory where that is so, None where nothing of ours is there any more.
+
     Raises:
-        TargetError: another run is at work.
+        TargetError: another run is at work, or it was another user's.
     """
     if not os.path.lexists(step.staging):
-        return
+        return None
     claim = None if step.staging.is_symlink() else Claim.take(step.staging)
     if claim is None:
         with suppress(OSError):
             step.staging.rmdir()  # empty: that run was killed before its marker, or after
-        return
+        return None
+    kept = False
     try:
-        conclude(step, claim)
-        _discard(step.staging)
+        kept = not conclude(step, claim) and step.new.is_dir() and goes_on(step)
+        if not kept:
+            _discard(step.staging)
     finally:
-        claim.release()
+        if not kept:
+            claim.release()
+    return claim if kept else None
 
 
 def remove(staging: Path) -> None:

@@ -17,7 +17,9 @@ from ..formats.directory.locate import tracker_word
 from ..report import Report
 from .atomic_swap import Step, conclude, recover, remove, swap
 from .claim import Claim, Note
+from .ended import describe_ended
 from .faults import sync, sync_tree, told, unwritable
+from .journal import JOURNAL, Journal, keep_only
 from .place import check_apart, check_place, check_removable, check_room, check_staging
 from .replaceable import Copies, Existing
 from .save_directory import check_addition, describe_addition, gather
@@ -39,27 +41,55 @@ class OutputDirectory:
         sources: directories the output is made from; what is written must not touch them.
         need: bytes that will be written; the room is checked before the first.
         copies: which files come into the target byte for byte.
+        fingerprint: what is written, of what, with which version.
+        resume: what an ended run with the same fingerprint has finished is kept; see journal.py.
 
     Raises:
         TargetError: it cannot be written there; also in place of every OSError, whose file it names.
     """
 
     def __init__(
-        self, target: Target, sources: Sequence[Path] = (), *, need: int = 0, copies: Copies | None = None
+        self,
+        target: Target,
+        sources: Sequence[Path] = (),
+        *,
+        need: int = 0,
+        copies: Copies | None = None,
+        fingerprint: str = "",
+        resume: bool = True,
     ) -> None:
         self._target = target
         self._sources = [Path(os.path.realpath(s)) for s in sources]
         self._need = need
         self._copies = copies or {}
+        self._fingerprint, self._resume = fingerprint, resume
         self._step = target.whole
         self._existing: Existing | None = None
         self._claim: Claim | None = None
+        self._journal: Journal | None = None
+        self._ended: Journal | None = None  # of an ended run, before it is gone on with or removed
         self.leftover: Path | None = None
 
     @property
     def place(self) -> Path:
         """The directory that appears: the target, or the iteration in it."""
         return self._step.place
+
+    @property
+    def staging(self) -> Path:
+        """Where it is written at first."""
+        return self._step.staging
+
+    @property
+    def part(self) -> str:
+        """The folder of what is written that takes the place as an iteration; "": all of it does."""
+        return self._step.part
+
+    @property
+    def journal(self) -> Journal:
+        """What is finished of the output; inside the context."""
+        assert self._journal is not None
+        return self._journal
 
     def check(self) -> str:
         """Refuse a target that cannot be written, without touching anything.
@@ -70,14 +100,20 @@ class OutputDirectory:
         """
         with told(self._target.whole.place):
             self._look()
+            self._goes_on(self._step)
         try:
-            check_room(self._step.place.parent, self._need)
+            self._check_room()
         except TargetError as error:
             return error.what
         return ""
 
     def describe(self, report: Report) -> None:
-        """Tell what is replaced, and what an iteration is added to: after `check`, or before anything is written."""
+        """Tell what is gone on with, what is replaced, and what an iteration is added to.
+
+        After `check`, or before anything is written.
+        """
+        if self._ended is not None:
+            describe_ended(report, self._step.staging, self._ended, same=self._same(self._ended))
         if found := self._existing:
             report.fact(
                 "replaces",
@@ -89,18 +125,46 @@ class OutputDirectory:
 
     def __enter__(self) -> Path:
         with told(self._target.whole.place):
-            recover(self._target.whole)
-            recover(self._target.step)
-            self._look()
-            check_room(self._step.place.parent, self._need)
-            self._claim = Claim.new(self._step.staging)
+            whole = self._target.whole
+            self._claim = recover(whole, self._goes_on)
+            if self._claim is None and self._target.step != whole:
+                self._claim = recover(self._target.step, self._goes_on)
             try:
-                self._step.new.mkdir()
+                self._look()
+                self._check_room()
+                self._begin()
             except BaseException:
-                self._give_up(self._claim)
-                self._claim.release()
+                if self._claim is not None:
+                    self._claim.release()
                 raise
         return self._step.new
+
+    def _begin(self) -> None:
+        """Go on with what an ended run has left, or make a staging directory."""
+        step = self._step
+        if self._claim is not None and self._ended is not None:
+            self._journal = self._ended
+            keep_only(step.new, list(self._ended.finished))
+            return
+        self._claim = claim = Claim.new(step.staging)
+        try:
+            self._journal = Journal.begin(step.staging / JOURNAL, self._fingerprint)
+            step.new.mkdir()
+        except BaseException:
+            self._give_up(claim)
+            raise
+
+    def _goes_on(self, step: Step) -> bool:
+        """Whether what an ended run has left of that step is of use for this one."""
+        self._ended = Journal.read(step.staging / JOURNAL)
+        return self._ended is not None and self._same(self._ended) and step == self._target.step
+
+    def _same(self, ended: Journal) -> bool:
+        return self._resume and bool(self._fingerprint) and ended.fingerprint == self._fingerprint
+
+    def _check_room(self) -> None:
+        kept = self._ended.nbytes if self._ended is not None and self._same(self._ended) else 0
+        check_room(self._step.place.parent, max(0, self._need - kept))
 
     def __exit__(
         self, kind: type[BaseException] | None, fault: BaseException | None, trace: TracebackType | None

@@ -6,14 +6,16 @@ A window is independent of every other, so memory is threads x (window + a block
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from ..formats.crc import crc32, join
-from ..formats.output_file import OutFile, Piece
+from ..errors import SourceError
+from ..formats.crc import crc32, join, laid_out
+from ..formats.file_sums import file_crc
+from ..formats.output_file import OutFile, Piece, WrittenFile
 from ..report import Observer
 from ..tensors.dtypes import ITEMSIZE, storage
 from ..tensors.nonfinite import Specials
@@ -47,24 +49,45 @@ def windows(pieces: Sequence[Piece], itemsizes: Sequence[int], limit: int = WIND
         yield held
 
 
-def write_files(reader: Reader, files: Sequence[OutFile], root: Path, threads: int, observer: Observer) -> Specials:
+def write_files(
+    reader: Reader,
+    files: Sequence[OutFile],
+    root: Path,
+    threads: int,
+    observer: Observer,
+    *,
+    finished: Mapping[str, WrittenFile] | None = None,
+    note: Callable[[WrittenFile], None] = lambda written: None,
+) -> list[WrittenFile]:
     """Fill every output file from a reader, below `root`.
 
     Bringing them to disk is the output directory's part: waiting after each file would stop the reading.
 
-    Returns:
-        how many numbers of which tensor are NaN or infinite.
+    Args:
+        reader: the tensors.
+        files: what is to be written.
+        root: where.
+        threads: how many windows at a time.
+        observer: told of the bytes.
+        finished: what an earlier run has written of them; a file whose bytes still have that sum is kept.
+        note: told of every file that is finished, in order.
 
     Raises:
         CorruptError: the source is damaged; nothing that was written is to be kept.
     """
     total = sum(box.size * ITEMSIZE[reader.specs[box.name].dtype] for f in files for box, _ in f.pieces)
     run = _Run(reader, total, observer)
+    written: list[WrittenFile] = []
     with ThreadPoolExecutor(max_workers=threads) as pool:
         for file in files:
-            run.write(file, root / file.name, pool, threads)
+            known = (finished or {}).get(file.name)
+            if known is not None and run.keep(file, root / file.name, known, pool):
+                written.append(known)
+            else:
+                written.append(run.write(file, root / file.name, pool, threads))
+                note(written[-1])
     reader.finish()
-    return run.specials
+    return written
 
 
 class _Run:
@@ -72,26 +95,53 @@ class _Run:
 
     def __init__(self, reader: Reader, total: int, observer: Observer) -> None:
         self._reader, self._total, self._observer = reader, total, observer
-        self.specials = Specials()
         self._done = 0
         self._lock = threading.Lock()
         self._stop = False
         self._buffers = threading.local()
 
-    def write(self, file: OutFile, path: Path, pool: ThreadPoolExecutor, threads: int) -> None:
+    def keep(self, file: OutFile, path: Path, known: WrittenFile, pool: ThreadPoolExecutor) -> bool:
+        """Whether the bytes of a file are still those that an earlier run noted; one that differs is removed."""
+        weights = sum(nbytes for _, nbytes in self._places(file))
+
+        def progress(nbytes: int) -> None:
+            self._observer.progress(min(self._done + nbytes * weights // max(1, file.size), self._total), self._total)
+
+        try:
+            same = path.stat().st_size == file.size == known.nbytes and file_crc(path, pool, progress) == known.crc
+        except (OSError, SourceError):
+            same = False
+        if same:
+            self._done += weights
+        else:
+            path.unlink(missing_ok=True)
+        return same
+
+    def write(self, file: OutFile, path: Path, pool: ThreadPoolExecutor, threads: int) -> WrittenFile:
         """One file: its windows, then its header and what depends on the sums."""
         path.parent.mkdir(parents=True, exist_ok=True)
+        sums: list[dict[int, tuple[int, int]]] = [{} for _ in file.pieces]
+        specials = Specials()
         out = OpenFile(path, file.size)
         try:
-            sums: list[dict[int, tuple[int, int]]] | None = [{} for _ in file.pieces] if file.seal else None
-            itemsizes = [ITEMSIZE[self._reader.specs[p.box.name].dtype] for p in file.pieces]
-            self._all(pool, threads, (partial(self._window, out, w, sums) for w in windows(file.pieces, itemsizes)))
-            literals = list(file.literals)
-            if file.seal and sums is not None:
-                literals += file.seal([_total(runs) for runs in sums])
+            itemsizes = [self._itemsize(p) for p in file.pieces]
+            listed = windows(file.pieces, itemsizes)
+            self._all(pool, threads, (partial(self._window, out, w, sums, specials) for w in listed))
+            pieces = [_total(runs) for runs in sums]
+            literals = [*file.literals, *(file.seal(pieces) if file.seal else ())]
             out.write((offset, memoryview(data)) for offset, data in literals)
         finally:
             out.close()
+        runs = [(*place, crc) for place, crc in zip(self._places(file), pieces, strict=True)]
+        runs += [(offset, len(data), crc32(data)) for offset, data in literals]
+        return WrittenFile(file.name, file.size, laid_out(file.size, runs), tuple(pieces), specials.found)
+
+    def _places(self, file: OutFile) -> list[tuple[int, int]]:
+        """Offset and bytes of each piece."""
+        return [(piece.offset, piece.box.size * self._itemsize(piece)) for piece in file.pieces]
+
+    def _itemsize(self, piece: Piece) -> int:
+        return ITEMSIZE[self._reader.specs[piece.box.name].dtype]
 
     def _all(self, pool: ThreadPoolExecutor, threads: int, jobs: Iterator[Callable[[], None]]) -> None:
         """Run jobs, a few in flight; the first exception, or Ctrl-C, stops the rest."""
@@ -114,7 +164,9 @@ class _Run:
         self._observer.progress(self._done, self._total)
         return rest
 
-    def _window(self, out: OpenFile, parts: list[Part], sums: list[dict[int, tuple[int, int]]] | None) -> None:
+    def _window(
+        self, out: OpenFile, parts: list[Part], sums: list[dict[int, tuple[int, int]]], specials: Specials
+    ) -> None:
         if self._stop:
             return
         buffer, at = self._buffer(sum(p.nbytes for p in parts)), 0
@@ -122,9 +174,8 @@ class _Run:
         for part in parts:
             data = buffer[at : at + part.nbytes]
             fill(self._reader, part.box, data)
-            self.specials.look(part.box.name, self._reader.specs[part.box.name].dtype, data)
-            if sums is not None:
-                sums[part.piece][part.offset] = (part.nbytes, _crc(data))
+            specials.look(part.box.name, self._reader.specs[part.box.name].dtype, data)
+            sums[part.piece][part.offset] = (part.nbytes, _crc(data))
             if runs and runs[-1][0] + len(runs[-1][1]) == part.offset:
                 runs[-1] = (runs[-1][0], buffer[at - len(runs[-1][1]) : at + part.nbytes])
             else:

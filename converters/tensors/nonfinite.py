@@ -51,9 +51,10 @@ class Specials:
         signed, negative = bits.view(storage(dtype).removeprefix("u")), infinity | 1 << 8 * ITEMSIZE[dtype] - 1
         for at in range(0, len(bits), step):
             if bits[at : at + step].max() >= negative or signed[at : at + step].max() >= infinity:
-                self._add(name, _count(bits[at : at + step], infinity, negative - infinity))
+                self.add(name, _count(bits[at : at + step], infinity, negative - infinity))
 
-    def _add(self, name: str, more: Count) -> None:
+    def add(self, name: str, more: Count) -> None:
+        """Count more of a tensor's."""
         with self._lock:
             known = self.found.get(name, Count())
             self.found[name] = Count(known.nan + more.nan, known.infinite + more.infinite)

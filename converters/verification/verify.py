@@ -19,9 +19,11 @@ from ..conversion.execute import threads_of
 from ..errors import NotComparable, VlconvError, naming_missing_libraries
 from ..formats import safetensors
 from ..options import VerifyOptions
+from ..output.ended import abandoned, describe_abandoned
 from ..report import Observer, Report
 from ..tensors.spec import Box, Reader
 from .compare import Work, comparing, in_turn
+from .files import compare_files, describe_files, describe_manifest, manifest_about
 from .round_trip import round_trip
 from .side_path import SidePath, refuse_same, side_path
 from .summary import describe_comparison, describe_names
@@ -57,23 +59,60 @@ def verify(a: str | PathLike[str], b: str | PathLike[str] | None, options: Verif
 
 def _verify(a: SidePath, b: SidePath | None, options: VerifyOptions, observer: Observer) -> Report:
     report = Report("verify", "planned")
-    begin = time.monotonic()
     if b is None:
+        return _alone(report, a, options, observer)
+    if options.witness or options.on_disk:
+        raise NotComparable("a witness and --on-disk go with one checkpoint", "Leave B out.")
+    work = _pair(report, *open_pair(a, b, options))
+    _tell_abandoned(report, a, b)
+    observer.planned(report)
+    return report if options.dry_run else _worked(report, work, options, observer)
+
+
+def _alone(report: Report, a: SidePath, options: VerifyOptions, observer: Observer) -> Report:
+    """One side: its files against its manifest, where it has one, and its round trip or a witness."""
+    listed = manifest_about(a, options.iteration)
+    work: Work | None = None
+    fault: VlconvError | None = None
+    try:
         side = open_side(a, options, 0)
         _describe(report, side)
         work = _witness(report, side, options) if options.witness else round_trip(report, side, options)
-    else:
-        if options.witness or options.on_disk:
-            raise NotComparable("a witness and --on-disk go with one checkpoint", "Leave B out.")
-        work = _pair(report, *open_pair(a, b, options))
+    except VlconvError as error:  # the manifest may tell more exactly what is wrong
+        if listed is None or options.dry_run:
+            raise
+        fault = error
+    if listed is not None:
+        describe_manifest(report, listed)
+    _tell_abandoned(report, a)
     observer.planned(report)
     if options.dry_run:
         return report
+    if listed is not None:
+        report.differences = compare_files(listed, threads_of(options.threads), observer)
+        describe_files(report, listed, report.differences)
+        if report.differences:
+            report.status = "different"
+            report.warnings += [fault.what] if fault else []
+            return report
+    if work is None:
+        assert fault is not None
+        raise fault
+    return _worked(report, work, options, observer)
+
+
+def _worked(report: Report, work: Work, options: VerifyOptions, observer: Observer) -> Report:
+    """Run a comparison, and tell what came of it."""
+    begin = time.monotonic()
     found = work(threads_of(options.threads), observer, options.values)
     report.status = "different" if found.differences else "same"
     describe = describe_comparison if found.elements else describe_names
     describe(report, found, time.monotonic() - begin)
     return report
+
+
+def _tell_abandoned(report: Report, *sides: SidePath) -> None:
+    describe_abandoned(report, abandoned([side.path for side in sides]))
 
 
 def open_side(named: SidePath, options: VerifyOptions, number: int, beside: Path | None = None) -> Side:

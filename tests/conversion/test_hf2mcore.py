@@ -323,7 +323,13 @@ class TestDirectory:
         assert opened == tmp_path / "mcore" / folder
         assert load_and_compare(opened, tiny(), hf, Topology()) == []
         assert sorted(p.name for p in (tmp_path / "mcore").iterdir()) == sorted(
-            [folder, "huggingface", "latest_checkpointed_iteration.txt", *["iter_0000000"] * (iteration is None)]
+            [
+                folder,
+                "huggingface",
+                "latest_checkpointed_iteration.txt",
+                "vlconv.json",
+                *["iter_0000000"] * (iteration is None),
+            ]
         )
 
     def test_an_iteration_that_was_added(self, tmp_path: Path) -> None:

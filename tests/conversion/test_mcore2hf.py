@@ -400,7 +400,7 @@ class TestDirectories:
         theirs = {path.name: path.read_bytes() for path in reference.iterdir() if path.name != "config.json"}
         ours = {path.name: path.read_bytes() for path in made.iterdir() if path.name != "config.json"}
         assert len(theirs) == 8
-        assert ours.keys() - theirs.keys() == {"model.safetensors"}
+        assert ours.keys() - theirs.keys() == {"model.safetensors", "vlconv.json"}
         assert {name: ours[name] for name in theirs} == theirs
         assert json.loads((made / "config.json").read_text()) == json.loads((reference / "config.json").read_text()) | {
             "dtype": "bfloat16"

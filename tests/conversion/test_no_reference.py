@@ -42,7 +42,7 @@ def alone(tmp_path: Path) -> Any:
 
     def make(config: dict[str, Any], **options: Any) -> tuple[dict[str, torch.Tensor], Path]:
         tensors = write_tiny_hf(tmp_path / "original", config)
-        hf2mcore(tmp_path / "original", tmp_path / "mcore", Hf2McoreOptions(**options))
+        hf2mcore(tmp_path / "original", tmp_path / "mcore", Hf2McoreOptions(manifest=False, **options))
         shutil.rmtree(tmp_path / "mcore" / "huggingface")
         (tmp_path / "mcore" / "release" / "run_config.yaml").unlink(missing_ok=True)
         return tensors, tmp_path / "mcore" / "release"
@@ -69,7 +69,7 @@ def test_a_run_config_suffices(tmp_path: Path, alone: Any, kind: str, tied: bool
     )
     assert said.count("\nrun_config.yaml: ") == 1
     assert "not_provable" not in report.told
-    assert sorted(p.name for p in (tmp_path / "hf").iterdir()) == ["config.json", "model.safetensors"]
+    assert sorted(p.name for p in (tmp_path / "hf").iterdir()) == ["config.json", "model.safetensors", "vlconv.json"]
     absent = ["tokenizer", "preprocessor_config.json", "video_preprocessor_config.json", "generation_config.json"]
     assert report.data["missing_side_files"] == [*absent, "chat template"]
     assert any(", ".join(absent) in warning for warning in report.warnings)

@@ -68,7 +68,7 @@ def test_the_plan_comes_before_the_result(source: Path, tmp_path: Path) -> None:
     report = hf2mcore(source, tmp_path / "mcore", Hf2McoreOptions(threads=1), seen)
     (plan,) = seen.plans
     assert plan.items() <= report.told.items()
-    assert report.told.keys() - plan.keys() == {"numbers", "written"}
+    assert report.told.keys() - plan.keys() == {"numbers", "manifest", "written"}
     assert "kB" in plan["output"]
     assert "GB" not in plan["output"]
 

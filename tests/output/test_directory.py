@@ -230,11 +230,13 @@ class TestFailure:
             fsync(fd)
 
         monkeypatch.setattr(os, "fsync", failing)
-        with pytest.raises(
-            TargetError, match=f"{last or tmp_path.name} cannot be written: Input/output error"
-        ) as caught:
-            with output(tmp_path / "out") as new:
-                files(new, "deep/file")
+        with (
+            pytest.raises(
+                TargetError, match=f"{last or tmp_path.name} cannot be written: Input/output error"
+            ) as caught,
+            output(tmp_path / "out") as new,
+        ):
+            files(new, "deep/file")
         assert "dmesg" in caught.value.hint
         assert names(tmp_path) == ([] if last else ["out"])
 
@@ -385,7 +387,7 @@ class TestTwoRuns:
             files(new, "file")
             with pytest.raises(TargetError, match="another run is writing"):
                 write(tmp_path / "out")
-            assert names(new) == ["file"] and names(new.parent) == [MARKER, "new"]
+            assert names(new) == ["file"] and names(new.parent) == [MARKER, "journal", "new"]
         assert names(tmp_path / "out") == ["file"]
 
     CODE = """

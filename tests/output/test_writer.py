@@ -18,7 +18,7 @@ from memory import Memory, bits
 
 from vlconv.converters import Silent
 from vlconv.converters.errors import CorruptError
-from vlconv.converters.formats.output_file import OutFile, Piece
+from vlconv.converters.formats.output_file import OutFile, Piece, WrittenFile
 from vlconv.converters.output.writer import windows, write_files
 from vlconv.converters.tensors.dtypes import ITEMSIZE
 from vlconv.converters.tensors.spec import Box, TensorSpec, whole
@@ -156,12 +156,14 @@ class TestFiles:
 
         def seal(sums):
             given.extend(sums)
-            yield 1, b"EA"
+            yield gap, b"EA"
 
-        file = planned(model, names, seal=seal)
-        write_files(model, [file], tmp_path, threads, Silent())
+        file, gap = planned(model, names, seal=seal), 4 + model.specs["t0"].nbytes
+        told = write_files(model, [file], tmp_path, threads, Silent())
         assert given == [zlib.crc32(bits_of(model, n)) for n in names]
-        assert (tmp_path / file.name).read_bytes() == b"hEAd" + written(model, file)[4:]
+        data = (tmp_path / file.name).read_bytes()
+        assert data == written(model, file)[:gap] + b"EA" + written(model, file)[gap + 2 :]
+        assert told == [WrittenFile(file.name, len(data), zlib.crc32(data), tuple(given))]
 
     def test_progress(self, tmp_path, model, window, threads):
         watch = Watch()

@@ -21,6 +21,8 @@ from .locate import TRACKER
 
 CONFIG = "config.json"
 HF_FILES = "huggingface"
+MANIFEST = "vlconv.json"
+"""Ours, in the directory that an output is; see manifest/."""
 
 SIDE_FILES = {
     CONFIG,
@@ -44,7 +46,7 @@ SIDE_FILES = {
 HUB_FILES = {".gitattributes", "LICENSE", "LICENSE.md", "LICENSE.txt", "NOTICE", "README.md"}
 """What a repository of the Hub has besides."""
 
-STATEMENTS = {"args.json", "mca_config.json", "run_config.yaml", "train_state.pt"}
+STATEMENTS = {MANIFEST, "args.json", "mca_config.json", "run_config.yaml", "train_state.pt"}
 """What trainers put beside a checkpoint's own files."""
 
 TRACKERS = {TRACKER, "latest_train_state.pt"}
@@ -58,7 +60,7 @@ def strange_in_model(directory: Path) -> list[Path] | None:
     """A Hugging Face model: config.json, safetensors weights, tokenizer and processor files."""
     if not is_file(directory / CONFIG) or not holds(directory):
         return None
-    known = SIDE_FILES | HUB_FILES | {INDEX} | _indexed(directory)
+    known = SIDE_FILES | HUB_FILES | {INDEX, MANIFEST} | _indexed(directory)
     return _others(directory, lambda e: is_file(e) and (e.name in known or _WEIGHTS.fullmatch(e.name) is not None))
 
 
