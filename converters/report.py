@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 
@@ -74,7 +75,11 @@ class Report:
 
 
 class Observer(Protocol):
-    """Who watches a command at work. Called from the main thread and from workers; must not block."""
+    """Who watches a command at work. Called from the main thread and from workers; must not block.
+
+    It may have a third method, `written(place)`: the output has taken its place, and nothing undoes it any more. While
+    that is called, signals wait.
+    """
 
     def planned(self, report: Report) -> None:
         """Recognition and plan are complete, nothing is written yet."""
@@ -91,3 +96,9 @@ class Silent:
 
     def progress(self, done: int, total: int) -> None:
         """Ignore it."""
+
+
+def tell_written(observer: Observer, place: Path) -> None:
+    """Tell an observer that wants to know it that the output stands."""
+    if written := getattr(observer, "written", None):
+        written(place)

@@ -20,7 +20,7 @@ from ..output.read_back import read_back
 from ..output.replaceable import CHECKPOINT, HF_MODEL
 from ..output.target import Target
 from ..output.writer import write_files
-from ..report import Observer, Report
+from ..report import Observer, Report, tell_written
 from ..tensors.nonfinite import Specials
 from .fingerprint import fingerprint
 from .made import manifest_of
@@ -41,6 +41,7 @@ def execute(plan: Plan, options: OutputOptions, observer: Observer) -> Report:
         copies=plan.beside,
         fingerprint=fingerprint(plan, options),
         resume=options.resume,
+        written=lambda: tell_written(observer, output.place),
     )
     if options.dry_run:
         shortage = output.check()
@@ -49,13 +50,17 @@ def execute(plan: Plan, options: OutputOptions, observer: Observer) -> Report:
         _tell_abandoned(plan, output)
         observer.planned(report)
         return report
-    with output as new:
-        output.describe(report)
-        _tell_abandoned(plan, output)
-        observer.planned(report)
-        begin = time.monotonic()
-        written = _fill(plan, new, output.journal, options, observer)
-        _seal(plan, new, output, written, options, observer)
+    try:
+        with output as new:
+            output.describe(report)
+            _tell_abandoned(plan, output)
+            observer.planned(report)
+            begin = time.monotonic()
+            written = _fill(plan, new, output.journal, options, observer)
+            _seal(plan, new, output, written, options, observer)
+    except BaseException as fault:
+        output.abandon(fault)
+        raise
     if output.leftover:
         report.warnings.append(f"what was in {output.place} before could not be removed: it is in {output.leftover}")
     describe_written(report, plan.files, len(plan.copied), time.monotonic() - begin)

@@ -7,7 +7,7 @@ is killed leaves a staging directory whose marker tells the next run what to do 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -15,6 +15,7 @@ from types import TracebackType
 from ..errors import TargetError, VlconvError
 from ..formats.directory.locate import tracker_word
 from ..report import Report
+from ..signals import Waiting
 from .atomic_swap import Step, conclude, recover, remove, swap
 from .claim import Claim, Note
 from .ended import describe_ended
@@ -43,6 +44,7 @@ class OutputDirectory:
         copies: which files come into the target byte for byte.
         fingerprint: what is written, of what, with which version.
         resume: what an ended run with the same fingerprint has finished is kept; see journal.py.
+        written: called once the output has taken its place, before any signal that waited is given to its handler.
 
     Raises:
         TargetError: it cannot be written there; also in place of every OSError, whose file it names.
@@ -57,12 +59,14 @@ class OutputDirectory:
         copies: Copies | None = None,
         fingerprint: str = "",
         resume: bool = True,
+        written: Callable[[], None] = lambda: None,
     ) -> None:
         self._target = target
         self._sources = [Path(os.path.realpath(s)) for s in sources]
         self._need = need
         self._copies = copies or {}
         self._fingerprint, self._resume = fingerprint, resume
+        self._written = written
         self._step = target.whole
         self._existing: Existing | None = None
         self._claim: Claim | None = None
@@ -124,20 +128,24 @@ class OutputDirectory:
             describe_addition(report, self._target, self._step)
 
     def __enter__(self) -> Path:
-        with told(self._target.whole.place):
-            whole = self._target.whole
-            self._claim = recover(whole, self._goes_on)
-            if self._claim is None and self._target.step != whole:
-                self._claim = recover(self._target.step, self._goes_on)
-            try:
+        try:
+            with told(self._target.whole.place):
+                whole = self._target.whole
+                self._claim = recover(whole, self._goes_on)
+                if self._claim is None and self._target.step != whole:
+                    self._claim = recover(self._target.step, self._goes_on)
                 self._look()
                 self._check_room()
                 self._begin()
-            except BaseException:
-                if self._claim is not None:
-                    self._claim.release()
-                raise
-        return self._step.new
+            return self._step.new
+        except BaseException as fault:
+            if self._journal is not None:
+                self.abandon(fault)
+            else:  # what an ended run has left stays for the next one
+                self._release()
+                if not isinstance(fault, VlconvError):
+                    self._name_left(fault)
+            raise
 
     def _begin(self) -> None:
         """Go on with what an ended run has left, or make a staging directory."""
@@ -146,13 +154,11 @@ class OutputDirectory:
             self._journal = self._ended
             keep_only(step.new, list(self._ended.finished))
             return
-        self._claim = claim = Claim.new(step.staging)
-        try:
-            self._journal = Journal.begin(step.staging / JOURNAL, self._fingerprint)
+        with Waiting():
+            self._claim = Claim.new(step.staging)
+            self._journal = Journal(step.staging / JOURNAL, self._fingerprint)
+            self._journal.begin()
             step.new.mkdir()
-        except BaseException:
-            self._give_up(claim)
-            raise
 
     def _goes_on(self, step: Step) -> bool:
         """Whether what an ended run has left of that step is of use for this one."""
@@ -169,17 +175,47 @@ class OutputDirectory:
     def __exit__(
         self, kind: type[BaseException] | None, fault: BaseException | None, trace: TracebackType | None
     ) -> None:
-        assert self._claim is not None
-        try:
-            late = fault or self._install(self._claim)
-            if late is not None:
-                self._give_up(self._claim)
-        finally:
-            self._claim.release()
+        late = fault or self._install()
+        if late is None:
+            self._release()
+            return
+        self.abandon(late)
         if isinstance(late, OSError):
-            raise unwritable(late, self._step.place) from late
-        if late is not fault and late is not None:
+            raise unwritable(late, self._step.place, getattr(late, "__notes__", [])) from late
+        if late is not fault:
             raise late
+
+    def abandon(self, fault: BaseException) -> None:
+        """Leave everything as it was; an output that is in its place already is finished.
+
+        Whoever uses the directory calls this once more at any exception: a signal's may come before the end of the
+        `with` block has begun. When there is nothing to do any more, nothing is done.
+
+        Args:
+            fault: why; what is left behind is put into its notes.
+        """
+        if self._claim is None:
+            return
+        with Waiting():
+            stands = False
+            with suppress(OSError, VlconvError):
+                stands = conclude(self._step, self._claim)
+                remove(self._step.staging)
+            if stands:
+                fault.add_note(f"{self._step.place} is in its place, complete.")
+            self._name_left(fault)
+            self._release()
+
+    def _name_left(self, fault: BaseException) -> None:
+        if os.path.lexists(self._step.staging):
+            fault.add_note(
+                f"{self._step.staging} was left behind: the next run to that target goes on with it or removes it."
+            )
+
+    def _release(self) -> None:
+        claim, self._claim = self._claim, None
+        if claim is not None:
+            claim.release()
 
     def _look(self) -> None:
         """Settle which step it is and what it replaces, and refuse what cannot be."""
@@ -193,17 +229,20 @@ class OutputDirectory:
         if self._existing:
             check_removable(step.place)
 
-    def _install(self, claim: Claim) -> BaseException | None:
-        step = self._step
+    def _install(self) -> BaseException | None:
+        step, claim = self._step, self._claim
+        assert claim is not None
         try:
             if step.part:
                 gather(step)
             sync_tree(step.new)
             sync(step.staging)
             replaces = self._existing is not None and self._unchanged()
-            claim.note = self._note(step)
-            swap(step, replaces=replaces)
-            conclude(step, claim)
+            with Waiting():
+                claim.note = self._note(step)
+                swap(step, replaces=replaces)
+                conclude(step, claim)
+                self._written()
             remove(step.staging)
             self.leftover = step.staging if replaces and step.staging.exists() else None
         except BaseException as late:
@@ -223,9 +262,3 @@ class OutputDirectory:
     def _note(self, step: Step) -> Note:
         sets = bool(step.part) and self._target.set_latest
         return Note(step.written.stat().st_ino, sets, tracker_word(step.place.parent) if sets else None)
-
-    def _give_up(self, claim: Claim) -> None:
-        """Leave everything as it was; an iteration that is in its place already is finished."""
-        with suppress(OSError, VlconvError):
-            conclude(self._step, claim)
-            remove(self._step.staging)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -58,19 +58,21 @@ def told(place: Path) -> Iterator[None]:
         raise unwritable(fault, place) from fault
 
 
-def unwritable(fault: OSError, place: Path) -> TargetError:
+def unwritable(fault: OSError, place: Path, left: Sequence[str] = ()) -> TargetError:
     """The error for what the system refuses.
 
     Args:
         fault: with the name of a file, if it is about one.
         place: the directory that was to be written.
+        left: sentences on what was left behind; none: nothing was.
     """
     code = fault.errno or 0
     if why := NO_ROOM.get(code):
-        hint = "Nothing was left behind. Free some room, or name a target on another disk."
-        return TargetError(f"{shown(place, 1000)} cannot be written: {why}", hint)
+        hint = [*(left or ["Nothing was left behind."]), "Free some room, or name a target on another disk."]
+        return TargetError(f"{shown(place, 1000)} cannot be written: {why}", " ".join(hint))
     reason = fault.strerror or type(fault).__name__
-    return TargetError(f"{shown(fault.filename or place, 1000)} cannot be written: {reason}", HINTS.get(code, USUAL))
+    what = f"{shown(fault.filename or place, 1000)} cannot be written: {reason}"
+    return TargetError(what, " ".join([*left, HINTS.get(code, USUAL)]))
 
 
 def sync(path: Path) -> None:

@@ -39,12 +39,10 @@ class Journal:
     finished: dict[str, WrittenFile] = field(default_factory=dict)
     source: dict[int, list[Run]] = field(default_factory=dict)
 
-    @classmethod
-    def begin(cls, path: Path, fingerprint: str) -> Journal:
-        """A new one, in place of any other."""
-        with about(path):
-            path.write_text(_line({"fingerprint": fingerprint}))
-        return cls(path, fingerprint)
+    def begin(self) -> None:
+        """Write its first line, in place of any other journal."""
+        with about(self.path):
+            self.path.write_text(_line({"fingerprint": self.fingerprint}))
 
     @classmethod
     def read(cls, path: Path) -> Journal | None:

@@ -55,7 +55,7 @@ def check_staging(staging: Path) -> None:
     if not os.path.lexists(staging):
         return
     ours = staging.is_dir() and not staging.is_symlink()
-    if not ours or (not (staging / MARKER).is_file() and any(staging.iterdir())):
+    if not ours or (not (staging / MARKER).is_file() and list(staging.iterdir())):
         raise TargetError(
             f"{staging} is in the way and was not left by vlconv", "Move it elsewhere, or name another target."
         )

@@ -54,7 +54,7 @@ class Target:
             TargetError: it must not go.
         """
         place, kind = step.place, ITERATION if step.part else self.kind
-        if not place.is_dir() or not any(place.iterdir()):
+        if not place.is_dir() or not list(place.iterdir()):
             return None
         if kind is CHECKPOINT and is_iteration(place):
             raise TargetError(

@@ -32,7 +32,8 @@ def path(tmp_path: Path) -> Path:
 
 
 def noted(path: Path) -> Journal:
-    journal = Journal.begin(path, "print")
+    journal = Journal(path, "print")
+    journal.begin()
     journal.note(ONE, READ)
     journal.note(TWO, {5: [(0, 30, 79)]})
     return journal
