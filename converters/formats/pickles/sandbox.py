@@ -3,7 +3,7 @@
 `.metadata`, common.pt and model_optim_rng.pt are pickles of strangers. Loading runs nothing (closed_unpickler.py); and
 a pickle that eats memory or crashes the
 interpreter takes only the child with it. The child is started by exec, without site-packages, in some tens of
-milliseconds.
+milliseconds; and it ends with this process, however that ends: it watches the other end of its stdin.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 from ...errors import CorruptError, ReadError, UnsupportedError, shown
+from ...signals import Waiting
 from .closed_unpickler import TensorRef
 
 if TYPE_CHECKING:
@@ -102,27 +103,37 @@ def ask(
 
 def _run(command: list[str], fd: int, most: int) -> bytes:
     """What a child that inherits `fd` writes to stdout, at most `most` bytes."""
+    child = None
     try:
-        child = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, pass_fds=[fd]
+        with Waiting():  # a signal between the start and the assignment would leave it alone
+            child = _started(command, fd)
+        assert child.stdout is not None
+        data = child.stdout.read(most + 1)
+        if len(data) > most:
+            raise CorruptError("unpacks to far more than its size explains")
+    except BaseException:
+        if child is not None:
+            child.kill()
+        raise
+    finally:
+        if child is not None:
+            with child:  # closes its pipes and waits
+                pass
+    if child.returncode:
+        raise CorruptError(f"cannot be read: {_death(-child.returncode)}")
+    return data
+
+
+def _started(command: list[str], fd: int) -> subprocess.Popen[bytes]:
+    try:
+        return subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, pass_fds=[fd]
         )
     except OSError as fault:
         raise ReadError(
             f"cannot be read: the process that reads it cannot be started: {fault.strerror}",
             "The machine lacks memory, processes or open files: try again when it has some.",
         ) from None
-    with child:
-        assert child.stdout is not None
-        try:
-            data = child.stdout.read(most + 1)
-            if len(data) > most:
-                raise CorruptError("unpacks to far more than its size explains")
-        except BaseException:
-            child.kill()
-            raise
-    if child.returncode:
-        raise CorruptError(f"cannot be read: {_death(-child.returncode)}")
-    return data
 
 
 def _death(signal_number: int) -> str:
