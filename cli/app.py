@@ -1,4 +1,4 @@
-"""The command line: its commands, each in a file of its own, and the console script."""
+"""The command line: its commands, each in a file of its own."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ app = typer.Typer(
 
 
 def main() -> None:
-    """The console script."""
+    """Parse, call, exit."""
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # a terminal that knows no … shows \\u2026 instead of ending the run
             stream.reconfigure(errors="backslashreplace")

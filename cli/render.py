@@ -40,7 +40,7 @@ HIDDEN = {"Cc", "Cf", "Cs", "Zl", "Zp"}
 
 
 class Screen:
-    """Shows one command. It is the Observer of the command, too.
+    """Shows one command, as its Observer would have it.
 
     Args:
         as_json: the result is one JSON document.

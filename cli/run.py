@@ -5,11 +5,12 @@ from __future__ import annotations
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stdout
-from types import FrameType
+from collections.abc import Callable
+from contextlib import nullcontext, redirect_stdout, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from vlconv import ending
 from vlconv.render import Screen
 
 if TYPE_CHECKING:
@@ -19,22 +20,19 @@ EXIT = {"done": 0, "planned": 0, "same": 0, "different": 1, "not comparable": 3}
 """Exit code of each status of a report. 2 is wrong usage, 130 Ctrl-C, 143 a SIGTERM."""
 
 
-class Ended(BaseException):
-    """A signal asks for the end. Not an Exception, so that only cleaning up stands in its way."""
-
-    def __init__(self, number: int) -> None:
-        self.number = number
-
-
 def run(
     command: str, call: Callable[[Observer], Report], *, dry_run: bool, as_json: bool, quiet: bool, debug: bool
 ) -> int:
     """Call, show what comes of it, and return the exit code."""
     screen = Screen(as_json=as_json, quiet=quiet, plan=not dry_run)
     try:
-        # A library that prints would spoil the one document on stdout.
-        with _signals(), screen, redirect_stdout(sys.stderr):
-            report = call(screen)
+        try:
+            ending.work()
+            # A library that prints would spoil the one document on stdout.
+            with screen, redirect_stdout(sys.stderr):
+                report = call(_Watch(screen))
+        finally:  # if a signal's exception comes in here, no second one will
+            ending.over()
         screen.summary(report)
         return EXIT[report.status]
     except SystemExit:  # rich ends so when nobody reads on: vlconv … | head
@@ -43,10 +41,32 @@ def run(
         if debug:
             traceback.print_exc()
         kind, code, what, hint = _explained(fault, debug)
-        screen.fault(
-            command, kind, what, hint, "not comparable" if code == 3 else "interrupted" if code > 128 else "error"
-        )
+        hint = " ".join(filter(None, [hint, *getattr(fault, "__notes__", [])]))
+        status = "not comparable" if code == 3 else "interrupted" if code > 128 else "error"
+        with suppress(OSError, SystemExit) if ending.came() else nullcontext():  # of a terminal that hung up
+            screen.fault(command, kind, what, hint, status)
         return code
+
+
+class _Watch:
+    """The Observer of the command: shows it, and hears what it means for signals."""
+
+    def __init__(self, screen: Screen) -> None:
+        self._screen = screen
+
+    def planned(self, report: Report) -> None:
+        """Show it."""
+        ending.check()
+        self._screen.planned(report)
+
+    def progress(self, done: int, total: int) -> None:
+        """Show it."""
+        ending.check()
+        self._screen.progress(done, total)
+
+    def written(self, place: Path) -> None:
+        """The output stands: no signal ends the command any more."""
+        ending.stands()
 
 
 def _explained(fault: BaseException, debug: bool) -> tuple[str, int, str, str]:
@@ -54,12 +74,11 @@ def _explained(fault: BaseException, debug: bool) -> tuple[str, int, str, str]:
     from vlconv.converters import VlconvError
 
     kind = type(fault).__name__
+    if number := ending.came() or (signal.SIGINT if isinstance(fault, KeyboardInterrupt) else 0):
+        what = "interrupted" if number == signal.SIGINT else f"ended by {signal.Signals(number).name}"
+        return kind, 128 + number, what, "" if hasattr(fault, "__notes__") else "Nothing was left behind."
     if isinstance(fault, VlconvError):
         return kind, fault.exit_code, fault.what, fault.hint
-    if isinstance(fault, KeyboardInterrupt):
-        return kind, 128 + signal.SIGINT, "interrupted", "Nothing was left behind."
-    if isinstance(fault, Ended):
-        return kind, 128 + fault.number, f"ended by {signal.Signals(fault.number).name}", "Nothing was left behind."
     if isinstance(fault, OSError) and fault.filename is not None:
         return (
             kind,
@@ -75,22 +94,3 @@ def _explained(fault: BaseException, debug: bool) -> tuple[str, int, str, str]:
         else "This is a fault of vlconv. Please report it with what --debug adds."
     )
     return kind, 1, f"{kind}: {fault}", hint
-
-
-@contextmanager
-def _signals() -> Iterator[None]:
-    """Turn signals into an exception of the main thread, so that `.partial` is removed.
-
-    SIGTERM, and a hang-up unless nohup is in force.
-    """
-
-    def end(number: int, frame: FrameType | None) -> None:
-        raise Ended(number)
-
-    numbers = [n for n in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(n) is not signal.SIG_IGN]
-    before = [signal.signal(n, end) for n in numbers]
-    try:
-        yield
-    finally:
-        for number, handler in zip(numbers, before, strict=True):
-            signal.signal(number, handler)

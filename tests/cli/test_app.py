@@ -305,7 +305,7 @@ class TestStreams:
 WRITER = """
 import sys, time
 from pathlib import Path
-from vlconv import app, converters
+from vlconv import __main__, converters
 from vlconv.converters.output.directory import OutputDirectory
 from vlconv.converters.output.replaceable import HF_MODEL
 from vlconv.converters.output.target import Target
@@ -318,7 +318,7 @@ def slow(source, target, options, observer):
 
 converters.mcore2hf = slow
 sys.argv = ["vlconv", "mcore2hf", "m", sys.argv[1]]
-app.main()
+__main__.main()
 """
 
 
