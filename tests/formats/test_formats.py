@@ -54,7 +54,7 @@ def test_it_is_called_by_its_name(tmp_path: Path, name: str) -> None:
 )
 def test_an_unfinished_one_is_held_and_refused(tmp_path: Path, files: list[str], missing: str) -> None:
     for file in files:
-        (tmp_path / file).write_text("{}")
+        (tmp_path / file).write_text('{"sharded_backend": "torch_dist"}' if file == "metadata.json" else "")
     assert is_mcore(tmp_path)
     with pytest.raises(NotACheckpoint) as caught:
         open_mcore(tmp_path)

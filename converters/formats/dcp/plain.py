@@ -15,6 +15,7 @@ from ...tensors.spec import TensorSpec
 from ..keys import fold
 from ..open_files import children, is_file
 from ..opened import Opened
+from .backend import FILE
 from .fsdp_halves import in_order
 from .read import Chunks, finished_metadata, open_dcp, stated_args, unfinished, weights
 
@@ -29,7 +30,7 @@ def holds(directory: Path) -> bool:
 
     Which of the two it is, only its metadata can tell.
     """
-    return not is_file(directory / "metadata.json") and (
+    return not is_file(directory / FILE) and (
         is_file(directory / ".metadata") or any(path.suffix == ".distcp" for path in children(directory))
     )
 
@@ -46,7 +47,7 @@ def open_plain(directory: Path) -> Opened:
     metadata = finished_metadata(directory)
     names = [metadata.tensors[i].name for i in weights(metadata)]
     if not any(name.startswith(_MODEL) for name in names):
-        raise unfinished(directory, "metadata.json")
+        raise unfinished(directory, FILE)
     halved = sorted({how.name for how in map(fold, names) if how.half})
 
     def placed(specs: Mapping[str, TensorSpec], chunks: Chunks, splits: Mapping[str, Split]) -> Chunks:
