@@ -11,6 +11,7 @@ from ..config.hf_config import read_config
 from ..errors import MismatchError, shown
 from ..formats import safetensors
 from ..formats.chunks import ChunkReader
+from ..formats.directory.unfinished import check_finished
 from ..formats.replicas import check_tied_copy
 from ..models import model_for
 from ..models.shared.config import ModelConfig
@@ -59,6 +60,7 @@ def open_hf_side(directory: Path, experts_form: ExpertsForm | None = None) -> Hf
     Raises:
         VlconvError: of every kind that errors.py names for a source.
     """
+    check_finished(directory)
     hf_config = read_config(directory)
     model = model_for(hf_config)
     raw = safetensors.open_hf(directory)

@@ -28,7 +28,8 @@ from pathlib import Path
 
 from ..errors import TargetError
 from ..formats.directory.locate import TRACKER, tracker_word
-from .claim import MARKER, Claim
+from ..formats.directory.unfinished import MARKER
+from .claim import Claim
 from .faults import sync
 
 AT_FDCWD, RENAME_EXCHANGE = -100, 2  # linux/fcntl.h, linux/fs.h

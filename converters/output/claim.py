@@ -11,9 +11,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..errors import TargetError, shown
+from ..formats.directory.unfinished import MARKER
 from .faults import about
-
-MARKER = ".vlconv-partial"
 
 
 class Note(NamedTuple):

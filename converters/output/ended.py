@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..errors import shown, sized
+from ..formats.directory.unfinished import MARKER
 from ..report import Report
-from .claim import MARKER
 from .journal import Journal
 
 PARTIAL = ".partial"

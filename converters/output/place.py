@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..errors import TargetError, sized
-from .claim import MARKER
+from ..formats.directory.unfinished import MARKER
 
 
 def check_place(target: Path) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ...errors import NotACheckpoint
 from ..open_files import children, is_dir, is_file, opened, status
+from .unfinished import check_finished, is_unfinished
 
 TRACKER = "latest_checkpointed_iteration.txt"
 
@@ -17,7 +18,8 @@ _KNOWN = ("release", "dist_ckpt", "dist_model", "actor", "policy", "model")
 def locate(path: Path, holds: Callable[[Path], bool], iteration: int | None = None) -> Path:
     """The checkpoint directory at or below `path`.
 
-    That is the path itself, else what a tracker file names, else the only child that holds one.
+    That is the path itself, else what a tracker file names, else the only child that holds one. Unfinished outputs of
+    ours are passed over.
 
     Args:
         path: what the user gave.
@@ -25,7 +27,7 @@ def locate(path: Path, holds: Callable[[Path], bool], iteration: int | None = No
         iteration: which of several; None: the tracker's, or the only one.
 
     Raises:
-        NotACheckpoint: none, or several (with the list).
+        NotACheckpoint: none, or several (with the list), or an unfinished output of ours.
         ReadError: the system does not let a folder or the tracker file be read.
     """
     if not is_dir(path):
@@ -33,6 +35,7 @@ def locate(path: Path, holds: Callable[[Path], bool], iteration: int | None = No
             f"{path}: {'not a directory' if status(path) else 'does not exist'}",
             "Give the directory of a Megatron checkpoint.",
         )
+    check_finished(path)
     if holds(path):
         _agree(path, iteration)
         return path
@@ -78,7 +81,7 @@ def _candidates(path: Path, holds: Callable[[Path], bool], depth: int = 2) -> li
 
     None where there is no such folder.
     """
-    if not is_dir(path):
+    if not is_dir(path) or is_unfinished(path):
         return []
     if holds(path):
         return [path]
