@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from ..config.reference import Reference
-from ..errors import shown
+from ..errors import shown, sized
 from ..formats import FORMATS
 from ..models import model_of
 from ..models.shared.config import ModelConfig
@@ -50,6 +50,7 @@ def describe_mcore(report: Report, side: McoreSide, dtype: str | None = None) ->
     if opened.ignored:
         listed = ", ".join(f"{count} {kind}" for kind, count in sorted(opened.ignored.items()))
         report.fact("ignored", f"entries that are no weights: {listed}", ignored=opened.ignored)
+    _unclaimed(report, opened.unclaimed)
     told = opened.warnings[:SAID]
     report.warnings += told + [f"… and {len(opened.warnings) - SAID} more tensors that differ between ranks"] * (
         len(opened.warnings) > SAID
@@ -76,6 +77,16 @@ def _config_from(report: Report, found: Reference) -> None:
         reference_because=found.said,
         config_from=found.sources,
     )
+
+
+def _unclaimed(report: Report, found: Mapping[str, int]) -> None:
+    """Bytes that nothing in the checkpoint lays claim to: left by another save, or hidden there."""
+    if found:
+        most = sorted(found, key=lambda file: -found[file])
+        listed = ", ".join(f"{sized(found[file])} in {shown(file)}" for file in most[:LISTED])
+        more = f" and {len(most) - LISTED} more files" if len(most) > LISTED else ""
+        text = f"bytes in the files that belong to nothing the checkpoint describes: {listed}{more}"
+        report.fact("unclaimed", text, unclaimed=dict(found))
 
 
 def _agreement(report: Report, side: McoreSide) -> None:

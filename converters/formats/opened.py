@@ -34,6 +34,7 @@ class Opened:
         tied_copy: an output layer is there that may be a copy of the embedding, for the last pipeline stage of a tied
             model.
         warnings: filled while assembling.
+        unclaimed: file -> bytes in it that belong to nothing the checkpoint describes; files without any are left out.
     """
 
     format: str
@@ -46,6 +47,7 @@ class Opened:
     args: Callable[[], dict[str, Any]] = dict
     tied_copy: bool = False
     warnings: list[str] = field(default_factory=list)
+    unclaimed: dict[str, int] = field(default_factory=dict)
 
     def shapes(self, splits: Mapping[str, Split]) -> dict[str, Shape]:
         """Shapes of whole tensors."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 import os
 import random
 import shutil
+from dataclasses import replace
 
 import pytest
 import torch
@@ -259,11 +260,18 @@ class TestTensors:
         )
 
     def test_surplus(self, work, release):
+        """A copy of another tensor, with an item of its own at the end of the file."""
+
         def double(metadata):
+            data = release / "__0_0.distcp"
             metadata.state_dict_metadata["language_model.decoder.more.weight"] = metadata.state_dict_metadata[NORM]
             index = next(k for k in metadata.storage_data if k.fqn == NORM)
+            info = metadata.storage_data[index]
+            end, item = data.stat().st_size, data.read_bytes()[info.offset : info.offset + info.length]
+            with data.open("ab") as file:
+                file.write(item)
             metadata.storage_data[MetadataIndex("language_model.decoder.more.weight", index.offset, index.index)] = (
-                metadata.storage_data[index]
+                replace(info, offset=end)
             )
 
         edit_metadata(release, double)
@@ -392,7 +400,7 @@ class TestChunks:
         )
         no(work, fault=CorruptError, says=(f"the chunks of {PROJECTOR} [64, 128]", "leave a gap: 7680 of 8192"))
 
-    @pytest.mark.parametrize(("offset", "says"), [(1, "overlap at [0, 0]"), (7, "reaches outside")])
+    @pytest.mark.parametrize(("offset", "says"), [(1, "the items of two chunks of"), (7, "reaches outside")])
     def test_a_chunk_moved(self, work, release, offset, says):
         """Two chunks claim layer 1, or one a layer that is not there."""
 

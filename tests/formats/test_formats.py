@@ -39,7 +39,8 @@ def test_it_is_called_by_its_name(tmp_path: Path, name: str) -> None:
     directory = SAVED[name](tmp_path / "ckpt", random_hf_tensors(tiny()))
     holding = [other for other, found in FORMATS.items() if found.holds(directory)]
     assert holding == ALIKE.get(name, [name])
-    assert open_mcore(directory).format == name
+    opened = open_mcore(directory)
+    assert (opened.format, opened.unclaimed) == (name, {})
     assert [FORMATS[other].open(directory).format for other in holding] == [name] * len(holding)
 
 

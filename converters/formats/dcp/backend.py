@@ -1,6 +1,7 @@
 """metadata.json: which of Megatron-core's backends saved a checkpoint, and in which version of its form.
 
-    {"sharded_backend": "torch_dist", "sharded_backend_version": 1, "common_backend": "torch", "common_backend_version": 1}
+    {"sharded_backend": "torch_dist", "sharded_backend_version": 1,
+     "common_backend": "torch", "common_backend_version": 1}
 
 Megatron-core writes it last, up to 0.18 all of it, from 0.19 on the first two; it takes what is not there for this.
 """

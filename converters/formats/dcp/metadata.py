@@ -79,6 +79,18 @@ class DcpMetadata:
         boxes = self._boxes[start : start + 2 * rank * (last - first)].reshape(last - first, 2, rank).tolist()
         return [ItemBox(first + i, tuple(offsets), tuple(lengths)) for i, (offsets, lengths) in enumerate(boxes)]
 
+    @property
+    def empty(self) -> Array:
+        """Per item, whether its box has no element: a rank without rows leaves such."""
+        import numpy as np
+
+        zeros = np.flatnonzero(self._boxes == 0)
+        items = np.searchsorted(self._box_start, zeros, "right") - 1
+        first, last = self._box_start[items], self._box_start[items + 1]
+        found = np.zeros(len(self.item_tensor), bool)
+        found[items[2 * (zeros - first) >= last - first]] = True  # offsets stand before lengths, and may be 0
+        return found
+
     def place(self, item: int) -> tuple[str, int, int]:
         """File name, offset and length of an item."""
         return self.files[self.item_file[item]], int(self.item_offset[item]), int(self.item_length[item])

@@ -26,6 +26,7 @@ from ..replicas import check_tied_copy
 from ..zips.read import find_tensor
 from ..zips.torch_save import read_torch_save
 from .metadata import DcpMetadata, check_files, read_dcp_metadata
+from .places import check_apart, unclaimed
 
 Chunks = Mapping[str, list[Chunk]]
 Placed = Callable[[Mapping[str, TensorSpec], Chunks, Mapping[str, Split]], Chunks]
@@ -84,6 +85,7 @@ def open_dcp(
     ignored = Counter(kind for t in metadata.tensors if (kind := kind_of_ignored(t.name))) + Counter(
         kind_of_ignored(entry.name) or "other" for entry in metadata.byte_entries
     )
+    places = check_apart(metadata)
     check_files(metadata, directory, wanted)
     stored = [_stored(metadata, i) for i in wanted]
     specs, chunks = canonical(stored)
@@ -103,6 +105,7 @@ def open_dcp(
         form=_form(metadata, wanted),
         args=lambda: stated_args(directory, metadata),
         tied_copy=tied_copy,
+        unclaimed=unclaimed(metadata, places, directory, wanted),
     )
 
 
