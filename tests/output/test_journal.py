@@ -10,9 +10,10 @@ import pytest
 from standing import content, files, inodes, names, output, save_directory
 
 from vlconv.converters.errors import TargetError
+from vlconv.converters.formats.directory.unfinished import MARKER
 from vlconv.converters.formats.output_file import WrittenFile
 from vlconv.converters.output import place
-from vlconv.converters.output.claim import MARKER, Claim
+from vlconv.converters.output.claim import Claim
 from vlconv.converters.output.directory import OutputDirectory
 from vlconv.converters.output.ended import abandoned
 from vlconv.converters.output.journal import Journal, keep_only
