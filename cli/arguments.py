@@ -154,7 +154,10 @@ OPTIONS: dict[str, Any] = {
         "--trust-reference",
     ),
     "strict": _flag(
-        "Refuse NaN and infinite weights, and ranks that disagree, instead of naming them.", TRUST, "--strict"
+        "Refuse NaN and infinite weights, ranks that disagree, items without a checksum and holes in data files, "
+        "instead of naming them.",
+        TRUST,
+        "--strict",
     ),
     "values": _flag("Accept other dtypes where the values are equal after exact widening.", TRUST, "--values"),
     "witness": _choice(

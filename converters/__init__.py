@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .errors import (
+    ChangedError,
     CorruptError,
     MismatchError,
     MissingLibrary,
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from .layouts.names import NamePair
 
 __all__ = [
+    "ChangedError",
     "CorruptError",
     "Difference",
     "Fact",

@@ -5,6 +5,7 @@ VlconvError                  exit 1; the text says what, which file or tensor, a
 │   ├── NotACheckpoint       nothing recognisable there, or more than one candidate
 │   ├── CorruptError         a file is missing, truncated, damaged or hostile
 │   ├── ReadError            the system does not let a file be read; of its content that says nothing
+│   ├── ChangedError         a file is not what it was when it was opened first
 │   └── UnsupportedError     recognised, and refused by name
 ├── MismatchError            checkpoint, layout and config contradict one another
 ├── ReferenceFault           the reference HF directory cannot be had or lacks something
@@ -60,6 +61,15 @@ class ReadError(SourceError):
     """The system does not let a file be read; of its content that says nothing."""
 
     usual_hint = "See that the file can be read there, and try again."
+
+
+class ChangedError(SourceError):
+    """A file is not what it was when it was opened first: something writes there."""
+
+    usual_hint = (
+        "Wait until the trainer or the sync tool that writes there is done, and run it again. Beside a trainer at "
+        "work, name an iteration (--iteration N) that it is done with."
+    )
 
 
 class UnsupportedError(SourceError):

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from ..config.reference import Reference
 from ..errors import shown, sized
 from ..formats import FORMATS
+from ..formats.holes import told as told_holes
 from ..models import model_of
 from ..models.shared.config import ModelConfig
 from ..models.shared.fields import Tie
@@ -51,6 +52,8 @@ def describe_mcore(report: Report, side: McoreSide, dtype: str | None = None) ->
         listed = ", ".join(f"{count} {kind}" for kind, count in sorted(opened.ignored.items()))
         report.fact("ignored", f"entries that are no weights: {listed}", ignored=opened.ignored)
     _unclaimed(report, opened.unclaimed)
+    _integrity(report, side)
+    report.warnings += told_holes(side.chunks.holes)
     told = opened.warnings[:SAID]
     report.warnings += told + [f"… and {len(opened.warnings) - SAID} more tensors that differ between ranks"] * (
         len(opened.warnings) > SAID
@@ -106,6 +109,21 @@ def _agreement(report: Report, side: McoreSide) -> None:
         )
 
 
+def _integrity(report: Report, side: McoreSide) -> None:
+    """What integrity.json vouches for, where there is one, and what not."""
+    integrity = side.opened.integrity
+    if integrity is None:
+        return
+    vouched, unlisted = integrity.vouched(side.files), integrity.unlisted(side.files)
+    others = f"; it does not list {_some(unlisted)}" if unlisted else ""
+    report.fact(
+        "to_hash",
+        f"{len(vouched)} files that integrity.json lists, {sized(integrity.nbytes(side.files))}, before the weights "
+        f"are read (SHA-256){others}",
+        integrity={"vouched": vouched, "unlisted": unlisted, "agree": None},
+    )
+
+
 def _padding(report: Report, side: McoreSide) -> None:
     known = side.known
     cut = known.rows - side.config.text.vocab
@@ -127,6 +145,7 @@ def describe_hf(report: Report, side: HfSide) -> None:
     if side.copy:
         report.fact("dropped", f"{shown(side.copy)}, bit for bit the embedding that it is tied to", dropped=side.copy)
     _dtypes(report, side.reader, None)
+    report.warnings += told_holes(side.chunks.holes)
 
 
 def describe_dialect(report: Report, config: ModelConfig, dialect: Dialect) -> None:

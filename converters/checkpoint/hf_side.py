@@ -13,6 +13,7 @@ from ..formats import safetensors
 from ..formats.chunks import ChunkReader
 from ..formats.directory.unfinished import check_finished
 from ..formats.replicas import check_tied_copy
+from ..formats.seen_files import SeenFiles
 from ..models import model_for
 from ..models.shared.config import ModelConfig
 from ..models.shared.fields import Tie, decide_tie, stated_tie
@@ -38,6 +39,8 @@ class HfSide:
         copy: the output layer of a tied model that is there all the same, bit for bit the embedding; "" without.
         dialect: how the files spell the tensors.
         reader: the tensors under the Hub's names.
+        chunks: the reader below it.
+        files: all files that were opened.
     """
 
     directory: Path
@@ -48,6 +51,8 @@ class HfSide:
     copy: str
     dialect: Dialect
     reader: Reader
+    chunks: ChunkReader
+    files: SeenFiles
 
 
 def open_hf_side(directory: Path, experts_form: ExpertsForm | None = None) -> HfSide:
@@ -61,6 +66,12 @@ def open_hf_side(directory: Path, experts_form: ExpertsForm | None = None) -> Hf
         VlconvError: of every kind that errors.py names for a source.
     """
     check_finished(directory)
+    files = SeenFiles()
+    with files.noting():
+        return _open(directory, experts_form, files)
+
+
+def _open(directory: Path, experts_form: ExpertsForm | None, seen: SeenFiles) -> HfSide:
     hf_config = read_config(directory)
     model = model_for(hf_config)
     raw = safetensors.open_hf(directory)
@@ -75,7 +86,7 @@ def open_hf_side(directory: Path, experts_form: ExpertsForm | None = None) -> Hf
         files.specs, dialect_shapes(config, dialect), config, lambda c: dialect_shapes(c, dialect), str(directory)
     )
     reader = Mapped(files, dialect_copies(config, dialect))
-    return HfSide(directory, hf_config, model, config, tie, copy, dialect, reader)
+    return HfSide(directory, hf_config, model, config, tie, copy, dialect, reader, raw, seen)
 
 
 def tied_copy(raw: ChunkReader, hf_config: Mapping[str, Any]) -> str:

@@ -14,6 +14,7 @@ from pathlib import Path
 from ..formats import open_mcore
 from ..formats.chunks import ChunkReader
 from ..formats.opened import Opened
+from ..formats.seen_files import SeenFiles
 from ..layouts.layout import Layout
 from ..layouts.shared.splits import split_of
 from ..models import model_of
@@ -42,6 +43,7 @@ class McoreSide:
         table: the mapping.
         reader: the tensors under the names of the table's left side.
         chunks: the reader below it.
+        files: all files that were opened.
     """
 
     seen: Recognised
@@ -50,6 +52,7 @@ class McoreSide:
     table: Table
     reader: Reader
     chunks: ChunkReader
+    files: SeenFiles
 
     @property
     def opened(self) -> Opened:
@@ -89,12 +92,14 @@ def open_mcore_side(source: Path, asked: McoreSource) -> McoreSide:
     Raises:
         VlconvError: of every kind that errors.py names for a source.
     """
-    seen = recognise(open_mcore(source, asked.iteration), asked.layout)
-    known = configure(seen, asked)
-    layout = _settled(seen, known.config)
-    mapping = mapped_table(layout, known.config, known.rows)
-    reader, chunks = _read(seen, layout, known.config, mapping)
-    return McoreSide(seen, known, layout, mapping, reader, chunks)
+    files = SeenFiles()
+    with files.noting():
+        seen = recognise(open_mcore(source, asked.iteration), asked.layout)
+        known = configure(seen, asked)
+        layout = _settled(seen, known.config)
+        mapping = mapped_table(layout, known.config, known.rows)
+        reader, chunks = _read(seen, layout, known.config, mapping)
+    return McoreSide(seen, known, layout, mapping, reader, chunks, files)
 
 
 def _settled(seen: Recognised, config: ModelConfig) -> Layout:

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from ..errors import CorruptError, ReferenceFault, shown
 from ..formats.directory.contents import MANIFEST
 from ..formats.json_file import read_json
-from ..formats.open_files import children, is_dir, is_file
+from ..formats.open_files import children, is_dir, is_file, opened
 from .hf_config import read_config
 
 PLACES = ("huggingface", "../huggingface", "../../huggingface")
@@ -169,6 +169,9 @@ def side_files(directory: Path | None) -> SideFiles:
 
     Args:
         directory: the reference; None: there is none, so all is missing.
+
+    Raises:
+        ReadError: the system does not let a file that is to be copied be read.
     """
     files: list[Path] = []
     skipped: list[tuple[str, str]] = []
@@ -180,7 +183,8 @@ def side_files(directory: Path | None) -> SideFiles:
             continue
         refusal = _refusal(path.name, path.stat().st_size)
         if refusal is None:
-            files.append(path)
+            with opened(path):  # now, not after hours of weights
+                files.append(path)
         elif refusal:
             skipped.append((path.name, refusal))
     return SideFiles(files, skipped, _missing({path.name: path for path in files}))

@@ -14,6 +14,7 @@ from ..config.hf_config import config_json, config_to_write
 from ..config.reference import side_files
 from ..errors import MismatchError, UnsupportedError, naming_missing_libraries
 from ..formats import safetensors
+from ..formats.holes import refuse_holes
 from ..formats.output_file import OutFile
 from ..layouts import known_layouts, to_write
 from ..models.shared.config import ModelConfig
@@ -52,7 +53,8 @@ def mcore2hf(source: Path, target: Path, options: Mcore2HfOptions, observer: Obs
     dialect = Dialect(options.experts, options.hf_names)
     reader = _cast(in_dialect(side.as_hf, side.config, dialect), options.dtype)
     files = [*safetensors.plan_hf(reader.specs, options.shard_bytes), _config_file(side, reader, "config.json")]
-    beside = side_files(side.known.reference.directory)
+    with side.files.noting():
+        beside = side_files(side.known.reference.directory)
     report = Report("mcore2hf", "planned")
     describe_mcore(report, side, options.dtype)
     describe_dialect(report, side.config, dialect)
@@ -60,7 +62,18 @@ def mcore2hf(source: Path, target: Path, options: Mcore2HfOptions, observer: Obs
         report.warnings.append(ONE_BY_ONE)
     describe_output(report, target, reader, files, threads_of(options.threads), side.as_hf)
     describe_side_files(report, beside)
-    plan = Plan(report, reader, files, target, source, _sources(source, side), {"": beside.copy}, side.chunks)
+    plan = Plan(
+        report,
+        reader,
+        files,
+        target,
+        source,
+        _sources(source, side),
+        {"": beside.copy},
+        side.chunks,
+        seen=side.files,
+        integrity=side.opened.integrity,
+    )
     return execute(plan, options, observer)
 
 
@@ -77,13 +90,16 @@ def hf2mcore(source: Path, target: Path, options: Hf2McoreOptions, observer: Obs
         VlconvError: see errors.py; nothing is written then.
     """
     side = open_hf_side(source, options.experts_form)
+    if options.strict:
+        refuse_holes(side.chunks.holes)
     report = Report("hf2mcore", "planned")
     describe_hf(report, side)
     reader, output = _megatron(report, _Weights(side.reader, side.config, side.hf_config), target, options)
-    beside = side_files(source)
+    with side.files.noting():
+        beside = side_files(source)
     describe_side_files(report, beside)
     copied = {"huggingface": [source / "config.json", *beside.copy]}
-    plan = Plan(report, reader, output.files, target, source, [source], copied, links=output.links)
+    plan = Plan(report, reader, output.files, target, source, [source], copied, links=output.links, seen=side.files)
     return execute(plan, options, observer)
 
 
@@ -112,19 +128,33 @@ def mcore2mcore(source: Path, target: Path, options: Mcore2McoreOptions, observe
     layout = options.as_layout or _same_layout(side, options)
     reader, output = _megatron(report, weights, target, replace(options, as_layout=layout))
     files = [*output.files, _config_file(side, reader, "huggingface/config.json")]
-    beside = side_files(side.known.reference.directory)
+    with side.files.noting():
+        beside = side_files(side.known.reference.directory)
     describe_side_files(report, beside)
-    sources, copied = _sources(source, side), {"huggingface": beside.copy}
-    plan = Plan(report, reader, files, target, source, sources, copied, side.chunks, output.links)
+    plan = Plan(
+        report,
+        reader,
+        files,
+        target,
+        source,
+        _sources(source, side),
+        {"huggingface": beside.copy},
+        side.chunks,
+        output.links,
+        side.files,
+        side.opened.integrity,
+    )
     return execute(plan, options, observer)
 
 
 def refuse_warned(side: McoreSide) -> None:
-    """--strict takes no checkpoint whose ranks disagree.
+    """--strict takes no checkpoint whose ranks disagree or whose files have holes.
 
     Raises:
         MismatchError: tensors that ranks hold whole differ among them.
+        CorruptError: bytes of tensors were never written.
     """
+    refuse_holes(side.chunks.holes)
     if side.opened.warnings:
         listed = "\n".join(f"  {line}" for line in side.opened.warnings[:10])
         raise MismatchError(

@@ -8,8 +8,10 @@ from pathlib import Path
 
 from ..errors import CorruptError
 from ..formats.crc import crc32
+from ..formats.dcp.integrity import Integrity
 from ..formats.directory.contents import MANIFEST
 from ..formats.output_file import WrittenFile
+from ..formats.seen_files import SeenFiles
 from ..options import McoreTarget, OutputOptions
 from ..output.copies import copy_file
 from ..output.directory import OutputDirectory
@@ -25,7 +27,14 @@ from ..tensors.nonfinite import Specials
 from .fingerprint import fingerprint
 from .made import manifest_of
 from .plan import Plan
-from .summary import describe_checksums, describe_read_back, describe_specials, describe_written
+from .summary import (
+    describe_checksums,
+    describe_integrity,
+    describe_read_back,
+    describe_specials,
+    describe_written,
+    unsummed,
+)
 
 
 def execute(plan: Plan, options: OutputOptions, observer: Observer) -> Report:
@@ -55,8 +64,11 @@ def execute(plan: Plan, options: OutputOptions, observer: Observer) -> Report:
             output.describe(report)
             _tell_abandoned(plan, output)
             observer.planned(report)
-            begin = time.monotonic()
-            written = _fill(plan, new, output.journal, options, observer)
+            with plan.seen.held():
+                if plan.integrity:
+                    check_integrity(report, plan.integrity, plan.seen, threads_of(options.threads), observer)
+                begin = time.monotonic()
+                written = _fill(plan, new, output.journal, options, observer)
             _seal(plan, new, output, written, options, observer)
     except BaseException as fault:
         output.abandon(fault)
@@ -108,6 +120,7 @@ def _fill(plan: Plan, root: Path, journal: Journal, options: OutputOptions, obse
             f"not all weights are numbers: {specials}",
             "Nothing was written. Without --strict they are converted as they are, and counted.",
         )
+    _tell_unsummed(plan, options)
     if chunks:
         describe_checksums(plan.report, chunks)
     for folder, paths in plan.beside.items():
@@ -153,6 +166,31 @@ def _seal(
     if options.read_back:
         passed_by = read_back(root, written, observer)
         describe_read_back(plan.report, written, passed_by=passed_by)
+
+
+def _tell_unsummed(plan: Plan, options: OutputOptions) -> None:
+    """Warn of items without a checksum.
+
+    Raises:
+        CorruptError: --strict, and there are some.
+    """
+    warning = unsummed(plan.chunks) if plan.chunks else ""
+    if warning and options.strict:
+        raise CorruptError(
+            warning,
+            "Nothing was written. Save the checkpoint with checksums (torch.serialization.set_crc32_options(True)), or "
+            "leave --strict out.",
+        )
+    plan.report.warnings += [warning] * bool(warning)
+
+
+def check_integrity(report: Report, integrity: Integrity, seen: SeenFiles, threads: int, observer: Observer) -> None:
+    """Hold whole source files against the sums that the source states; told in the report.
+
+    Errors as Integrity.check.
+    """
+    integrity.check(seen, threads, observer.progress)
+    describe_integrity(report, integrity.vouched(seen), integrity.unlisted(seen))
 
 
 def threads_of(asked: int | None) -> int:

@@ -19,7 +19,8 @@ def fingerprint(plan: Plan, options: OutputOptions) -> str:
         "vlconv": version("vlconv"),
         "command": plan.report.command,
         "options": asked_for(options),
-        "source": [list(entry) for entry in plan.source_files()],
+        # Not the number of the file system: it may be another after a restart.
+        "source": [[seen.path, seen.ino, seen.size, seen.mtime_ns] for seen in plan.seen.entries()],
         "files": [_planned(file) for file in plan.files],
         "copied": {folder: [str(path) for path in paths] for folder, paths in plan.beside.items()},
     }

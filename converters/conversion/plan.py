@@ -7,7 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..formats.chunks import ChunkReader
+from ..formats.dcp.integrity import Integrity
 from ..formats.output_file import OutFile
+from ..formats.seen_files import SeenFiles
 from ..report import Report
 from ..tensors.spec import Reader
 
@@ -26,6 +28,8 @@ class Plan:
         beside: folder below the target -> files to copy there byte for byte.
         chunks: the reader of the source, where its format keeps checksums.
         links: name below the target -> what it is a relative symbolic link to.
+        seen: the source files, which must not change until all is written.
+        integrity: the sums of whole files that the source states.
     """
 
     report: Report
@@ -37,15 +41,8 @@ class Plan:
     beside: dict[str, list[Path]] = field(default_factory=dict)
     chunks: ChunkReader | None = None
     links: Mapping[str, str] = field(default_factory=dict)
-
-    def source_files(self) -> list[tuple[str, int, int, int]]:
-        """Path, inode, size and time of change of every file below the sources."""
-        found = []
-        for source in self.sources:
-            for path in sorted(p for p in source.rglob("*") if p.is_file()):
-                status = path.stat()
-                found.append((str(path), status.st_ino, status.st_size, status.st_mtime_ns))
-        return found
+    seen: SeenFiles = field(default_factory=SeenFiles)
+    integrity: Integrity | None = None
 
     @property
     def copied(self) -> list[Path]:

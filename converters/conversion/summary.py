@@ -105,6 +105,25 @@ def describe_specials(report: Report, specials: Specials) -> None:
         report.fact("numbers", "no NaN, no infinity")
 
 
+def describe_integrity(report: Report, vouched: Sequence[str], unlisted: Sequence[str]) -> None:
+    """Whole files agree with what integrity.json states of them."""
+    report.fact(
+        "integrity",
+        f"{len(vouched)} files agree with integrity.json (SHA-256)",
+        integrity={"vouched": vouched, "unlisted": unlisted, "agree": True},
+    )
+
+
+def unsummed(chunks: ChunkReader) -> str:
+    """The warning that items state no checksum; "" where all do. Known after the last byte was read."""
+    if not chunks.unsummed:
+        return ""
+    return (
+        f"{chunks.unsummed} of {chunks.checked + chunks.unsummed} items state no checksum: damage in them would not be "
+        "seen"
+    )
+
+
 def describe_checksums(report: Report, chunks: ChunkReader) -> None:
     """How much of the source its own checksums vouch for."""
     without = f", {chunks.unsummed} whose file states none" if chunks.unsummed else ""

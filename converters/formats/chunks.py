@@ -17,6 +17,7 @@ from ..errors import CorruptError, shown
 from ..tensors.spec import Box, Shape, TensorSpec
 from ..tensors.tiling import BoxIndex, tiling_fault
 from .crc import Run, Sums
+from .holes import Holes
 from .open_files import OpenFiles
 
 if TYPE_CHECKING:
@@ -53,6 +54,7 @@ class ChunkReader:
         chunks: the chunks of each, tiling it (see `check_tiling`).
         locate: item number -> Extent; may open the file, and raise SourceError. Called once per item that is read.
         files: those that `locate` holds open, to be shared.
+        holes: found where the tensors lie.
     """
 
     def __init__(
@@ -61,6 +63,7 @@ class ChunkReader:
         chunks: Mapping[str, Sequence[Chunk]],
         locate: Callable[[int], Extent],
         files: OpenFiles | None = None,
+        holes: Sequence[Holes] = (),
     ) -> None:
         self.specs = dict(specs)
         self._chunks = chunks
@@ -68,6 +71,7 @@ class ChunkReader:
         self._extents: dict[int, Extent] = {}
         self._index: dict[str, BoxIndex] = {}
         self._files = files or OpenFiles()
+        self.holes = holes
         self.sums = Sums()
         self._earlier = Sums()  # of a run that was ended, whose files are kept
         self._checked: set[int] = set()
@@ -133,8 +137,8 @@ class ChunkReader:
 
     @property
     def unsummed(self) -> int:
-        """Items that were read and whose file states no checksum."""
-        return sum(not extent.crc for extent in self._extents.values())
+        """Items that were read and whose file states no checksum; that of no bytes is 0, and none is missed."""
+        return sum(not extent.crc and extent.nbytes > 0 for extent in self._extents.values())
 
     def _extent(self, item: int) -> Extent:
         extent = self._extents.get(item)

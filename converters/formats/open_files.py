@@ -11,8 +11,9 @@ import resource
 import stat
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import BinaryIO
 
@@ -39,6 +40,9 @@ SOFT_LIMIT = 4 * MOST
 """The limit on open files that we ask for; two readers at once, and whatever else the process does, fit below it."""
 
 _FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK  # a fifo must not make us wait for ever
+
+noted: ContextVar[Callable[[str, os.stat_result], None] | None] = ContextVar("noted", default=None)
+"""Who is told of every file that is opened, with what the system says of the open file; see seen_files.py."""
 
 
 def unreadable(path: Path | str, fault: OSError) -> ReadError:
@@ -80,6 +84,18 @@ def status(path: Path) -> os.stat_result | None:
             raise
 
 
+def fresh_status(path: Path) -> os.stat_result | None:
+    """As `status`, but asked anew: only on opening does a network file system hold what it knows against its server."""
+    try:
+        fd = os.open(path, _FLAGS)
+    except OSError:
+        return status(path)
+    try:
+        return os.fstat(fd)
+    finally:
+        os.close(fd)
+
+
 def is_file(path: Path) -> bool:
     """Whether a regular file is there. Errors as `status`."""
     found = status(path)
@@ -109,6 +125,7 @@ def opened(path: Path) -> Iterator[BinaryIO]:
     Raises:
         CorruptError: it is missing, or no regular file.
         ReadError: in place of an OSError.
+        ChangedError: it was open before, and is not what it was.
     """
     with reading(path):
         try:
@@ -121,6 +138,8 @@ def opened(path: Path) -> Iterator[BinaryIO]:
             os.close(fd)
             raise CorruptError(f"{shown(path, 1000)} is not a regular file", "Copy the file itself there.")
         with os.fdopen(fd, "rb") as file:
+            if tell := noted.get():
+                tell(str(path), os.fstat(fd))
             yield file
 
 
@@ -145,6 +164,7 @@ class OpenFiles:
         self._most = _quarter() if most is None else most
         self._held: OrderedDict[str, _Held] = OrderedDict()  # the one used last stands last
         self._lock = threading.Lock()
+        self._tell = noted.get()  # now: the threads that read know nothing of it
 
     @contextmanager
     def held(self, path: str) -> Iterator[int]:
@@ -152,6 +172,7 @@ class OpenFiles:
 
         Raises:
             ReadError: in place of an OSError, of opening as of reading inside.
+            ChangedError: it was open before, and is not what it was.
         """
         with reading(path):
             held = self._take(path)
@@ -181,6 +202,16 @@ class OpenFiles:
         return self._held[path]
 
     def _open(self, path: str) -> int:
+        fd = self._descriptor(path)
+        try:
+            if self._tell:
+                self._tell(path, os.fstat(fd))
+        except BaseException:
+            os.close(fd)
+            raise
+        return fd
+
+    def _descriptor(self, path: str) -> int:
         try:
             return os.open(path, _FLAGS)
         except OSError as fault:

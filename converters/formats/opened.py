@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..tensors.sharding import Split
 from ..tensors.spec import Shape, TensorSpec
 from .chunks import ChunkReader
+
+if TYPE_CHECKING:
+    from .dcp.integrity import Integrity
 
 Assemble = Callable[[Mapping[str, Split]], ChunkReader]
 Whole = Callable[[Mapping[str, Split]], dict[str, Shape]]
@@ -35,6 +38,7 @@ class Opened:
             model.
         warnings: filled while assembling.
         unclaimed: file -> bytes in it that belong to nothing the checkpoint describes; files without any are left out.
+        integrity: the sums of whole files that it states; None: it states none.
     """
 
     format: str
@@ -48,6 +52,7 @@ class Opened:
     tied_copy: bool = False
     warnings: list[str] = field(default_factory=list)
     unclaimed: dict[str, int] = field(default_factory=dict)
+    integrity: Integrity | None = None
 
     def shapes(self, splits: Mapping[str, Split]) -> dict[str, Shape]:
         """Shapes of whole tensors."""

@@ -18,8 +18,9 @@ from ..tensors.dtypes import ITEMSIZE
 from ..tensors.spec import TensorSpec, whole
 from ..tensors.tiling import tiling_fault
 from .chunks import ChunkReader, Extent, dense
+from .holes import find_holes
 from .json_file import LARGEST, parse_json, read_json
-from .open_files import is_file, opened
+from .open_files import OpenFiles, is_file, opened
 from .output_file import OutFile, Piece
 
 INDEX = "model.safetensors.index.json"
@@ -82,7 +83,8 @@ def open_hf(directory: Path) -> ChunkReader:
                 "The download or save is incomplete.",
             )
     chunks = {spec.name: [dense(spec, item)] for item, spec in enumerate(specs.values())}
-    return ChunkReader(specs, chunks, extents.__getitem__)
+    files = OpenFiles()
+    return ChunkReader(specs, chunks, extents.__getitem__, files, find_holes(extents, files))
 
 
 def _weight_map(directory: Path) -> dict[str, str]:

@@ -77,7 +77,8 @@ class OutputOptions(RunOptions):
     Attributes:
         dtype: cast all weights to it ("bfloat16", "bf16", …); None: kept as they are.
         overwrite: an earlier output at the target is replaced at the end by the new one, in one step.
-        strict: NaN, infinity and ranks that disagree are refused instead of told.
+        strict: NaN, infinity, ranks that disagree, items without a checksum and holes in data files are refused instead
+            of told.
         resume: what an ended run of the same has finished is kept, once its checksums are found right.
         manifest: vlconv.json is written, which says what the output is, and the checksums of its files.
         sha256: with a SHA-256 of each file, too.

@@ -7,13 +7,13 @@ foreign reader makes of it.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 
 from ..checkpoint.describe import describe_hf, describe_mcore
-from ..checkpoint.hf_side import HfSide, open_hf_side
+from ..checkpoint.hf_side import open_hf_side
 from ..checkpoint.mcore_side import McoreSide, open_mcore_side
 from ..conversion.execute import threads_of
 from ..errors import NotComparable, VlconvError, naming_missing_libraries
@@ -26,12 +26,11 @@ from .compare import Work, comparing, in_turn
 from .files import compare_files, describe_files, describe_manifest, manifest_about
 from .round_trip import round_trip
 from .side_path import SidePath, refuse_same, side_path
+from .sources import Side, add_part, holding_sources
 from .summary import describe_comparison, describe_names
 from .witness import open_witness
 
-Side = HfSide | McoreSide
-
-TOLD = ("source", "layout", "config_from", "vocabulary", "overridden", "not_provable", "dropped")
+TOLD = ("source", "layout", "config_from", "vocabulary", "overridden", "not_provable", "dropped", "to_hash")
 """What is said of either side of a pair."""
 
 
@@ -63,21 +62,22 @@ def _verify(a: SidePath, b: SidePath | None, options: VerifyOptions, observer: O
         return _alone(report, a, options, observer)
     if options.witness or options.on_disk:
         raise NotComparable("a witness and --on-disk go with one checkpoint", "Leave B out.")
-    work = _pair(report, *open_pair(a, b, options))
+    first, second = open_pair(a, b, options)
+    work = _pair(report, first, second)
     _tell_abandoned(report, a, b)
     observer.planned(report)
-    return report if options.dry_run else _worked(report, work, options, observer)
+    return report if options.dry_run else _worked(report, work, {"A": first, "B": second}, options, observer)
 
 
 def _alone(report: Report, a: SidePath, options: VerifyOptions, observer: Observer) -> Report:
     """One side: its files against its manifest, where it has one, and its round trip or a witness."""
     listed = manifest_about(a, options.iteration)
-    work: Work | None = None
+    opened: tuple[Side, Work] | None = None
     fault: VlconvError | None = None
     try:
         side = open_side(a, options, 0)
         _describe(report, side)
-        work = _witness(report, side, options) if options.witness else round_trip(report, side, options)
+        opened = side, _witness(report, side, options) if options.witness else round_trip(report, side, options)
     except VlconvError as error:  # the manifest may tell more exactly what is wrong
         if listed is None or options.dry_run:
             raise
@@ -95,16 +95,19 @@ def _alone(report: Report, a: SidePath, options: VerifyOptions, observer: Observ
             report.status = "different"
             report.warnings += [fault.what] if fault else []
             return report
-    if work is None:
+    if opened is None:
         assert fault is not None
         raise fault
-    return _worked(report, work, options, observer)
+    return _worked(report, opened[1], {"": opened[0]}, options, observer)
 
 
-def _worked(report: Report, work: Work, options: VerifyOptions, observer: Observer) -> Report:
+def _worked(
+    report: Report, work: Work, sides: Mapping[str, Side], options: VerifyOptions, observer: Observer
+) -> Report:
     """Run a comparison, and tell what came of it."""
-    begin = time.monotonic()
-    found = work(threads_of(options.threads), observer, options.values)
+    begin, threads = time.monotonic(), threads_of(options.threads)
+    with holding_sources(report, sides, threads, observer):
+        found = work(threads, observer, options.values)
     report.status = "different" if found.differences else "same"
     describe = describe_comparison if found.elements else describe_names
     describe(report, found, time.monotonic() - begin)
@@ -157,9 +160,8 @@ def _pair(report: Report, a: Side, b: Side) -> Work:
     for name, side in (("A", a), ("B", b)):
         part = Report("verify", "")
         _describe(part, side)
-        report.facts += [fact._replace(side=name) for fact in part.facts if fact.name in TOLD]
-        report.data[name.lower()] = part.data
-        report.warnings += [f"{name}: {w}" for w in part.warnings]
+        part.facts = [fact for fact in part.facts if fact.name in TOLD]
+        add_part(report, part, name)
     if a.model.model_type != b.model.model_type:
         raise NotComparable(
             f"A is a {a.model.model_type}, B a {b.model.model_type}", "Only two copies of one model can be compared."

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ...errors import CorruptError, naming, shown
 from ...tensors.spec import Shape
+from ..holes import is_sparse
 from ..open_files import file_name, opened, status
 from ..pickles.sandbox import ask
 
@@ -145,26 +146,29 @@ class DcpMetadata:
         )
 
 
-def check_bare(name: str) -> None:
-    """Raises CorruptError unless a name is that of a file in the same directory."""
+def check_bare(name: str, where: str = ".metadata") -> None:
+    """Raises CorruptError unless a name that a file `where` states is that of a file in the same directory."""
     if not name or name in (".", "..") or "/" in name or "\\" in name or "\0" in name:
         raise CorruptError(
-            f".metadata names the file {shown(name)!r}, which is not a plain file name",
-            "Only files beside .metadata are read.",
+            f"{where} names the file {shown(name)!r}, which is not a plain file name",
+            "Only files beside it are read.",
         )
 
 
-def check_files(metadata: DcpMetadata, directory: Path, wanted: Iterable[int]) -> None:
-    """Every file that holds an item of a wanted tensor is there, regular and long enough.
+def check_files(metadata: DcpMetadata, directory: Path, wanted: Iterable[int]) -> set[int]:
+    """Every file that holds an item of a wanted tensor is there, regular, long enough, and opens.
 
     Args:
         metadata: of the checkpoint.
         directory: that holds `.metadata` and the files.
         wanted: indexes into `metadata.tensors`.
 
+    Returns:
+        wanted items that lie in a file with holes.
+
     Raises:
         CorruptError: naming the file.
-        ReadError: the system does not let it be seen.
+        ReadError: the system does not let it be read.
     """
     import numpy as np
 
@@ -174,23 +178,30 @@ def check_files(metadata: DcpMetadata, directory: Path, wanted: Iterable[int]) -
     ends, counts = np.zeros(len(metadata.files), np.int64), np.zeros(len(metadata.files), np.int64)
     np.maximum.at(ends, metadata.item_file[chosen], (metadata.item_offset + metadata.item_length)[chosen])
     np.add.at(counts, metadata.item_file[chosen], 1)
-    for name, end, count in zip(metadata.files, ends.tolist(), counts.tolist(), strict=True):
-        if count:
-            _check_file(directory / name, end, count)
+    sparse = [
+        number
+        for number, (name, end, count) in enumerate(zip(metadata.files, ends.tolist(), counts.tolist(), strict=True))
+        if count and _check_file(directory / name, end, count)
+    ]
+    return set(np.flatnonzero(chosen & np.isin(metadata.item_file, sparse)).tolist())
 
 
-def _check_file(path: Path, end: int, count: int) -> None:
+def _check_file(path: Path, end: int, count: int) -> bool:
+    """Whether a file has holes; see `check_files`."""
     found = status(path)
     if found is None:
         what = f"{shown(path.name)} is missing: {count} pieces of the model are in it"
         raise CorruptError(what, "Is the checkpoint complete? Copy the missing file.")
     if not stat.S_ISREG(found.st_mode):
         raise CorruptError(f"{shown(path.name)} is not a regular file", "Is the checkpoint complete?")
-    if found.st_size < end:
-        raise CorruptError(
-            f"{shown(path.name)} is cut short: {found.st_size} bytes, where .metadata says at least {end}",
-            "Copy the file again.",
-        )
+    with opened(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        if size < end:
+            raise CorruptError(
+                f"{shown(path.name)} is cut short: {size} bytes, where .metadata says at least {end}",
+                "Copy the file again.",
+            )
+        return is_sparse(file.fileno())
 
 
 def read_dcp_metadata(directory: Path) -> DcpMetadata:

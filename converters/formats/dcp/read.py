@@ -18,6 +18,7 @@ from ...tensors.sharding import Split
 from ...tensors.spec import TensorSpec
 from ...tensors.vocabulary import EMBEDDING, OUTPUT_LAYER
 from ..chunks import Chunk, ChunkReader, Extent
+from ..holes import find_holes
 from ..keys import Stored, canonical, fold, ignorable, kind_of_ignored
 from ..open_files import OpenFiles, is_file
 from ..opened import Opened
@@ -25,6 +26,7 @@ from ..pickles.sandbox import plain_dict
 from ..replicas import check_tied_copy
 from ..zips.read import find_tensor
 from ..zips.torch_save import read_torch_save
+from .integrity import read_integrity
 from .metadata import DcpMetadata, check_files, read_dcp_metadata
 from .places import check_apart, unclaimed
 
@@ -32,7 +34,7 @@ Chunks = Mapping[str, list[Chunk]]
 Placed = Callable[[Mapping[str, TensorSpec], Chunks, Mapping[str, Split]], Chunks]
 """Given all tensors, their chunks and how ranks cut them: the chunks, put where they belong."""
 
-_OWN = re.compile(r"\.metadata|metadata\.json|common\.pt|__\d+_\d+\.distcp", re.ASCII)
+_OWN = re.compile(r"\.metadata|metadata\.json|common\.pt|integrity\.json|__\d+_\d+\.distcp", re.ASCII)
 
 
 def owns(entry: Path) -> bool:
@@ -78,7 +80,7 @@ def open_dcp(
 
     Raises:
         CorruptError: files are damaged or missing.
-        UnsupportedError: tensors that are no plain floats.
+        UnsupportedError: tensors that are no plain floats, or sums of another kind.
         ReadError: the system does not let a file be read.
     """
     wanted = weights(metadata)
@@ -86,7 +88,7 @@ def open_dcp(
         kind_of_ignored(entry.name) or "other" for entry in metadata.byte_entries
     )
     places = check_apart(metadata)
-    check_files(metadata, directory, wanted)
+    sparse = check_files(metadata, directory, wanted)
     stored = [_stored(metadata, i) for i in wanted]
     specs, chunks = canonical(stored)
     files = OpenFiles()
@@ -94,7 +96,8 @@ def open_dcp(
 
     def assemble(splits: Mapping[str, Split]) -> ChunkReader:
         ordered = placed(specs, chunks, splits) if placed else chunks
-        return _assembled(ChunkReader(specs, ordered, locate, files), splits)
+        holes = find_holes(map(locate, sorted(sparse & locate.known)), files) if sparse else ()
+        return _assembled(ChunkReader(specs, ordered, locate, files, holes), splits)
 
     return Opened(
         format=format,
@@ -106,6 +109,7 @@ def open_dcp(
         args=lambda: stated_args(directory, metadata),
         tied_copy=tied_copy,
         unclaimed=unclaimed(metadata, places, directory, wanted),
+        integrity=read_integrity(directory),
     )
 
 
@@ -140,6 +144,11 @@ class _Locate:
     def __init__(self, metadata: DcpMetadata, directory: Path, stored: list[Stored], files: OpenFiles) -> None:
         self._metadata, self._directory, self._files = metadata, directory, files
         self._expected = {chunk.item: (tensor.spec, chunk.lengths) for tensor in stored for chunk in tensor.chunks}
+
+    @property
+    def known(self) -> set[int]:
+        """The items that are asked for: those of empty chunks are not."""
+        return set(self._expected)
 
     def __call__(self, item: int) -> Extent:
         name, offset, length = self._metadata.place(item)

@@ -18,8 +18,9 @@ from ...tensors.sharding import parts as cut_parts
 from ...tensors.spec import Shape, TensorSpec
 from ...tensors.vocabulary import EMBEDDING, OUTPUT_LAYER
 from ..chunks import Chunk, ChunkReader, Extent, row_major
+from ..holes import find_holes
 from ..keys import fold, ignorable, kind_of_ignored
-from ..open_files import children
+from ..open_files import OpenFiles, children
 from ..opened import Opened
 from ..pickles.closed_unpickler import TensorRef
 from ..pickles.sandbox import plain_dict
@@ -267,7 +268,8 @@ def _assemble(
             if item == len(items):
                 items.append(extent)
             chunks.setdefault(name, []).extend(_placed(shard, item, split, place, cut, shape))
-    return ChunkReader(specs, chunks, items.__getitem__)
+    files = OpenFiles()
+    return ChunkReader(specs, chunks, items.__getitem__, files, find_holes(items, files))
 
 
 def _check_tied_copy(shards: Mapping[str, list[Shard]], splits: Mapping[str, Split]) -> None:

@@ -1,0 +1,139 @@
+"""Which source files a command opened, and that each still is what it was when it was opened first.
+
+A trainer that is still saving, or a sync tool at work, would give a model of two halves. Held are a file's identity
+(device and inode), its size and the time of its last change; what reading changes (the time of access) is not.
+
+A command has one `SeenFiles` for each side that it opens. Which one a file belongs to is said by a context variable
+(open_files.noted), because files are opened far below, by every reader of every format. Threads do not inherit it:
+OpenFiles keeps what it found when it was made.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import NamedTuple
+
+from ..errors import ChangedError, SourceError, shown
+from .open_files import fresh_status, noted
+
+MOUNTS = Path("/proc/self/mountinfo")
+
+
+class SeenFile(NamedTuple):
+    """A file as it was when it was opened first.
+
+    Attributes:
+        path: absolute, links in it as they were given.
+        dev: the number of its file system, which another mount of the same one need not have.
+        ino: its inode; 0 where the file system makes up such numbers.
+        size: in bytes.
+        mtime_ns: of its last change.
+    """
+
+    path: str
+    dev: int
+    ino: int
+    size: int
+    mtime_ns: int
+
+
+class SeenFiles:
+    """The source files of one side."""
+
+    def __init__(self) -> None:
+        self._files: dict[str, SeenFile] = {}
+        self._numbered: dict[int, bool] = {}
+
+    @contextmanager
+    def noting(self) -> Iterator[None]:
+        """Within it every file that this thread opens by open_files is noted."""
+        token = noted.set(self.note)
+        try:
+            yield
+        finally:
+            noted.reset(token)
+
+    def note(self, path: str, found: os.stat_result) -> None:
+        """A file is open, for the first time or again.
+
+        Raises:
+            ChangedError: it is not what it was the first time.
+        """
+        now = self._seen(path, found)
+        how = _difference(self._files.setdefault(path, now), now)
+        if how:
+            raise _changed(path, how)
+
+    def check(self) -> None:
+        """Hold every file against what it was.
+
+        Raises:
+            ChangedError: one was written to, replaced or removed.
+            ReadError: the system does not say.
+        """
+        for path, first in list(self._files.items()):
+            found = fresh_status(Path(path))
+            how = "was removed" if found is None else _difference(first, self._seen(path, found))
+            if how:
+                raise _changed(path, how)
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Within it the files are read: they are checked at its end.
+
+        What fails inside because a file changed is told as that, not as damage.
+
+        Raises:
+            ChangedError: as `check`.
+        """
+        try:
+            yield
+        except SourceError:
+            self.check()
+            raise
+        self.check()
+
+    def entries(self) -> list[SeenFile]:
+        """All files that were seen, by path."""
+        return sorted(self._files.values())
+
+    def names_in(self, directory: Path) -> set[str]:
+        """The names of those that were opened in a directory itself."""
+        return {path.name for path in map(Path, self._files) if path.parent == directory}
+
+    def _seen(self, path: str, found: os.stat_result) -> SeenFile:
+        dev = found.st_dev
+        if dev not in self._numbered:
+            self._numbered[dev] = not _is_fuse(dev)
+        ino = found.st_ino if self._numbered[dev] else 0
+        return SeenFile(str(Path(path).absolute()), dev, ino, found.st_size, found.st_mtime_ns)
+
+
+def _difference(first: SeenFile, now: SeenFile) -> str:
+    """What became of a file, in words; "" where it is the same."""
+    if (first.dev, first.ino) != (now.dev, now.ino):
+        return "was replaced by another file"
+    if first.size != now.size:
+        return f"has {now.size} bytes, and had {first.size}"
+    return "was written to" if first.mtime_ns != now.mtime_ns else ""
+
+
+def _changed(path: str, how: str) -> ChangedError:
+    return ChangedError(f"{shown(path, 1000)} changed while it was read: it {how}")
+
+
+def _is_fuse(dev: int) -> bool:
+    """Whether a file system runs outside the kernel, as those of object stores do.
+
+    Its inode numbers last no longer than the kernel's memory of a file, and a long run outlasts that.
+    """
+    number = f"{os.major(dev)}:{os.minor(dev)}"
+    with suppress(OSError, ValueError, IndexError):
+        for line in MOUNTS.read_text(errors="replace").splitlines():
+            mount, _, source = line.partition(" - ")
+            if mount.split(" ")[2] == number:
+                return source.startswith("fuse")
+    return False
