@@ -36,6 +36,7 @@ def save(
     args: bool = True,
     common: Literal["own", "object"] = "own",
     iteration: int | None = None,
+    integrity: bool = False,
 ) -> Path:
     """Let megatron-core write a torch_dist checkpoint.
 
@@ -54,6 +55,7 @@ def save(
         common: where what is not sharded lies: where the installed megatron-core puts it, which is common.pt and from
             0.19 on an object among the items; or in such an object, whichever is installed.
         iteration: None, or the number in `iter_…` and the tracker file.
+        integrity: write integrity.json: megatron-core does it from 0.19 on, for an earlier one it is done here.
 
     Returns:
         The directory that holds `.metadata`.
@@ -68,6 +70,7 @@ def save(
         optimizer,
         (iteration or 1) if args else None,
         common == "object",
+        integrity,
     )
     ranks.run(topology.world, "mcore.writing:write", str(target), config, hf, topology, *options)
     if iteration is not None:

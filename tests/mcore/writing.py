@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import json
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +39,7 @@ def write(
     optimizer: bool,
     iteration: int | None,
     common_object: bool = False,
+    integrity: bool = False,
 ) -> None:
     """Build, fill, save. `iteration` None: nothing of a training run beside the model."""
     chunks = model.build(config, topology, spec, grouped, padded)
@@ -53,9 +56,20 @@ def write(
         state = {name: state.pop(name) for name in list(state) if name.startswith("model")} | {
             "common_state": _object({**state, "content_metadata": flags})
         }
-    dist_checkpointing.save(state, directory, content_metadata=flags)
-    if common_object and not OBJECT and torch.distributed.get_rank() == 0:
-        (Path(directory) / "common.pt").unlink()
+    verified = {"verify_integrity": True} if integrity and OBJECT else {}
+    dist_checkpointing.save(state, directory, content_metadata=flags, **verified)
+    if torch.distributed.get_rank() == 0 and not OBJECT:
+        if common_object:
+            (Path(directory) / "common.pt").unlink()
+        if integrity:
+            _write_integrity(Path(directory))
+
+
+def _write_integrity(directory: Path) -> None:
+    """integrity.json as megatron-core 0.19 writes it."""
+    sums = {path.name: sha256(path.read_bytes()).hexdigest() for path in sorted(directory.iterdir()) if path.is_file()}
+    document = {"algorithm": "sha256", "files": sums}
+    (directory / "integrity.json").write_text(json.dumps(document, indent=2))
 
 
 def _object(common: dict[str, Any]) -> ShardedObject:
