@@ -10,6 +10,7 @@ from ..errors import MismatchError, shown
 from ..tensors.dtypes import ITEMSIZE, largest_difference, storage
 from ..tensors.spec import Box, TensorSpec
 from .chunks import BLOCK, Chunk, ChunkReader, Extent, row_major
+from .crc import crc32
 from .zips.read import ItemTensor
 
 if TYPE_CHECKING:
@@ -66,6 +67,22 @@ def unequal(a: ChunkReader, first: str, b: ChunkReader, second: str) -> str:
     return f"{count} of {prod(a.specs[first].shape)} elements" + (
         f", by at most {largest:.3g}" if largest is not None else ""
     )
+
+
+def stored_checksum(tensor: ItemTensor) -> int | None:
+    """The CRC-32 of a tensor's numbers, row by row, that its file states; None where it states none, or of more."""
+    alone = not tensor.start and tensor.strides is None and prod(tensor.shape) * ITEMSIZE[tensor.dtype] == tensor.nbytes
+    return tensor.crc if alone else None
+
+
+def checksum(path: str, tensor: ItemTensor) -> int:
+    """The CRC-32 of a tensor's numbers, row by row: the stored one, else they are read."""
+    found = stored_checksum(tensor)
+    if found is None:
+        found = 0
+        for block in _blocks(_reader(path, tensor), ""):
+            found = crc32(memoryview(block.reshape(-1)).cast("B"), found)
+    return found
 
 
 def _reader(path: str, tensor: ItemTensor) -> ChunkReader:

@@ -12,8 +12,20 @@ from typing import NamedTuple
 from ...errors import CorruptError, UnsupportedError, naming
 from ..open_files import file_name, opened
 from ..pickles.closed_unpickler import TensorRef
-from ..pickles.sandbox import Plain, ask, decoded
+from ..pickles.sandbox import Instance, Plain, ask, decoded
 from .read import ItemTensor, Member, check_byteorder, find_members, place
+
+
+class References(NamedTuple):
+    """What in a value refers to its file's storages.
+
+    Attributes:
+        tensors: each, and where it is: "model.decoder.weight", "optimizer.state[3].exp_avg".
+        storages: keys of what may be storages without a tensor.
+    """
+
+    tensors: list[tuple[str, TensorRef]]
+    storages: set[str]
 
 
 class SavedObject(NamedTuple):
@@ -28,6 +40,40 @@ class SavedObject(NamedTuple):
     def tensor(self, ref: TensorRef) -> ItemTensor:
         """Where a tensor's bytes are in the file. Errors as zips.place."""
         return place(ref, self.members)
+
+    def references(self) -> References:
+        """All that refers to storages, anywhere in the value."""
+        found = References([], set())
+        _collect(self.tree, "", found)
+        return found
+
+    def unclaimed(self, found: References) -> int:
+        """Bytes of the storages that nothing in the value refers to, given all that does."""
+        claimed = found.storages.union(ref.key for _, ref in found.tensors)
+        return sum(
+            member.nbytes
+            for name, member in self.members.items()
+            if name.startswith("data/") and name.removeprefix("data/") not in claimed
+        )
+
+
+def _collect(value: Plain, path: str, found: References) -> None:
+    """Note what in a value refers to storages."""
+    if isinstance(value, TensorRef):
+        found.tensors.append((path, value))
+    elif isinstance(value, dict):
+        for key, inner in value.items():
+            if isinstance(inner, (tuple, list, dict)):
+                _collect(inner, f"{path}.{key}" if path else str(key), found)
+    elif isinstance(value, Instance):
+        for inner in value[1:]:
+            _collect(inner, path, found)
+    elif isinstance(value, (tuple, list)):
+        if len(value) == 3 and isinstance(value[0], str) and type(value[2]) is int:
+            found.storages.add(value[0])  # a storage is a tuple of its key, its dtype and its elements
+        for at, inner in enumerate(value):
+            if isinstance(inner, (tuple, list, dict)):
+                _collect(inner, f"{path}[{at}]", found)
 
 
 def read_torch_save(path: Path, offset: int = 0, length: int | None = None) -> SavedObject:
