@@ -21,6 +21,11 @@ import codecs
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+DEEPEST = 60
+"""Containers within containers, as far as they are spelled out."""
+
+_BRACKETS = {dict: ("{", "}"), list: ("[", "]"), set: ("{", "}"), frozenset: ("{", "}")}
+
 
 class VlconvError(Exception):
     """Base of every refusal.
@@ -136,13 +141,46 @@ def naming(subject: str) -> Iterator[None]:
 
 
 def shown(name: object, cap: int = 200) -> str:
-    """A name from a file, safe to print: escaped and capped.
+    """A name or a value from a file, safe to print: escaped and capped.
 
-    Names in a checkpoint are data of a stranger; a terminal must not act on them.
+    What a checkpoint holds is data of a stranger: a terminal must not act on it, and a structure that shares its parts
+    may be endless in full.
     """
     # The codec's function itself: to look a codec up by name takes a file, which there may be too many of.
-    text = codecs.unicode_escape_encode(str(name))[0].decode("ascii")
+    text = codecs.unicode_escape_encode(_beginning(name, cap + 1))[0].decode("ascii")
     return text if len(text) <= cap else text[: cap - 1] + "…"
+
+
+def _beginning(value: object, room: int) -> str:
+    """The first `room` characters, or some more, of what str gives."""
+    if isinstance(value, str):
+        return value[:room]
+    found = ""
+    for piece in _pieces(value, room):
+        found += piece
+        if len(found) > room:
+            break
+    return found
+
+
+def _pieces(value: object, room: int, depth: int = 0) -> Iterator[str]:
+    """A value's repr, piece by piece."""
+    if isinstance(value, dict | list | tuple | set | frozenset):
+        opening, closing = _BRACKETS.get(type(value), ("(", ")"))
+        yield opening if depth < DEEPEST else "..."
+        for number, part in enumerate(value if depth < DEEPEST else ()):
+            yield ", " if number else ""
+            yield from _pieces(part, room, depth + 1)
+            if isinstance(value, dict):
+                yield ": "
+                yield from _pieces(value[part], room, depth + 1)
+        yield closing if depth < DEEPEST else ""
+    elif isinstance(value, str | bytes | bytearray):
+        yield repr(value[:room])
+    elif isinstance(value, int) and value.bit_length() > 4096:  # beyond some size Python itself refuses to spell it
+        yield f"an integer of {value.bit_length()} bits"
+    else:
+        yield repr(value) if depth else str(value)
 
 
 def sized(nbytes: int) -> str:

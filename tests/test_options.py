@@ -47,6 +47,7 @@ def test_paths_may_be_text_or_path() -> None:
         (Mcore2HfOptions, {"max_shard_size": "5XB"}, "--max-shard-size '5XB' is no size"),
         (Mcore2HfOptions, {"max_shard_size": 0}, "--max-shard-size 0 is no size"),
         (Mcore2HfOptions, {"max_shard_size": True}, "is no size"),
+        (Mcore2HfOptions, {"max_shard_size": "9" * 400}, "is no size"),
         (Mcore2HfOptions, {"threads": 0}, "--threads 0 is no whole number from 1"),
         (Mcore2HfOptions, {"threads": 1.5}, "--threads 1.5 is no whole number"),
         (Mcore2HfOptions, {"iteration": -1}, "--iteration -1 is no whole number from 0"),

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from ..errors import CorruptError
+from ..errors import CorruptError, shown
 from ..models import model_of
 from ..models.shared.config import ModelConfig
 from ..models.shared.fields import Fields, Json
 from ..models.shared.traits import Traits
 from .hf_config import rope_scaling, rope_theta, text_section
+from .kinds import possible, wanted
 
 
 class Fact(NamedTuple):
@@ -76,7 +77,7 @@ def runtime_facts(hf_config: Json, config: ModelConfig) -> Facts:
     """What no shape shows, each with its field in config.json.
 
     Raises:
-        CorruptError: a field without which the model cannot be computed is missing.
+        CorruptError: a field without which the model cannot be computed is missing, or of a kind that it cannot have.
     """
     section, path = text_section(hf_config)
     text = Fields(section, path.rstrip("."))
@@ -104,6 +105,9 @@ def runtime_facts(hf_config: Json, config: ModelConfig) -> Facts:
         vision = Fields(hf_config["vision_config"], "vision_config")
         for name in WINDOWS:
             facts[f"vision.{name}"] = Fact(_required(vision.section, name, "vision_config."), vision.place(name))
+    for name, fact in facts.items():
+        if name != "rope_type" and not possible(name, fact.value):
+            raise CorruptError(f"config.json: {fact.place} is {shown(fact.value)}, not {wanted(name)}")
     return facts
 
 

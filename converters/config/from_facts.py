@@ -16,6 +16,7 @@ from ..models.shared.config import ModelConfig, TextConfig, VisionConfig
 from ..tensors.spec import Shape
 from ..tensors.vocabulary import explain
 from .facts import GEOMETRY, VISION, Facts, needed
+from .kinds import possible, wanted
 from .made_config import made_config, release_facts
 from .megatron_args import same, stated
 from .reference import PLACES
@@ -93,7 +94,7 @@ def config_from_facts(
     Raises:
         UnsupportedError: the tensors are those of no model that is converted.
         ReferenceFault: facts are missing; they are listed.
-        MismatchError: two sources contradict each other.
+        MismatchError: two sources contradict each other, or one states what cannot be.
     """
     statements = list(statements)
     whole = _embedded(statements)
@@ -108,6 +109,7 @@ def config_from_facts(
     ids: dict[str, int] = {}
     for where, values in statements:
         said = _relevant(stated(values), model)
+        _check_kinds(said, where)
         known.add({name: fact.value for name, fact in said.items()}, _places(said, where))
         ids |= {name: values[name] for name in _token_ids(model) if type(values.get(name)) is int}
     _derive(known)
@@ -120,6 +122,15 @@ def config_from_facts(
     sources = _by_source(known, model)
     hf_config = made_config(_config(model, known.values), known.values, dtype, release)
     return MadeConfig(_with_ids(hf_config, ids, model), sources, fits if fits in sources else "")
+
+
+def _check_kinds(said: Facts, where: str) -> None:
+    for name, fact in said.items():
+        if not possible(name, fact.value):
+            raise MismatchError(
+                f"{fact.place} in {where} is {shown(fact.value)}, not {wanted(name)}",
+                "Pass --reference with the Hugging Face model that was trained, and --trust-reference.",
+            )
 
 
 def _places(said: Facts, where: str) -> Callable[[str], str]:
@@ -216,7 +227,7 @@ def _with_ids(hf_config: dict[str, Any], ids: Mapping[str, int], model: Model) -
     text |= {name: value for name, value in ids.items() if name in model.family.text_ids}
     held = {name: hf_config[name] for name in model.family.token_ids}
     held |= {name: text[name] for name in model.family.text_ids}
-    _refuse([name for name, token in held.items() if token >= text["vocab_size"]])
+    _refuse([name for name, token in held.items() if not 0 <= token < text["vocab_size"]])
     return hf_config
 
 

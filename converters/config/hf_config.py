@@ -54,9 +54,8 @@ def rope_theta(hf_config: Json) -> float:
             "Add it: without it different versions of transformers compute different models from the same weights.",
         )
     if len(set(found.values())) > 1:
-        raise CorruptError(
-            "config.json contradicts itself: " + ", ".join(f"{place} is {value}" for place, value in found.items())
-        )
+        said = ", ".join(f"{place} is {shown(value)}" for place, value in found.items())
+        raise CorruptError(f"config.json contradicts itself: {said}")
     return found.popitem()[1]
 
 
@@ -71,6 +70,9 @@ def rope_scaling(hf_config: Json) -> dict[str, Any]:
         raise CorruptError(
             f"config.json: {path}rope_scaling is missing", "It holds mrope_section, which no shape shows."
         )
+    for name in ("type", "rope_type"):
+        if not isinstance(section.get(name), str | None):
+            raise CorruptError(f"config.json: {path}rope_scaling.{name} is {shown(section[name])}, not a name")
     return {key: value for key, value in section.items() if key != "rope_theta"}
 
 

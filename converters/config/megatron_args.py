@@ -10,7 +10,9 @@ from math import isclose
 from typing import Any, NamedTuple
 
 from ..errors import shown
+from ..models.shared.fields import MOST_LAYERS
 from .facts import VISION, WINDOWS, Fact, Facts
+from .kinds import settled
 
 NAMES = {
     "layers": ("num_layers",),
@@ -57,7 +59,7 @@ def stated(args: Mapping[str, Any]) -> Facts:
     said: Facts = {}
     for name, names in NAMES.items():
         for arg in names:
-            value = _number(args.get(arg))
+            value = settled(name, _number(args.get(arg)))
             if value is not None:
                 said.setdefault(name, Fact(value, arg))
     for arg, tied in TIES.items():
@@ -78,7 +80,7 @@ def stated(args: Mapping[str, Any]) -> Facts:
         said["mrope_section"] = Fact(section, "rope_scaling.mrope_section")
     vision = _section(args, "vision_config")
     for name, field in {**VISION, **WINDOWS}.items():
-        value = _number(vision.get(field))
+        value = settled(f"vision.{name}", _number(vision.get(field)))
         if (
             name in ("patch", "temporal_patch") and isinstance(value, list) and len(set(value)) == 1
         ):  # transformers 5 may spell 16 as [16, 16]
@@ -106,8 +108,8 @@ def _dense_layers(frequency: object, layers: Fact | None) -> list[int] | None:
     """
     if isinstance(frequency, list):
         return [i for i, moe in enumerate(frequency) if moe == 0]
-    if isinstance(frequency, int) and not isinstance(frequency, bool) and frequency > 0 and layers:
-        return [i for i in range(layers.value) if i % frequency]
+    if type(frequency) is int and frequency > 0 and layers and type(layers.value) is int:
+        return [i for i in range(min(layers.value, MOST_LAYERS)) if i % frequency]
     return None
 
 

@@ -10,7 +10,8 @@ from typing import Any
 
 import yaml
 
-from ..errors import UnsupportedError, shown
+from ..errors import UnsupportedError, shown, sized
+from ..formats.directory.yaml_file import LARGEST
 from ..models import model_of
 from ..models.shared.config import ModelConfig, TextConfig
 from ..models.shared.fields import Json
@@ -45,7 +46,7 @@ def run_config_yaml(hf_config: Json, config: ModelConfig, dtype: str) -> bytes:
 
     Raises:
         CorruptError: config.json lacks a field without which the model cannot be computed.
-        UnsupportedError: an activation that no Qwen-VL has.
+        UnsupportedError: an activation that no Qwen-VL has, or more than is read back.
     """
     model = model_of(config)
     plain = config_to_write(hf_config, model, tied=config.text.tied, dtype=dtype)
@@ -69,7 +70,13 @@ def run_config_yaml(hf_config: Json, config: ModelConfig, dtype: str) -> bytes:
     if model.bridge.text_config:
         section["hf_text_config"] = _transformers(model.bridge.text_config, text, dtype)
     document = {"checkpoint": CHECKPOINT, "model": section}
-    return yaml.dump(document, Dumper=_Unshared, allow_unicode=True, width=120).encode()
+    data = yaml.dump(document, Dumper=_Unshared, allow_unicode=True, width=120).encode()
+    if len(data) > LARGEST:
+        raise UnsupportedError(
+            f"config.json would make a run_config.yaml of {sized(len(data))}; at most {sized(LARGEST)} are read back",
+            "Take out of it what is no part of the model, or name another layout with --as-layout.",
+        )
+    return data
 
 
 class _Unshared(yaml.SafeDumper):

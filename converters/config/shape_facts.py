@@ -12,14 +12,14 @@ from ..tensors.vocabulary import OUTPUT_LAYER
 
 _EMBEDDING = "embedding.word_embeddings.weight"
 _BLOCK = re.compile(
-    r"(?:^|\.)(?:blocks\.layers|blocks|decoder\.layers)\.(\d+)\.(?:attn\.qkv|self_attention\.linear_qkv)\.weight$"
+    r"(?:^|\.)(?:blocks\.layers|blocks|decoder\.layers)\.([0-9]{1,9})\.(?:attn\.qkv|self_attention\.linear_qkv)\.weight$"
 )
 _FC2 = re.compile(r"(?:^|\.)(?:blocks\.layers|blocks|decoder\.layers)\.\d+\.mlp\.(?:linear_fc2|down_proj)\.weight$")
 _MERGER = re.compile(
     r"(?:^|\.)(?:merger\.linear_fc2|merger\.mlp\.2|(?:projection|projector)\.encoder\.linear_fc2)\.weight$"
 )
-_DEEPSTACK = re.compile(r"deepstack_merger_list\.(\d+)\.")
-_DEEPSTACK_BLOCK = re.compile(r"blocks\.layers\.(\d+)\.deepstack_layer\.")
+_DEEPSTACK = re.compile(r"deepstack_merger_list\.([0-9]{1,9})\.")
+_DEEPSTACK_BLOCK = re.compile(r"blocks\.layers\.([0-9]{1,9})\.deepstack_layer\.")
 
 _HUGGING_FACE = {
     "embed_tokens.weight": _EMBEDDING,
@@ -118,7 +118,7 @@ def _layers(shapes: Mapping[str, Shape], prefix: str) -> Iterator[dict[str, Shap
     found: dict[int, dict[str, Shape]] = {}
     for name, shape in shapes.items():
         number, _, rest = name.removeprefix(prefix).partition(".")
-        if name.startswith(prefix) and number.isdigit() and len(number) < 6:
+        if name.startswith(prefix) and number.isascii() and number.isdigit() and len(number) < 6:
             found.setdefault(int(number), {})[rest] = shape
     if sorted(found) == list(range(len(found))):
         yield from (found[i] for i in range(len(found)))

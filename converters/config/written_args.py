@@ -14,6 +14,7 @@ from ..models.shared.traits import Traits
 from ..tensors.sharding import Topology
 from .facts import runtime_facts
 from .hf_config import text_section
+from .kinds import is_number
 
 
 def args_to_write(
@@ -73,7 +74,7 @@ def _layers(c: TextConfig, traits: Traits, facts: dict[str, Any], text: Json) ->
         "add_bias_linear": False,
         "add_qkv_bias": traits.qkv_bias,
         "swiglu": True if text.get("hidden_act") == "silu" else None,
-        "attention_dropout": text.get("attention_dropout"),
+        "attention_dropout": _number(text.get("attention_dropout")),
         "hidden_dropout": 0.0,
     }
 
@@ -81,15 +82,20 @@ def _layers(c: TextConfig, traits: Traits, facts: dict[str, Any], text: Json) ->
 def _rope(facts: dict[str, Any], text: Json) -> dict[str, Any]:
     """Positions. A rope that is scaled in some way has no word among these."""
     return {
-        "max_position_embeddings": text.get("max_position_embeddings"),
+        "max_position_embeddings": _number(text.get("max_position_embeddings")),
         "position_embedding_type": "mrope" if facts["rope_type"] == "default" else None,
         "add_position_embedding": True,
         "use_rotary_position_embeddings": False,  # the older word for position_embedding_type "rope", and stronger
         "mrope_section": facts["mrope_section"],
         "rotary_base": int(facts["rope_theta"]),
-        "rotary_percent": text.get("partial_rotary_factor", 1.0),
+        "rotary_percent": _number(text.get("partial_rotary_factor", 1.0)),
         "rotary_interleaved": False,
     }
+
+
+def _number(value: object) -> int | float | None:
+    """A number; of anything else nothing is said."""
+    return value if is_number(value) else None
 
 
 def _experts(c: TextConfig, facts: dict[str, Any], text: Json, grouped: bool) -> dict[str, Any]:

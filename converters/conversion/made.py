@@ -36,6 +36,9 @@ WHERE_AND_HOW = {
 
 BLOCK = 1 << 20
 
+MOST_PARTS = 100_000
+"""Of more parts of tensors than that only the files are listed: a document that nobody could read back helps no one."""
+
 DECISIONS = (
     "layout",
     "model",
@@ -83,7 +86,7 @@ def manifest_of(plan: Plan, options: OutputOptions, written: Sequence[WrittenFil
     files = {_place(f.name, part): FileSum(f.nbytes, f.crc, hashes.get(f.name, "")) for f in listed}
     sums = {file.name: file.pieces for file in written}
     parts = [p for file in plan.files for p in _parts(plan.reader, file, sums[file.name], _place(file.name, part))]
-    return Manifest(_made(plan, options), files, parts)
+    return Manifest(_made(plan, options), files, parts if len(parts) <= MOST_PARTS else [])
 
 
 def _made(plan: Plan, options: OutputOptions) -> dict[str, Any]:

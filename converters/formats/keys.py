@@ -82,7 +82,7 @@ def fold(key: str) -> Fold:
     parts, expert, half = _expert(parts, half)
     stacked = False
     for at, part in enumerate(parts[:-1]):
-        if part in LISTS and not _is_number(parts[at + 1]):
+        if part in LISTS and not is_number(parts[at + 1]):
             parts.insert(at + 1, "{}")
             stacked = True
             break
@@ -95,18 +95,18 @@ def _expert(parts: list[str], half: str) -> tuple[list[str], int | None, str]:
         return parts, None, half
     at = parts.index("experts")
     head, rest = parts[:at], parts[at + 1 :]
-    if rest and rest[0] in ("experts", "local_experts") and len(rest) > 1 and _is_number(rest[1]):
+    if rest and rest[0] in ("experts", "local_experts") and len(rest) > 1 and is_number(rest[1]):
         return [*head, "experts", "experts", *rest[2:]], int(rest[1]), half
     for kind in ("weight", "bias"):  # weight12, or weight12_w in Megatron-FSDP
         number, _, tail = (
             rest[-1].removeprefix(kind).partition("_") if rest and rest[-1].startswith(kind) else ("", "", "")
         )
-        if _is_number(number) and tail in ("", "w", "v") and rest[0] != "experts":
+        if is_number(number) and tail in ("", "w", "v") and rest[0] != "experts":
             return [*head, "experts", "experts", *rest[:-1], kind], int(number), tail or half
     return parts, None, half
 
 
-def _is_number(text: str) -> bool:
+def is_number(text: str) -> bool:
     """Whether it is the number of a layer or expert; a stranger's digits may be of any script and length."""
     return text.isascii() and text.isdigit() and len(text) < 10
 

@@ -19,7 +19,7 @@ from ..tensors.spec import TensorSpec, whole
 from ..tensors.tiling import tiling_fault
 from .chunks import ChunkReader, Extent, dense
 from .holes import find_holes
-from .json_file import LARGEST, parse_json, read_json
+from .json_file import TABLE, parse_json, read_json
 from .open_files import OpenFiles, is_file, opened
 from .output_file import OutFile, Piece
 
@@ -89,7 +89,7 @@ def open_hf(directory: Path) -> ChunkReader:
 
 def _weight_map(directory: Path) -> dict[str, str]:
     path = directory / INDEX
-    weight_map = read_json(path).get("weight_map")
+    weight_map = read_json(path, TABLE).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map or not all(isinstance(f, str) for f in weight_map.values()):
         raise CorruptError(f"{path}: no weight_map", "The index is damaged.")
     for file in set(weight_map.values()):
@@ -115,9 +115,9 @@ def read_header(path: Path) -> list[tuple[TensorSpec, Extent]]:
     with opened(path) as file:
         size = os.fstat(file.fileno()).st_size
         length = int.from_bytes(file.read(8), "little")
-        if size < 8 or length > min(size - 8, LARGEST):
+        if size < 8 or length > min(size - 8, TABLE.nbytes):
             raise CorruptError(f"{path}: truncated, or no safetensors file", "Download or save it again.")
-        header = parse_json(file.read(length), f"{path}: the header")
+        header = parse_json(file.read(length), f"{shown(path, 1000)}: the header", TABLE)
     header.pop("__metadata__", None)
     found = [_entry(name, entry, path, 8 + length) for name, entry in header.items()]
     fault = tiling_fault((size - 8 - length,), (((e.offset - 8 - length,), (e.nbytes,)) for _, e in found if e.nbytes))

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from ..errors import CorruptError, shown
 from ..formats.directory.contents import MANIFEST
-from ..formats.json_file import read_json
+from ..formats.json_file import TABLE, read_json
 from ..formats.open_files import is_file
 from .record import Manifest
 
@@ -27,7 +27,7 @@ def read_manifest(root: Path) -> Manifest:
         ReadError: the system does not let it be read.
     """
     path = root / MANIFEST
-    manifest = Manifest.parse(read_json(path), shown(path, 1000))
+    manifest = Manifest.parse(read_json(path, TABLE), shown(path, 1000))
     for name in manifest.files:
         if not name or name.startswith("/") or "\0" in name or not {"", ".", ".."}.isdisjoint(name.split("/")):
             raise CorruptError(f"{shown(path, 1000)} names a file that is not below it: {shown(name)}")

@@ -53,7 +53,7 @@ def _dtype(name: str, value: Any) -> str:
 def _size(name: str, value: Any) -> int:
     """Bytes: 5000000000, "5GB" -> 5000000000, "2GiB" -> 2147483648."""
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*", str(value))
-    if isinstance(value, bool) or not match or match[2].upper() not in UNITS or not float(match[1]):
+    if isinstance(value, bool) or not match or match[2].upper() not in UNITS or not 0 < float(match[1]) < 2**63:
         raise OptionError(f"{_flag(name)} {value!r} is no size such as 5GB, 500MB or 2GiB")
     return int(float(match[1]) * UNITS[match[2].upper()])
 

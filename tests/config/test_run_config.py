@@ -126,3 +126,8 @@ def test_plain_yaml() -> None:
 def test_another_activation_is_refused() -> None:
     with pytest.raises(UnsupportedError, match=r"text_config.hidden_act is gelu"):
         written(tiny_config(text={"hidden_act": "gelu"}))
+
+
+def test_what_would_not_be_read_back_is_refused() -> None:
+    with pytest.raises(UnsupportedError, match=r"a run_config.yaml of 1\.\d+ MB; at most 1.00 MB"):
+        written(tiny_config(vision={"more": [1] * 100_000}))

@@ -5,9 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from vlconv.converters.config.shape_facts import shape_facts
 from vlconv.converters.errors import CorruptError
 from vlconv.converters.formats.chunks import Chunk
 from vlconv.converters.formats.keys import Fold, Stored, canonical, fold, ignorable, kind_of_ignored
+from vlconv.converters.formats.legacy.layers import State, first_layers, renumbered
 from vlconv.converters.tensors.spec import TensorSpec
 from vlconv.converters.tensors.tiling import tiling_fault
 
@@ -317,3 +319,15 @@ class TestCanonical:
     def test_a_stack_without_a_layer_axis(self):
         with pytest.raises(CorruptError, match=r"a\.layers\.b: has no layer axis"):
             canonical([Stored(TensorSpec("a.layers.b", (), "float32"), [])])
+
+
+@pytest.mark.parametrize("number", ["²", "٣", "1" * 5000])
+def test_numbers_of_another_kind_number_no_layer(number):
+    """Python's int takes some of these digits for numbers, refuses others, and all of them when there are too many."""
+    name = f"language_model.decoder.layers.{number}.mlp.linear_fc1.weight"
+    assert fold(name).stacked
+    state = State(0, 0, "x.pt", [name])
+    assert first_layers([state]) == {}
+    assert renumbered(name, {}, 0, 0) == name
+    tower = f"vision_model.blocks.layers.{number}.self_attention.linear_qkv.weight"
+    assert shape_facts({name: (4, 4), tower: (4, 4)}, "vision_model.") == {"tied": True, "vision.mergers": 0}

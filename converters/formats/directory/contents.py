@@ -14,7 +14,7 @@ from pathlib import Path
 
 from ...errors import CorruptError
 from .. import FORMATS, is_mcore
-from ..json_file import read_json
+from ..json_file import TABLE, read_json
 from ..open_files import children, is_dir, is_file
 from ..safetensors import INDEX, holds
 from .locate import TRACKER
@@ -134,7 +134,7 @@ def _others(directory: Path, own: Callable[[Path], bool]) -> list[Path]:
 def _indexed(directory: Path) -> set[str]:
     """The files that the index names, whatever they are called."""
     try:
-        weight_map = read_json(directory / INDEX).get("weight_map")
+        weight_map = read_json(directory / INDEX, TABLE).get("weight_map")
     except CorruptError:
         return set()
     names = weight_map.values() if isinstance(weight_map, dict) else ()

@@ -126,7 +126,7 @@ def _why(path: Path, iteration: int | None) -> str:
 def _numbers(path: Path) -> set[int]:
     """The iterations that a path's parts name."""
     tails = (part.removeprefix(step) for part in path.parts for step in _STEPS if part.startswith(step))
-    return {int(t) for t in tails if t.isdigit()}
+    return {int(t) for t in tails if t.isascii() and t.isdigit()}
 
 
 def _agree(path: Path, iteration: int | None) -> None:

@@ -6,11 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ...errors import CorruptError
 from ..json_file import read_json
-from ..open_files import is_file, opened
-
-_LIMIT = 16 << 20
+from ..open_files import is_file
 
 
 class Stated(NamedTuple):
@@ -45,18 +42,8 @@ def _here_or_above(directory: Path, name: str) -> list[Path]:
 
 
 def _model_section(path: Path) -> dict[str, Any]:
-    import yaml
+    from .yaml_file import read_yaml  # PyYAML, which only a checkpoint of Megatron-Bridge needs
 
-    with opened(path) as file:
-        text = file.read(_LIMIT + 1)
-    if len(text) > _LIMIT:
-        raise CorruptError(f"{path}: is larger than any run_config.yaml")
-    try:
-        # CSafeLoader builds plain values only, and refuses tags that name classes.
-        parsed = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-    except (yaml.YAMLError, RecursionError, UnicodeDecodeError) as error:
-        raise CorruptError(
-            f"{path}: cannot be read as YAML: {type(error).__name__}", "Remove the file if it is not Megatron-Bridge's."
-        ) from error
+    parsed = read_yaml(path)
     model = parsed.get("model") if isinstance(parsed, dict) else None
     return {str(k): v for k, v in model.items()} if isinstance(model, dict) else {}

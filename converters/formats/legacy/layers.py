@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 from ...errors import CorruptError, shown
-from ..keys import LISTS, ignorable
+from ..keys import LISTS, ignorable, is_number
 
 TWO = "Two checkpoints lie in one directory."
 
@@ -85,7 +85,7 @@ def _list_at(name: str) -> tuple[str, int, list[str]] | None:
     """The module list in a name: (its path, the place of the number, all parts)."""
     parts = name.split(".")
     for at, part in enumerate(parts[:-1]):
-        if part in LISTS and parts[at + 1].isdigit():
+        if part in LISTS and is_number(parts[at + 1]):
             return ".".join(parts[: at + 1]), at + 1, parts
     return None
 

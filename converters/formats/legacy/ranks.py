@@ -20,6 +20,9 @@ OPTIMIZER = ("optim.pt", "distrib_optim.pt")
 
 _NAME = re.compile(r"mp_rank_(\d{2,})(?:_(\d{3,}))?(?:_(\d{3,}))?", re.ASCII)
 
+MOST = 2**20
+"""Of TP x TP x PP x EP: ranks are enumerated, so their number is bounded before."""
+
 
 class Rank(NamedTuple):
     """A rank's coordinates."""
@@ -101,6 +104,12 @@ def explain(directory: Path, found: Iterable[tuple[int, ...]], args: Mapping[str
     """
     listed = sorted(found)
     sizes = _sizes(listed, args, second_is_ep)
+    if sizes["tp"] ** 2 * sizes["pp"] * sizes["ep"] > MOST:
+        raise CorruptError(
+            f"{directory}: {len(listed)} rank directories, where TP is {sizes['tp']}, PP {sizes['pp']} and EP "
+            f"{sizes['ep']} by their names and args",
+            "The checkpoint is incomplete or damaged: copy or save it again.",
+        )
     stated = _size(args, "expert_tensor_parallel_size")
     candidates = [stated] if stated else [sizes["tp"], 1]
     if stated and stated not in (1, sizes["tp"]):

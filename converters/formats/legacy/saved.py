@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ...errors import CorruptError, SourceError, naming, shown
-from ..keys import ignorable
+from ..keys import ignorable, is_number
 from ..pickles.closed_unpickler import TensorRef
 from ..pickles.sandbox import Plain, plain_dict
 from ..zips.read import ItemTensor
@@ -73,7 +73,7 @@ def read_saved(path: Path) -> Saved:
 def _chunk_names(tree: Mapping[Any, Any]) -> list[str]:
     if "model" in tree:
         return ["model"]
-    numbered = (k for k in tree if isinstance(k, str) and k.startswith("model") and k[5:].isdigit())
+    numbered = (k for k in tree if isinstance(k, str) and k.startswith("model") and is_number(k[5:]))
     return sorted(numbered, key=lambda k: int(k[5:]))
 
 

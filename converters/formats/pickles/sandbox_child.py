@@ -40,6 +40,9 @@ DEPTH = 60
 
 LIMIT = 1 << 62
 
+BITS = 333
+"""Of an integer among args, at most: 100 digits, which a float still holds."""
+
 
 SIGKILL = 9
 
@@ -226,7 +229,7 @@ class Tree:
             self.left -= len(value) >> 3
             return str(value)
         if isinstance(value, int):
-            return value if value.bit_length() < 4096 else ["r", "int", [], [], []]
+            return value if value.bit_length() <= BITS else ["r", "int", [], [], []]
         if isinstance(value, (bytes, bytearray)):
             self.left -= len(value) >> 3
             return ["b", b64encode(value).decode()]

@@ -15,6 +15,9 @@ LARGEST = 2**31
 MOST_LAYERS = 4096
 """Names are enumerated per layer, so their number is bounded before."""
 
+MOST_EXPERTS = 100_000
+"""In all layers together: where each has a name of its own, those are enumerated too. A release has 12,032."""
+
 
 class Fields:
     """One section of a config.json and the path that leads to it."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ...errors import CorruptError
 from .config import TextConfig
-from .fields import MOST_LAYERS, Fields
+from .fields import MOST_EXPERTS, MOST_LAYERS, Fields
 from .model import Shapes
 from .traits import Traits
 
@@ -29,6 +29,11 @@ def text_config(text: Fields, tied: bool, *, head_dim: int | None = None, moe: b
             f"{text.place('num_key_value_heads')} {groups}"
         )
     experts = text.integer("num_experts", "num_local_experts", least=0, most=2**16) if moe else 0
+    if layers * experts > MOST_EXPERTS:
+        raise CorruptError(
+            f"config.json: {text.place('num_hidden_layers')} {layers} times {text.place('num_experts')} {experts} is "
+            "more than any model has"
+        )
     dense = _dense_layers(text, layers) if experts else frozenset()
     needs_ffn = not experts or bool(dense) or text.has("intermediate_size")
     return TextConfig(

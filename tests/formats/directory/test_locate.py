@@ -184,3 +184,9 @@ class TestNothingThere:
 
     def test_an_empty_directory(self, tmp_path):
         assert "no Megatron checkpoint there" in refused(tmp_path)
+
+
+def test_digits_of_another_kind_are_no_iteration(tree):
+    path = tree("iter_0000001/a", "iter_²/b", "x/iter_٣")
+    assert locate(path / "x" / "iter_٣", holds, 3) == path / "x" / "iter_٣"
+    assert "no Megatron checkpoint of iteration 7" in refused(path, 7)

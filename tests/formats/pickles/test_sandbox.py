@@ -431,3 +431,12 @@ def test_the_child_imports_nothing_heavy(checkpoint):
     loaded = set(ran.stderr.decode().split())
     assert "pickle" in loaded
     assert not loaded & {"torch", "numpy", "vlconv", "subprocess", "socket"}
+
+
+def test_integers_beyond_any_float_are_records(tmp_path):
+    """Of args: of 100 digits at most, so that comparing them to a float cannot overflow."""
+    kept = {"a": 2**333 - 1, "b": -(2**333) + 1, "c": float("inf")}
+    args = argparse.Namespace(**kept, d=2**333, e=[-(10**400)], f=10**5000)
+    torch.save({"args": args}, tmp_path / "x.pt")
+    found = plain_dict(read_torch_save(tmp_path / "x.pt").tree["args"])
+    assert found == {**kept, "d": "int", "e": ["int"], "f": "int"}
