@@ -23,13 +23,17 @@ class Steps:
     def __call__(self, run: Callable[[], object]) -> int:
         """Run it, and give the number of its steps."""
         try:
-            sys.setprofile(self._profile)
+            self.begin()
             run()
             sys.setprofile(None)
         except BaseException:
             sys.setprofile(None)
             raise
         return self.seen
+
+    def begin(self) -> None:
+        """Count from here on."""
+        sys.setprofile(self._profile)
 
     def _profile(self, frame: FrameType, event: str, arg: object) -> None:
         if event in ("call", "c_return", "c_exception"):
