@@ -1,0 +1,174 @@
+"""The good sources: as megatron-core, torch and safetensors write them, tiny, made once for a whole session of tests."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+from zlib import crc32
+
+import torch
+from mcore.fill import whole
+from mcore.legacy import save_legacy
+from mcore.save import save
+from mcore.sharded import save_fsdp, save_plain
+from mcore.tiny import random_hf_tensors, tiny
+from mcore.topology import Topology
+from references import write_hf, write_reference
+from tiny import write_weights
+
+from .case import Work
+
+DENSE, MOE, TIED = tiny(), tiny(moe=True), tiny(tied=True)
+
+
+class Base(NamedTuple):
+    """A good source.
+
+    Attributes:
+        make: writes it into a folder that does not exist.
+        command: that converts it.
+        config: of its model.
+    """
+
+    make: Callable[[Path], object]
+    command: str
+    config: object = DENSE
+
+
+def _dist(folder: Path) -> None:
+    write_reference(folder / "huggingface", DENSE)
+    save(folder, DENSE, random_hf_tensors(DENSE), Topology(tp=2), iteration=10, padded=True)
+
+
+def _object(folder: Path) -> None:
+    write_reference(folder / "huggingface", DENSE)
+    save(
+        folder, DENSE, random_hf_tensors(DENSE), Topology(tp=2), iteration=10, optimizer=False, common="object"
+    )  # as from megatron-core 0.19 on
+
+
+def _moe(folder: Path) -> None:
+    write_reference(folder / "huggingface", MOE)
+    save(folder, MOE, random_hf_tensors(MOE), Topology(tp=2, ep=2, etp=1), iteration=10, optimizer=False)
+
+
+def _per_layer(folder: Path) -> None:
+    write_reference(folder / "huggingface", MOE)
+    save(folder, MOE, random_hf_tensors(MOE), Topology(), "per_layer", iteration=10, optimizer=False)
+
+
+def _legacy(folder: Path) -> None:
+    write_reference(folder / "huggingface", DENSE)
+    save_legacy(folder, DENSE, random_hf_tensors(DENSE), Topology(tp=2, pp=2))
+
+
+def _legacy_moe(folder: Path) -> None:
+    write_reference(folder / "huggingface", MOE)
+    save_legacy(folder, MOE, random_hf_tensors(MOE), Topology(tp=2, ep=2), optimizer=False)
+
+
+def _fsdp(folder: Path) -> None:
+    write_reference(folder / "huggingface", DENSE)
+    save_fsdp(folder / "iter_0000005", DENSE, random_hf_tensors(DENSE), "module.")
+
+
+def _plain(folder: Path) -> None:
+    write_reference(folder / "huggingface", DENSE)
+    save_plain(folder / "ckpt", random_hf_tensors(DENSE))
+
+
+BASES = {
+    "dist": Base(_dist, "mcore2hf"),
+    "object": Base(_object, "mcore2hf"),
+    "moe": Base(_moe, "mcore2hf", MOE),
+    "per_layer": Base(_per_layer, "mcore2hf", MOE),
+    "legacy": Base(_legacy, "mcore2hf"),
+    "legacy_moe": Base(_legacy_moe, "mcore2hf", MOE),
+    "fsdp": Base(_fsdp, "mcore2hf"),
+    "plain": Base(_plain, "mcore2hf"),
+    "hf": Base(lambda folder: write_hf(folder, DENSE, random_hf_tensors(DENSE), 1), "hf2mcore"),
+    "sharded": Base(lambda folder: write_hf(folder, DENSE, random_hf_tensors(DENSE), 3), "hf2mcore"),
+    "tied": Base(lambda folder: write_hf(folder, TIED, random_hf_tensors(TIED), 1), "hf2mcore", TIED),
+}
+MCORE = tuple(name for name, base in BASES.items() if base.command == "mcore2hf")
+DCP = ("dist", "fsdp", "plain")
+HF = tuple(name for name, base in BASES.items() if base.command == "hf2mcore")
+
+
+class Bases:
+    """All of them in a folder; each made when it is first wanted, by whichever process comes first.
+
+    Args:
+        root: shared by every process of the session.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        root.mkdir(parents=True, exist_ok=True)
+
+    def of(self, name: str) -> Path:
+        """The good source of that name; not to be written to."""
+        made = self._root / name
+        with (self._root / f"{name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not made.exists():
+                shutil.rmtree(half := self._root / f"{name}.half", ignore_errors=True)
+                BASES[name].make(half)
+                half.rename(made)
+        return made
+
+    def work(self, name: str, folder: Path) -> Work:
+        """A folder for one run, with a copy to damage."""
+        work = Work(folder)
+        shutil.copytree(self.of(name), work.source)
+        for part in (work.target, work.canary, work.temporary):
+            part.mkdir()
+        (work.canary / "alive").write_text("alive")
+        return work
+
+
+def expected_hf(name: str) -> dict[str, tuple[str, tuple[int, ...], int]]:
+    """What mcore2hf must write of a base, from the formulas alone: name -> (dtype, shape, CRC-32)."""
+    return {n: _sum(t) for n, t in random_hf_tensors(BASES[name].config).items()}  # type: ignore[arg-type]
+
+
+def expected_mcore(name: str) -> dict[str, tuple[str, tuple[int, ...], int]]:
+    """What hf2mcore must write of a base, likewise, layers apart."""
+    config = BASES[name].config
+    return {n: _sum(t) for n, t in whole(config, random_hf_tensors(config)).items()}  # type: ignore[arg-type]
+
+
+def found_hf(directory: Path) -> dict[str, tuple[str, tuple[int, ...], int]]:
+    """What stands in the safetensors files of a directory, read without vlconv."""
+    found = {}
+    for path in sorted(directory.glob("*.safetensors")):
+        data = path.read_bytes()
+        begin = 8 + int.from_bytes(data[:8], "little")
+        header = json.loads(data[8:begin])
+        header.pop("__metadata__", None)
+        for name, entry in header.items():
+            first, last = entry["data_offsets"]
+            found[name] = (entry["dtype"], tuple(entry["shape"]), crc32(data[begin + first : begin + last]))
+    return found
+
+
+def found_mcore(directory: Path) -> dict[str, tuple[str, tuple[int, ...], int]]:
+    """What stands in a torch_dist checkpoint, read by torch itself."""
+    import dcp
+
+    return {n: _sum(t) for n, t in dcp.unstacked(dcp.load(directory / "release")).items() if "_extra_state" not in n}
+
+
+_CODES = {torch.bfloat16: "BF16", torch.float32: "F32", torch.float16: "F16"}
+
+
+def _sum(tensor: torch.Tensor) -> tuple[str, tuple[int, ...], int]:
+    data = tensor.contiguous().view(torch.uint8).numpy().tobytes()
+    return _CODES.get(tensor.dtype, str(tensor.dtype)), tuple(tensor.shape), crc32(data)
+
+
+__all__ = ["BASES", "DCP", "HF", "MCORE", "Base", "Bases", "expected_hf", "expected_mcore", "write_weights"]

@@ -1,0 +1,23 @@
+"""Cases as pytest parameters."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from .case import Case, Kind
+from .running import Corpus
+
+
+def cases(*kinds: Kind) -> Any:
+    """A test's parameter `case`: every case of some kinds, the slow ones marked."""
+    listed = [case for kind in kinds for case in kind.cases]
+    marked = [pytest.param(c, id=c.name, marks=[pytest.mark.slow] if c.slow else []) for c in listed]
+    return pytest.mark.parametrize("case", marked)
+
+
+def check(corpus: Corpus, case: Case) -> None:
+    """Run a case; fail with what is not as expected."""
+    faults = corpus.faults(case)
+    assert not faults, "\n".join(faults)
