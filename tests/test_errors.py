@@ -16,7 +16,7 @@ from vlconv.converters.errors import shown
     [
         ("a\nerror: b\x1b[2J", "a\\nerror: b\\x1b[2J"),
         ("é\u202e\ud800", "\\xe9\\u202e\\ud800"),
-        (Path("/tmp/a\nb"), "/tmp/a\\nb"),
+        (Path("/srv/a\nb"), "/srv/a\\nb"),
         (b"\xff\n", "b'\\\\xff\\\\n'"),
         ([1, "a\n", (2.5, None), {"b": [True]}], "[1, 'a\\\\n', (2.5, None), {'b': [True]}]"),
         ({"a"}, "{'a'}"),
