@@ -82,12 +82,17 @@ def _tensors(path: Path, saved: SavedObject, state: Mapping[Any, Any]) -> Chunk:
     found: Chunk = {}
     for name, value in state.items():
         if isinstance(value, dict):
-            found |= {f"{name}.{inner}": tensor for inner, tensor in _tensors(path, saved, value).items()}
+            here = {f"{name}.{inner}": tensor for inner, tensor in _tensors(path, saved, value).items()}
         elif isinstance(value, TensorRef):
             with naming(f"{shown(path)}: {shown(name)}"):
-                found[str(name)] = saved.tensor(value)
+                here = {str(name): saved.tensor(value)}
         else:
-            found.setdefault(f"{name}", ItemTensor("none", (), 0, 0, None))  # None, or bytes, of an _extra_state
+            here = {str(name): ItemTensor("none", (), 0, 0, None)}  # None, or bytes, of an _extra_state
+        if twice := found.keys() & here.keys():
+            raise CorruptError(
+                f"{shown(path)}: holds {shown(min(twice))} twice", "The file is damaged, or was changed."
+            )
+        found |= here
     return found
 
 
