@@ -9,14 +9,17 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import CorruptError, shown
+from ..formats.directory.own_files import check_own
 from ..formats.json_file import read_json
 from ..models.shared.fields import Json
 from ..models.shared.model import Model
 
 
 def read_config(directory: Path) -> dict[str, Any]:
-    """The config.json of a Hugging Face directory."""
-    return read_json(directory / "config.json")
+    """The config.json of a Hugging Face directory. Errors as `check_own` and `read_json`."""
+    path = directory / "config.json"
+    check_own(path)
+    return read_json(path)
 
 
 def text_section(hf_config: Json) -> tuple[Json, str]:

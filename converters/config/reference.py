@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from ..errors import CorruptError, ReferenceFault, shown
 from ..formats.directory.contents import MANIFEST
+from ..formats.directory.own_files import check_own, leads_elsewhere
 from ..formats.json_file import read_json
 from ..formats.open_files import children, is_dir, is_file, opened
 from .hf_config import read_config
@@ -68,8 +69,9 @@ def find_reference(option: str | Path | None, revision: str | None, near: Path) 
         near: the checkpoint's directory.
 
     Raises:
-        ReferenceFault: there is none of that name, it has no config.json, or the Hub does not give it.
-        CorruptError: its config.json is no JSON.
+        ReferenceFault: there is none of that name, it has no config.json, the Hub does not give it, or it was not named
+            and is a link to somewhere else.
+        CorruptError: its config.json is no JSON, or a link out of it.
     """
     if option is None:
         if revision is not None:
@@ -105,8 +107,23 @@ def _beside(near: Path) -> Reference | None:
     for place in PLACES:
         directory = near / place
         if is_file(directory / "config.json"):
+            _refuse_link(directory, near)
             return _reference(directory.resolve(), f"{place} beside the checkpoint")
     return None
+
+
+def _refuse_link(directory: Path, near: Path) -> None:
+    """Refuse a folder `huggingface` that nobody named and that is a link out of the folder it lies in.
+
+    Whoever made the checkpoint would choose a directory of this machine, and its files would go into the output. It may
+    lead to another of PLACES, as that of an iteration to that of its save directory.
+    """
+    target = leads_elsewhere(directory, [near / place for place in PLACES])
+    if target is not None:
+        raise ReferenceFault(
+            f"{shown(directory, 1000)} is a link that leads to {shown(target, 1000)}, and nobody named that",
+            "If that is the model which was trained, name it: --reference with that directory.",
+        )
 
 
 def _download(hub_id: str, revision: str | None) -> Path:
@@ -171,6 +188,7 @@ def side_files(directory: Path | None) -> SideFiles:
         directory: the reference; None: there is none, so all is missing.
 
     Raises:
+        CorruptError: one of them is a link out of the directory, whoever named that.
         ReadError: the system does not let a file that is to be copied be read.
     """
     files: list[Path] = []
@@ -183,6 +201,7 @@ def side_files(directory: Path | None) -> SideFiles:
             continue
         refusal = _refusal(path.name, path.stat().st_size)
         if refusal is None:
+            check_own(path)
             with opened(path):  # now, not after hours of weights
                 files.append(path)
         elif refusal:
