@@ -10,13 +10,12 @@ import hashlib
 import os
 import signal
 import sys
-import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from itertools import count
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import NamedTuple
 
 from stepping import Steps
 from typer.testing import CliRunner
@@ -61,14 +60,15 @@ def run(
         prepare: called in the new process: when its steps begin to be counted, and what else is otherwise there.
     """
     tag = f"{os.getpid()}-{next(_numbers)}"
-    with tempfile.TemporaryFile() as said, tempfile.TemporaryFile() as counted:
-        process = os.fork()
-        if process == 0:
-            _child([str(arg) for arg in args], Steps(at, lambda: _send(number)), prepare, tag, said, counted)
-        code = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
-        said.seek(0)
-        counted.seek(0)
-        ended = Ended(code, said.read().decode(), int(counted.read() or 0))
+    (said, says), (counted, counts) = os.pipe(), os.pipe()  # no files: a test may forbid to write any
+    process = os.fork()
+    if process == 0:
+        _child([str(arg) for arg in args], Steps(at, lambda: _send(number)), prepare, tag, says, counts)
+    os.close(says)
+    os.close(counts)
+    with open(said, encoding="utf-8") as words, open(counted) as steps:
+        text, seen = words.read(), int(steps.read() or 0)
+    ended = Ended(os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]), text, seen)
     assert not (left := _left(tag)), left
     return ended
 
@@ -101,13 +101,13 @@ def _send(number: signal.Signals) -> None:
 
 
 def _child(
-    args: list[str], steps: Steps, prepare: Callable[[Steps], object], tag: str, said: IO[bytes], counted: IO[bytes]
+    args: list[str], steps: Steps, prepare: Callable[[Steps], object], tag: str, said: int, counted: int
 ) -> None:
     """The new process."""
     code = 1
     try:
         for number in (1, 2):
-            os.dup2(said.fileno(), number)
+            os.dup2(said, number)
         sys.stdout, sys.stderr = os.fdopen(1, "w", closefd=False), os.fdopen(2, "w", buffering=1, closefd=False)
         sys.argv, os.environ[TAG] = ["vlconv", *args], tag
         signal.alarm(SECONDS)
@@ -122,7 +122,7 @@ def _child(
     finally:
         sys.setprofile(None)
         sys.stdout.flush()
-        os.write(counted.fileno(), str(steps.seen).encode())
+        os.write(counted, str(steps.seen).encode())
         os._exit(code)
 
 

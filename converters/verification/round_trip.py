@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +12,7 @@ from ..checkpoint.mcore_side import McoreSide, open_mcore_side
 from ..conversion.convert import hf2mcore, mcore2hf
 from ..layouts import named
 from ..options import Hf2McoreOptions, Mcore2HfOptions, McoreSource, VerifyOptions
+from ..output.scratch import Scratch
 from ..report import Observer, Report
 from ..tensors.mapped import Mapped
 from ..tensors.rules import Table
@@ -56,17 +55,17 @@ class OnDisk:
 
     def __call__(self, threads: int, observer: Observer, values: bool) -> Comparison:
         """Write there, write back, compare."""
-        folder = Path(tempfile.mkdtemp(prefix="vlconv-verify-", dir=self.place))
-        watch = _Watch(observer)
+        scratch, watch = Scratch(self.place, "vlconv-verify"), _Watch(observer)
         try:
-            back = (
-                self._from_hf(self.side, folder, threads, watch)
-                if isinstance(self.side, HfSide)
-                else self._from_mcore(self.side, folder, threads, watch)
-            )
-            return back(threads, observer, values)
+            with scratch as folder:
+                back = (
+                    self._from_hf(self.side, folder, threads, watch)
+                    if isinstance(self.side, HfSide)
+                    else self._from_mcore(self.side, folder, threads, watch)
+                )
+                return back(threads, observer, values)
         finally:
-            shutil.rmtree(folder, ignore_errors=True)
+            scratch.remove()
 
     def _from_hf(self, side: HfSide, folder: Path, threads: int, watch: Observer) -> Work:
         hf2mcore(
