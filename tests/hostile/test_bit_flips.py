@@ -16,7 +16,7 @@ from hostile.running import Corpus
 from vlconv.converters import Mcore2HfOptions, VlconvError, mcore2hf
 
 DATA = {
-    "dist": "iter_0000010/*.distcp",
+    "object": "iter_0000010/*.distcp",  # torch_dist without an optimizer
     "moe": "iter_0000010/*.distcp",
     "fsdp": "iter_0000005/*.distcp",
     "plain": "ckpt/*.distcp",
