@@ -2,6 +2,8 @@
 #   make demo                  a tiny model there and back, with a proof
 #   make test                  the tests a change must pass; make test-all adds the slow ones, transformers 4.57 and
 #                              the newest megatron-core
+#   make hostile               some 2,000 damaged or hostile sources, and the table of what came of them
+#   make fuzz SECONDS=60       the same by chance, an hour if not said otherwise
 #   make test-serving          vLLM on a CPU opens what is written; PIP_ARGS must lead pip to a CPU build of torch
 #   make install PIP_ARGS=…    further arguments for pip, such as --extra-index-url for a CPU build of torch
 #   make test ARGS="-k vision" further arguments for pytest
@@ -31,7 +33,7 @@ PIP_INSTALL_MCORE = $(PIP) install $(PIP_ARGS) --no-deps --ignore-requires-pytho
 SETUP := pyproject.toml constraints.txt
 SERVING := tests/serving/requirements.txt
 
-.PHONY: install demo test test-all test-serving lint typecheck format bench clean
+.PHONY: install demo test test-all test-serving hostile fuzz lint typecheck format bench clean
 
 install: $(READY)
 
@@ -81,6 +83,15 @@ test-all: $(READY) $(READY_OLD) $(READY_MCORE)
 
 test-serving: $(READY_SERVING)
 	$(VENV_SERVING)/bin/pytest tests/serving -m serving $(ARGS)
+
+# Every damaged or hostile source of the tests before the real command, and the table of what came of them.
+hostile: $(READY)
+	PYTHONPATH=tests $(BIN)/python -m hostile $(ARGS)
+
+# The same by chance, for some seconds; what is found lies in build/fuzz with the command that tries it again.
+SECONDS ?= 3600
+fuzz: $(READY)
+	PYTHONPATH=tests $(BIN)/python -m hostile.fuzz $(SECONDS) $(ARGS)
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -1,4 +1,4 @@
-"""Properties held by hypothesis: the same examples on every run, few of them in `make test` and many in `make test-all`."""
+"""Properties, by hypothesis: the same examples on every run, few in `make test`, many in `make test-all`."""
 
 from __future__ import annotations
 

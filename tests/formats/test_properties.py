@@ -51,9 +51,13 @@ def test_damaged_json(document: dict[str, Any], at: float, put: bytes, cut: int)
 
 def refused_or_object(raw: bytes) -> None:
     try:
-        assert isinstance(parse_json(raw, "x.json"), dict)
+        found = parse_json(raw, "x.json")
     except CorruptError as fault:
-        assert fault.what.startswith("x.json ") and fault.what.isprintable()
+        said = fault.what
+    else:
+        assert isinstance(found, dict)
+        return
+    assert said.startswith("x.json ") and said.isprintable()
 
 
 @holds(document=OBJECTS, key=some.text(max_size=5), value=some.integers())
@@ -139,7 +143,9 @@ def refused_or_tiled(head: bytes, body: bytes) -> None:
         try:
             found = read_header(path)
         except SourceError as fault:
-            assert str(path) in fault.what and fault.hint and fault.what.isprintable()
+            found, said = None, fault
+        if found is None:
+            assert str(path) in said.what and said.hint and said.what.isprintable()
             return
         spans = sorted((extent.offset - 8 - len(head), extent.nbytes) for _, extent in found if extent.nbytes)
         reached = 0

@@ -1,4 +1,4 @@
-"""The good sources: as megatron-core, torch and safetensors write them, tiny, made once for a whole session of tests."""
+"""The good sources: as megatron-core, torch and safetensors write them, tiny, made once for a session."""
 
 from __future__ import annotations
 

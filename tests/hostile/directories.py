@@ -1,4 +1,4 @@
-"""Which directory is the checkpoint: trackers, several iterations, outputs that were never finished, side files that are links."""
+"""Which directory is the checkpoint: trackers, iterations, outputs that were never finished, links."""
 
 from __future__ import annotations
 
@@ -149,7 +149,7 @@ def _stranger(work: Work) -> None:
         staging = work.target / name
         staging.mkdir()
         (staging / MARKER).write_text("")
-        os.chmod(staging / MARKER, 0o666)
+        (staging / MARKER).chmod(0o666)
         for path in (staging / MARKER, staging):
             os.chown(path, 4711, 4711)
 

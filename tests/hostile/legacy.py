@@ -220,8 +220,7 @@ def _one_storage(data: bytes, first: str, second: str) -> bytes:
 
     def key_after(name: str) -> Any:
         at = data.index(name.encode())
-        found = next(m for m in keys.finditer(data, at + len(name)))
-        return found
+        return next(m for m in keys.finditer(data, at + len(name)))
 
     one, two = key_after(first), key_after(second)
     return data[: two.start(1)] + one[1] + b"\x00\x00\x00" + one[2] + data[two.end(2) :]

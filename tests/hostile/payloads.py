@@ -18,8 +18,9 @@ class Payload(NamedTuple):
 
     Attributes:
         opcodes: of it.
-        kind: "denied" is refused wherever it is read; so is "bomb", for what it needs or for being no pickle; "inert" is
-            a name that means nothing to a reader that imports nothing, read as a record and left alone.
+        kind: "denied" is refused wherever it is read; so is "bomb", for what it needs or for being no pickle; "deep" is
+            harmless until someone walks it; "inert" is a name that means nothing to a reader that imports nothing, read
+            as a record and left alone.
     """
 
     opcodes: Fragment

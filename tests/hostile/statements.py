@@ -139,7 +139,7 @@ for _title, _content in {
     "a list": b"[]",
     "an empty object": b"{}",
     "zarr": b'{"sharded_backend": "zarr", "sharded_backend_version": 1}',
-    "of another version": b'{"sharded_backend": "torch_dist", "sharded_backend_version": 99, "common_backend": "torch"}',
+    "of another version": b'{"sharded_backend": "torch_dist", "sharded_backend_version": 99}',
     "of a list as backend": b'{"sharded_backend": ["torch_dist"], "sharded_backend_version": 1}',
     "of escape sequences": b'{"sharded_backend": "\\u001b[2J", "sharded_backend_version": 1}',
     "nested too deep": b'{"a":' * 100_000 + b"1" + b"}" * 100_000,

@@ -54,10 +54,8 @@ class Flipped:
         shutil.rmtree(self.out, ignore_errors=True)
         try:
             mcore2hf(self.source, self.out, Mcore2HfOptions(threads=1))
-        except VlconvError as fault:
-            assert not self.out.exists()
-            assert fault.what and fault.hint
-            return "refused"
+        except VlconvError:
+            return "refused" if not self.out.exists() else "left"
         return "equal" if found_hf(self.out) == self.good else "silent"
 
 
@@ -87,7 +85,7 @@ def test_in_tensors(flipped: Flipped, count: int) -> None:
     """Most bytes are weights; of an optimizer's, which nobody reads, the output is the good one."""
     files = sorted(flipped.source.glob(DATA[flipped.base]))
     found = {(p.name, at, bit): flipped.outcome(p, at, bit) for p, at, bit in places(files, count, flipped.base)}
-    assert [place for place, outcome in found.items() if outcome == "silent"] == []
+    assert [place for place, outcome in found.items() if outcome not in ("refused", "equal")] == []
     assert list(found.values()).count("refused") > count // 10  # or these were no tensors
     assert flipped.converted() == "equal"  # healed
 
@@ -101,13 +99,14 @@ def test_in_tables(flipped: Flipped, count: int) -> None:
         for path in files
         for _, at, bit in places([path], count // len(files), f"{flipped.base} {path.name}")
     }
-    assert [place for place, outcome in found.items() if outcome == "silent"] == []
+    assert [place for place, outcome in found.items() if outcome not in ("refused", "equal")] == []
     assert flipped.converted() == "equal"
 
 
 def test_a_silent_flip_would_be_seen(corpus: Corpus, tmp_path: Path) -> None:
     """Where sums are none: torch was told not to compute them."""
     import torch
+
     from hostile.files import MODEL, edit_legacy
 
     flipped = Flipped(corpus.bases, "legacy", tmp_path)

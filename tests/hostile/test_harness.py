@@ -60,7 +60,9 @@ class TestPlanted:
         before = snapshot(work.source)
         if callable(plant):
             plant(work)
-        come = Ran(**{"code": 1, "hung": False, "wall": 1, "cpu": 1, "memory": 0, "orphans": 0, "stderr": self.SAID, **ran})
+        come = Ran(
+            **{"code": 1, "hung": False, "wall": 1, "cpu": 1, "memory": 0, "orphans": 0, "stderr": self.SAID, **ran}
+        )
         return "\n".join(judge(come, work, "hf", refused("x.pt"), before))
 
     def test_nothing(self, corpus: Corpus, tmp_path: Path) -> None:
@@ -160,4 +162,3 @@ class TestNursery:
     def test_what_it_prints_and_how_it_ends(self, tmp_path: Path) -> None:
         ran = self.ran(tmp_path, "import os, sys; print(os.environ['VLCONV_SECRET']); sys.exit(3)")
         assert (ran.code, ran.stdout.strip()) == (3, environment(Work(tmp_path))["VLCONV_SECRET"])
-
