@@ -9,6 +9,7 @@ from pathlib import Path
 from types import TracebackType
 
 from ..errors import TargetError
+from ..formats.directory.unfinished import WORK
 from ..signals import Waiting
 from .atomic_swap import remove
 from .claim import Claim
@@ -40,7 +41,7 @@ class Scratch:
         with Waiting():
             self._claim = Claim.new(self._folder)
             self._folder.chmod(0o700)
-        work = self._folder / "work"
+        work = self._folder / WORK
         work.mkdir()
         return work
 

@@ -12,9 +12,10 @@ import pytest
 from standing import files, inodes, names
 from stepping import signal_at
 
-from vlconv.converters.errors import TargetError
+from vlconv.converters.errors import NotACheckpoint, TargetError
+from vlconv.converters.formats.directory.unfinished import MARKER, check_finished
 from vlconv.converters.output import scratch as module
-from vlconv.converters.output.claim import MARKER, Claim
+from vlconv.converters.output.claim import Claim
 from vlconv.converters.output.scratch import Scratch
 
 
@@ -49,6 +50,17 @@ def test_it_is_ours_and_goes(tmp_path: Path) -> None:
         assert stat.S_IMODE(only.stat().st_mode) == 0o700  # as weights may be nobody else's to read
         files(folder, "deep/file")
     assert names(tmp_path) == []
+
+
+def test_what_is_finished_in_it_is_a_source(tmp_path: Path) -> None:
+    with Scratch(tmp_path, "name") as folder:
+        files(folder, "hf/config.json", f"mcore.partial/{MARKER}", "mcore.partial/new/release/.metadata")
+        check_finished(folder / "hf")
+        for place in ("mcore.partial", "mcore.partial/new", "mcore.partial/new/release"):
+            with pytest.raises(NotACheckpoint):
+                check_finished(folder / place)
+        with pytest.raises(NotACheckpoint):
+            check_finished(folder.parent)
 
 
 def test_what_a_killed_run_left_goes(tmp_path: Path) -> None:

@@ -1,6 +1,8 @@
 """Outputs that are not finished: still being written, or left by a run that was killed. They are no source.
 
-An output is written in a folder `new` beside a marker, and leaves that folder when it is complete.
+An output is written in a folder `new` beside a marker, and leaves that folder when it is complete. What lies in a
+folder `work` beside a marker is there for the time of a run (output/scratch.py): outputs of their own, each of them
+finished or not.
 """
 
 from __future__ import annotations
@@ -12,6 +14,9 @@ from ...errors import NotACheckpoint
 
 MARKER = ".vlconv-partial"
 """The name of the marker's file."""
+
+WORK = "work"
+"""The name of that folder."""
 
 _ABOVE = 3
 """Folders above a checkpoint's own that may hold the marker: `out.partial/new/release/huggingface`."""
@@ -35,4 +40,5 @@ def is_unfinished(directory: Path) -> bool:
 def _staging(directory: Path) -> Path | None:
     """The folder of the marker, which is that directory or one above it, links followed."""
     place = Path(os.path.realpath(directory))
-    return next((p for p in (place, *place.parents[:_ABOVE]) if os.path.lexists(p / MARKER)), None)
+    marked = next((p for p in (place, *place.parents[:_ABOVE]) if os.path.lexists(p / MARKER)), None)
+    return None if marked is not None and (marked / WORK) in (place, *place.parents) else marked
