@@ -39,7 +39,7 @@ def read(folder: Path, text: str | bytes) -> Any:
         ("b: " + "x" * 900_000, "x" * 900_000),
         ("b: [" + "1, " * 99_000 + "]", ...),
     ],
-    ids=lambda value: repr(value)[:30],
+    ids=lambda value: "set" if isinstance(value, set) else repr(value)[:30],
 )
 def test_what_is_read(tmp_path: Path, text: str, value: Any) -> None:
     found = read(tmp_path, text)["b"]
