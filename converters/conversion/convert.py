@@ -24,7 +24,8 @@ from ..report import Observer, Report
 from ..tensors.cast import Cast
 from ..tensors.dtypes import main_dtype
 from ..tensors.spec import Reader
-from .execute import execute, threads_of
+from .execute import execute
+from .fill import threads_of
 from .megatron_output import McoreFiles, check_divides, mcore_files, rows_to_write, topology_of
 from .plan import Plan
 from .same_model import check_same_model

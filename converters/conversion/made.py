@@ -11,11 +11,14 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from ..formats.crc import crc32
+from ..formats.directory.contents import MANIFEST
 from ..formats.directory.locate import TRACKER
 from ..formats.open_files import opened
 from ..formats.output_file import OutFile, WrittenFile
 from ..manifest.record import FileSum, Manifest, Part
 from ..options import OutputOptions
+from ..output.open_file import OpenFile
 from ..report import Report
 from ..tensors.dtypes import ITEMSIZE
 from ..tensors.spec import Reader, whole
@@ -68,6 +71,21 @@ def asked_for(options: OutputOptions) -> dict[str, Any]:
         for field in fields(options)
         if field.name not in WHERE_AND_HOW and (value := getattr(options, field.name)) != field.default
     }
+
+
+def write_manifest(
+    plan: Plan, options: OutputOptions, written: Sequence[WrittenFile], root: Path, part: str
+) -> WrittenFile:
+    """Write vlconv.json beside what was written; told in the report. Arguments as `manifest_of`."""
+    manifest = manifest_of(plan, options, written, root, part)
+    text, name = manifest.text().encode(), f"{part}/{MANIFEST}" if part else MANIFEST
+    out = OpenFile(root / name, len(text))
+    try:
+        out.write([(0, memoryview(text))])
+    finally:
+        out.close()
+    plan.report.fact("manifest", f"{MANIFEST}: checksums of {len(manifest.files)} files", manifest=MANIFEST)
+    return WrittenFile(name, len(text), crc32(text))
 
 
 def manifest_of(plan: Plan, options: OutputOptions, written: Sequence[WrittenFile], root: Path, part: str) -> Manifest:

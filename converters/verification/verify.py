@@ -15,7 +15,7 @@ from pathlib import Path
 from ..checkpoint.describe import describe_hf, describe_mcore
 from ..checkpoint.hf_side import open_hf_side
 from ..checkpoint.mcore_side import McoreSide, open_mcore_side
-from ..conversion.execute import threads_of
+from ..conversion.fill import threads_of
 from ..errors import NotComparable, VlconvError, naming_missing_libraries
 from ..formats import safetensors
 from ..options import VerifyOptions

@@ -1,0 +1,81 @@
+"""All files of a plan, written below a directory: weights, what lies beside them, second names."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from ..errors import CorruptError
+from ..formats.output_file import WrittenFile
+from ..options import OutputOptions
+from ..output.copies import copy_file
+from ..output.journal import Journal
+from ..output.writer import write_files
+from ..report import Observer
+from ..tensors.nonfinite import Specials
+from .plan import Plan
+from .summary import describe_checksums, describe_specials, unsummed
+
+
+def fill(plan: Plan, root: Path, journal: Journal, options: OutputOptions, observer: Observer) -> list[WrittenFile]:
+    """Write all files of a plan below a directory; those that an ended run has finished are kept."""
+    chunks, kept = plan.chunks, dict(journal.finished)
+    if chunks:
+        chunks.read_earlier(journal.source)
+
+    def note(written: WrittenFile) -> None:
+        journal.note(written, chunks.read_since() if chunks else {})
+
+    threads = threads_of(options.threads)
+    written = write_files(plan.reader, plan.files, root, threads, observer, finished=kept, note=note)
+    specials = Specials()
+    for file in written:
+        for name, count in file.specials.items():
+            specials.add(name, count)
+    describe_specials(plan.report, specials)
+    if options.strict and specials.found:
+        raise CorruptError(
+            f"not all weights are numbers: {specials}",
+            "Nothing was written. Without --strict they are converted as they are, and counted.",
+        )
+    _tell_unsummed(plan, options)
+    if chunks:
+        describe_checksums(plan.report, chunks)
+    for folder, paths in plan.beside.items():
+        (root / folder).mkdir(exist_ok=True)
+        written += [copy_file(path, root, f"{folder}/{path.name}".lstrip("/")) for path in paths]
+    _link(plan, root)
+    return written
+
+
+def _link(plan: Plan, root: Path) -> None:
+    """The second names of what is written."""
+    for name, first in plan.links.items():
+        try:
+            (root / name).symlink_to(first, target_is_directory=True)
+        except OSError as fault:  # a file system without links has the checkpoint all the same
+            plan.report.warnings.append(
+                f"{name} could not be made a link to {first}: {fault.strerror}; "
+                f"loaders that look for it take {first} itself"
+            )
+
+
+def _tell_unsummed(plan: Plan, options: OutputOptions) -> None:
+    """Warn of items without a checksum.
+
+    Raises:
+        CorruptError: --strict, and there are some.
+    """
+    warning = unsummed(plan.chunks) if plan.chunks else ""
+    if warning and options.strict:
+        raise CorruptError(
+            warning,
+            "Nothing was written. Save the checkpoint with checksums (torch.serialization.set_crc32_options(True)), or "
+            "leave --strict out.",
+        )
+    plan.report.warnings += [warning] * bool(warning)
+
+
+def threads_of(asked: int | None) -> int:
+    """How many windows at a time: enough that reads and writes overlap, few enough that memory stays small."""
+    return asked or max(2, min(4, os.cpu_count() or 2))
