@@ -220,3 +220,34 @@ def test_one_copy_among_512_ranks() -> None:
         shards[name] = [s._replace(tensor=original[s.key]) if s.rank == Rank(7, 9, 1) else s for s in listed]
     with pytest.raises(CorruptError, match=f"mp_rank_03_005_002 and mp_rank_07_009_001 {SAYS}"):
         check_copies(shards, splits, Cut(sizes, sizes.tp))
+
+
+def test_what_differs_by_right_and_what_does_not() -> None:
+    """Three ranks hold the same where it is cut. Of two in one stage the norms should be the same and are not, which
+    is another matter; those of the first differ, as they should.
+    """
+    sizes = Sizes(tp=2, pp=2)
+    shards, splits = shards_of(sizes, 2, 0)
+    norms = {Rank(0, 0, 0): 11, Rank(1, 0, 0): 11, Rank(0, 1, 0): 22, Rank(1, 1, 0): 33}
+    for name, listed in shards.items():
+        shards[name] = [
+            s._replace(tensor=s.tensor._replace(crc=norms[s.rank] if "norm" in name else 5 + (s.rank == Rank(1, 0, 0))))
+            for s in listed
+        ]
+    with pytest.raises(CorruptError, match=f"^mp_rank_00_001_000 and mp_rank_01_001_000 {SAYS}"):
+        check_copies(shards, splits, Cut(sizes, sizes.tp))
+
+
+def test_each_pair_by_itself() -> None:
+    """Of two norms, one stage's first rank has the other stage's first, its second rank the other stage's second: no
+    two ranks have both.
+    """
+    sizes = Sizes(tp=2, pp=2)
+    shards, splits = shards_of(sizes, 4, 0)
+    crcs = {(0, 0): (11, 44), (1, 0): (11, 44), (0, 1): (11, 55), (1, 1): (22, 44)}
+    norms = {
+        name: [s._replace(tensor=s.tensor._replace(crc=crcs[s.rank.tp, s.rank.pp][int(s.key[1][0])])) for s in listed]
+        for name, listed in shards.items()
+        if "norm" in name
+    }
+    check_copies(norms, {name: splits[name] for name in norms}, Cut(sizes, sizes.tp))
