@@ -137,8 +137,8 @@ class ChunkReader:
 
     @property
     def unsummed(self) -> int:
-        """Items that were read and whose file states no checksum; that of no bytes is 0, and none is missed."""
-        return sum(not extent.crc and extent.nbytes > 0 for extent in self._extents.values())
+        """Items that were read and whose file states no checksum."""
+        return sum(not extent.crc for extent in self._extents.values())
 
     def _extent(self, item: int) -> Extent:
         extent = self._extents.get(item)

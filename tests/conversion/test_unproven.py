@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from mcore.legacy import save_legacy
@@ -30,10 +29,9 @@ from vlconv.converters import (
     verify,
 )
 from vlconv.converters.errors import CorruptError
-from vlconv.converters.formats.chunks import ChunkReader, Extent, dense
+from vlconv.converters.formats.chunks import Extent
 from vlconv.converters.formats.holes import MOST, find_holes, told
 from vlconv.converters.formats.open_files import OpenFiles
-from vlconv.converters.tensors.spec import Box, TensorSpec
 
 BLOCK = 4096
 """Holes begin and end at multiples of it, on every file system that the tests may run on."""
@@ -157,17 +155,6 @@ class TestItemsWithoutAChecksum:
         assert warning.startswith("B: ")
         assert warning.endswith(NONE_STATED)
         assert verify(work / "hf", work / "mcore").warnings == []
-
-    def test_an_item_of_no_bytes_misses_none(self, tmp_path: Path) -> None:
-        """The CRC-32 of nothing is 0."""
-        (path := tmp_path / "data").write_bytes(b"1234")
-        extents = [Extent(str(path), 0, 4, None), Extent(str(path), 4, 0, 0)]
-        specs = {"a": TensorSpec("a", (4,), "uint8"), "b": TensorSpec("b", (0,), "uint8")}
-        chunks = {name: [dense(spec, item)] for item, (name, spec) in enumerate(specs.items())}
-        reader = ChunkReader(specs, chunks, extents.__getitem__)
-        for name, size in (("a", 4), ("b", 0)):
-            reader.read_into(Box(name, (0,), (size,)), np.empty(size, np.uint8))
-        assert reader.unsummed == 1
 
 
 SPARSE = [("hf", SHARD, hf2mcore, Hf2McoreOptions), ("unsummed-mcore", DATA, mcore2hf, Mcore2HfOptions)]

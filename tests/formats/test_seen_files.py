@@ -75,6 +75,10 @@ class TestAChange:
         assert caught.value.what == f"{path} changed while it was read: {says}"
         assert "trainer" in caught.value.hint
 
+    def test_is_seen_when_all_went_well(self, path: Path, seen: SeenFiles, change: Change, says: str) -> None:
+        with pytest.raises(ChangedError, match=says), seen.held():
+            change(path)
+
     def test_explains_what_failed(self, path: Path, seen: SeenFiles, change: Change, says: str) -> None:
         with pytest.raises(ChangedError, match=says), seen.held():
             change(path)
