@@ -61,7 +61,11 @@ def execute(plan: Plan, options: OutputOptions, observer: Observer) -> Report:
         output.abandon(fault)
         raise
     if output.leftover:
-        report.warnings.append(f"what was in {output.place} before could not be removed: it is in {output.leftover}")
+        report.warnings.append(
+            f"what was in {output.place} before could not be removed: it is in {output.leftover}"
+            if output.replaced
+            else f"{output.leftover}, where it was written, could not be removed; nothing in it is needed"
+        )
     describe_written(report, plan.files, len(plan.copied), time.monotonic() - begin)
     report.status = "done"
     return report

@@ -91,7 +91,7 @@ class Claim:
     @property
     def note(self) -> Note | None:
         """What the marker says; None: nothing that can be read."""
-        with suppress(ValueError, TypeError):
+        with suppress(ValueError, TypeError), about(self._path):
             installed, sets_latest, latest = Note(**json.loads(os.pread(self._fd, 4096, 0)))
             if type(installed) is int and type(sets_latest) is bool and isinstance(latest, str | None):
                 return Note(installed, sets_latest, latest)

@@ -34,7 +34,8 @@ class OutputDirectory:
         with OutputDirectory(target, sources=[source], need=nbytes) as new:
             ...  # write below `new` what shall be below `target`
 
-    On success the target is there; `leftover` then says where a replaced one still lies, if it could not be removed.
+    On success the target is there; `replaced` then says whether an earlier one was, and `leftover` where that, or the
+    folder of the writing, still lies, if it could not be removed.
     On any exception, Ctrl-C among them, what was written is removed and an existing target is as it was.
 
     Args:
@@ -73,6 +74,7 @@ class OutputDirectory:
         self._journal: Journal | None = None
         self._ended: Journal | None = None  # of an ended run, before it is gone on with or removed
         self.leftover: Path | None = None
+        self.replaced = False
 
     @property
     def place(self) -> Path:
@@ -244,7 +246,7 @@ class OutputDirectory:
                 conclude(step, claim)
                 self._written()
             remove(step.staging)
-            self.leftover = step.staging if replaces and step.staging.exists() else None
+            self.leftover, self.replaced = step.staging if step.staging.exists() else None, replaces
         except BaseException as late:
             return late
         return None
