@@ -116,9 +116,14 @@ def test_a_header_with_a_wrong_value(good: tuple[dict[str, Any], bytes], mutant:
     if not entries:
         return
     name = which.draw(some.sampled_from(sorted(entries)))
-    field = which.draw(some.sampled_from(["dtype", "shape", "data_offsets", "", "first", "last"]))
+    field = which.draw(some.sampled_from(["dtype", "shape", "data_offsets", "", "first", "last", "lost", "moved"]))
     if field in ("first", "last"):
         entries[name]["data_offsets"][field == "last"] = mutant
+    elif field == "lost":
+        del entries[name]
+    elif field == "moved":
+        by = which.draw(some.integers(-4, 4))
+        entries[name]["data_offsets"] = [n + by for n in entries[name]["data_offsets"]]
     elif field:
         entries[name][field] = mutant
     else:

@@ -216,7 +216,7 @@ def a_digit_of_a_storage_key(work: Work) -> None:
 
 def _one_storage(data: bytes, first: str, second: str) -> bytes:
     """data.pkl in which the second tensor has the first one's storage key."""
-    keys = re.compile(rb"X(.)\x00\x00\x00(\d+)q")
+    keys = re.compile(rb"X([\x01-\x05])\x00\x00\x00(\d+)[qr]", re.DOTALL)
 
     def key_after(name: str) -> Any:
         at = data.index(name.encode())

@@ -75,7 +75,7 @@ def _one(work: Work, chance: Chance) -> str:
     elif path.suffix == ".pt":
         ways += [_zip, _pickle_in_zip, _pickle_in_zip]
     elif path.suffix == ".distcp":
-        ways += [_item]
+        ways += [_item] * 4
     way = chance.choice(ways)
     try:
         return f"{path.relative_to(work.source)}: {way(path, chance)}"

@@ -25,7 +25,9 @@ def zipped(members: Members, folder: str = "archive/") -> bytes:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
         for name, data in members.items():
-            archive.writestr(zipfile.ZipInfo(folder + name), data)
+            info = zipfile.ZipInfo(folder + name)
+            info.extra = b"FB" + bytes((len(data) % 7, 0)) + b"Z" * (len(data) % 7)  # as torch aligns
+            archive.writestr(info, data)
     return buffer.getvalue()
 
 
