@@ -79,7 +79,7 @@ def _open(directory: Path, experts_form: ExpertsForm | None, seen: SeenFiles) ->
     copy = tied_copy(raw, hf_config)
     tie = decide_tie(hf_config, not copy and any(name.endswith(OUTPUT_LAYER) for name in raw.specs))
     config = model.config(hf_config, tie.tied)
-    files = Renamed(raw, {name: name for name in raw.specs if name != copy})
+    files = Renamed(raw, {name: name for name in raw.specs if not copy or name != copy})
     dialect = read_dialect({name: spec.shape for name, spec in files.specs.items()}, config, experts_form)
     check_names(files.specs, dialect_shapes(config, dialect), str(directory))
     check_shapes(

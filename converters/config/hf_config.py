@@ -31,6 +31,10 @@ def text_section(hf_config: Json) -> tuple[Json, str]:
     return (text, "text_config.") if isinstance(text, Mapping) else (hf_config, "")
 
 
+LARGEST_THETA = 2**63
+"""Models have some millions; what is larger is no number to compute with, or none that Megatron's args can hold."""
+
+
 def rope_theta(hf_config: Json) -> float:
     """The base of the rotary embedding, wherever the version that wrote the config put it.
 
@@ -49,6 +53,8 @@ def rope_theta(hf_config: Json) -> float:
         value = section.get("rope_theta") if isinstance(section, Mapping) else None
         if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
             raise CorruptError(f"config.json: {path}{place}rope_theta is {shown(value)}, not a number")
+        if value is not None and not 0 < value < LARGEST_THETA:
+            raise CorruptError(f"config.json: {path}{place}rope_theta is {shown(value)}, not a number above 0")
         if value is not None:
             found[f"{path}{place}rope_theta"] = value
     if not found:

@@ -57,11 +57,24 @@ def reading(path: Path | str) -> Iterator[None]:
 
     Raises:
         ReadError: in place of an OSError.
+        CorruptError: no file can have that name.
     """
     try:
         yield
     except OSError as fault:
         raise unreadable(path, fault) from fault
+    except ValueError as fault:
+        if not _impossible(path):
+            raise
+        raise CorruptError(f"{shown(path, 1000)} is no name that a file can have") from fault
+
+
+def _impossible(path: Path | str) -> bool:
+    """Whether a name, out of a stranger's file, holds what the system cannot be asked for."""
+    try:
+        return b"\0" in os.fsencode(path)
+    except UnicodeEncodeError:
+        return True
 
 
 def file_name(path: Path) -> str:

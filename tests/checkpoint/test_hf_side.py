@@ -48,3 +48,10 @@ def test_an_untied_model_keeps_its_own(tmp_path: Path) -> None:
     write_tiny_hf(tmp_path / "hf", tiny_config())
     side = open_hf_side(tmp_path / "hf")
     assert side.copy == "" and "lm_head.weight" in side.reader.specs
+
+
+def test_a_tensor_without_a_name_is_not_dropped_without_a_word(tmp_path: Path) -> None:
+    tensors = write_tiny_hf(tmp_path / "hf", tiny_config())
+    write_weights(tmp_path / "hf", tensors | {"": torch.ones(3, dtype=torch.bfloat16)})
+    with pytest.raises(MismatchError, match="1 not expected"):
+        hf2mcore(tmp_path / "hf", tmp_path / "mcore")

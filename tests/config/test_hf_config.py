@@ -189,3 +189,12 @@ def test_no_scaling():
 
 def test_bytes():
     assert config_json({"b": 1, "a": "é"}) == '{\n  "b": 1,\n  "a": "é"\n}\n'.encode()
+
+
+@pytest.mark.parametrize("theta", [0, -1, -5e6, float("inf"), 1e300, pytest.param(10**400, id="400 digits")])
+def test_a_rope_theta_that_no_model_has_is_refused(theta):
+    with pytest.raises(
+        CorruptError, match=r"config\.json: text_config\.rope_theta is .*, not a number above 0"
+    ) as fault:
+        rope_theta(tiny_config("qwen3_vl", text={"rope_theta": theta}))
+    assert len(str(fault.value)) < 500

@@ -297,3 +297,11 @@ class TestFolders:
         (tmp_path / "closed").mkdir()
         with pytest.raises(ReadError, match=r"closed cannot be read: Permission denied"):
             open_mcore(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["x\ud800", "x\0y"])
+def test_a_name_that_no_file_can_have(tmp_path: Path, name: str) -> None:
+    """Out of an index or a pickle, of which both can be made."""
+    for look in (open_files.status, open_files.is_file, read_json):
+        with pytest.raises(CorruptError, match=r"x\\(ud800|x00y) is no name that a file can have"):
+            look(tmp_path / name)

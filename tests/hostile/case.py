@@ -24,6 +24,8 @@ class Work:
         self.canary, self.temporary = folder / "canary", folder / "tmp"
         self.read = self.source
         """What the command is given; a case may change it."""
+        self.standing: set[str] = set()
+        """What stands in `target` before, and is to stay."""
 
     @property
     def out(self) -> Path:

@@ -144,14 +144,14 @@ def a_reference_that_was_never_finished(work: Work) -> None:
 
 
 def _stranger(work: Work) -> None:
-    """A staging directory of another user, its marker for all to write."""
-    for name in (".out.vlconv-partial", "out.partial"):
-        staging = work.target / name
-        staging.mkdir()
-        (staging / MARKER).write_text("")
-        (staging / MARKER).chmod(0o666)
-        for path in (staging / MARKER, staging):
-            os.chown(path, 4711, 4711)
+    """A staging directory of another user, its marker for all to write: not ours to finish, nor to remove."""
+    staging = work.target / "out.partial"
+    staging.mkdir()
+    (staging / MARKER).write_text("")
+    (staging / MARKER).chmod(0o666)
+    for path in (staging / MARKER, staging):
+        os.chown(path, 4711, 4711)
+    work.standing = {staging.name}
 
 
 # side files
@@ -185,7 +185,12 @@ for _base in ("dist", "hf"):
     DIRECTORIES.add(
         "config.json is a link to a password file", _base, _link("config.json", "/etc/passwd"), refused("config.json")
     )
-    DIRECTORIES.add("config.json is a link to zeros", _base, _link("config.json", "/dev/zero"), refused("config.json"))
+    DIRECTORIES.add(
+        "config.json is a link to zeros",
+        _base,
+        _link("config.json", "/dev/zero"),
+        refused(("config.json", "reference")),
+    )
 
 
 def _unlinked(make: Callable[[Path], object], name: str, work: Work) -> None:
@@ -221,4 +226,4 @@ def a_side_file_that_is_sparse_and_a_terabyte_long(work: Work) -> None:
 
 
 if os.geteuid() == 0:
-    DIRECTORIES.add("a partial output of another user", "dist", _stranger, either("partial"))
+    DIRECTORIES.add("a partial output of another user", "dist", _stranger, refused("out.partial"))

@@ -27,7 +27,7 @@ TRICKY: dict[str, tuple[str, Words]] = {
     "lone surrogates": ("x\ud800", ("\\ud800", "surrogate", ".metadata", "x")),
     "a null": ("x\0y", "x\\x00y"),
     "markup": ("[bold red]x[/] [link=file:///]y", "[bold red]x"),
-    "nothing": ("", ("not expected", "surplus", "missing", "dtype", "gap")),
+    "nothing": ("", ("not expected", "lacks", "dtype", ".metadata")),
 }
 
 

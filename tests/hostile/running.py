@@ -193,8 +193,7 @@ def _promises(ran: Ran, work: Work, before: dict[str, Any]) -> list[str]:
 
 
 def _done(work: Work, base: str, expected: Expected) -> list[str]:
-    others = sorted(p.name for p in work.target.iterdir() if p != work.out)
-    found = [f"leftover: {others}"] if others else []
+    found = _others(work, {work.out.name})
     if "equal" not in expected.outcomes:
         found.append("outcome: done where it is to be refused")
     if work.out.exists() and not expected.differs and not is_good(work.out, base):
@@ -205,7 +204,7 @@ def _done(work: Work, base: str, expected: Expected) -> list[str]:
 
 
 def _refused(ran: Ran, work: Work, expected: Expected) -> list[str]:
-    found = [f"leftover: {p.name}" for p in work.target.iterdir()]
+    found = _others(work, set())
     if "refused" not in expected.outcomes or ran.code != 1:
         found.append(f"outcome: exit code {ran.code}")
     lines = ran.stderr.splitlines()
@@ -215,6 +214,12 @@ def _refused(ran: Ran, work: Work, expected: Expected) -> list[str]:
     elif not lines[-1].startswith("  ") or len(lines) == first[0] + 1:
         found.append("text: no hint")
     return found
+
+
+def _others(work: Work, made: set[str]) -> list[str]:
+    """What is in the target's folder and should not be, and what should be and is not."""
+    there = {p.name for p in work.target.iterdir()} - made
+    return [f"leftover: {sorted(there ^ work.standing)}"] if there != work.standing else []
 
 
 def _says(text: str, words: str | tuple[str, ...]) -> bool:
