@@ -35,6 +35,12 @@ WORDS = {
     "not comparable": ("not comparable", "yellow"),
 }
 
+LINES, CHARACTERS = 60, 6_000
+"""Of one error or warning, at most: whatever a stranger's name made of it, the screen still shows what stood there."""
+
+CELL = 500
+"""Characters of a cell of a table."""
+
 HIDDEN = {"Cc", "Cf", "Cs", "Zl", "Zp"}
 """Unicode categories of characters that act on a terminal, or hide, instead of being read."""
 
@@ -91,10 +97,12 @@ class Screen:
     def fault(self, command: str, kind: str, what: str, hint: str, status: str) -> None:
         """Show why a command ended early."""
         if self._err.is_terminal:
-            text = Text.assemble((safe(what), "bold"), *(["\n", safe(hint)] if hint else []))
+            text = Text.assemble((message(what), "bold"), *(["\n", message(hint)] if hint else []))
             self._err.print(Panel(text, title=status, title_align="left", border_style="red"))
         else:
-            self._err.print(f"{status}: {safe(what)}", *([f"  {safe(hint)}"] if hint else []), sep="\n", soft_wrap=True)
+            self._err.print(
+                f"{status}: {message(what)}", *([f"  {message(hint)}"] if hint else []), sep="\n", soft_wrap=True
+            )
         if self._as_json:
             self._document({"command": command, "status": status, "error": {"type": kind, "what": what, "hint": hint}})
 
@@ -102,7 +110,7 @@ class Screen:
         for warning in warnings:
             if warning not in self._shown:
                 self._shown.add(warning)
-                self._err.print(Text.assemble(("warning: ", "yellow"), safe(warning)), soft_wrap=True)
+                self._err.print(Text.assemble(("warning: ", "yellow"), message(warning)), soft_wrap=True)
 
     def _document(self, document: dict[str, Any]) -> None:
         self._out.file.write(json.dumps(_finite(document), indent=2, allow_nan=False, default=str) + "\n")
@@ -113,6 +121,23 @@ def print_lines(lines: Iterable[str]) -> None:
     """Plain lines on stdout, for a pipe."""
     for line in lines:
         sys.stdout.write(safe(line).replace("\\t", "\t") + "\n")
+
+
+def message(text: str) -> str:
+    """An error, hint or warning: safe, and its lines after the first are indented.
+
+    So no line of ours is made by what it tells of, and what is told stays on the screen.
+    """
+    lines = safe(text[:CHARACTERS])[:CHARACTERS].split("\n")
+    shown = [line if number == 0 or line.startswith(" ") else f"  {line}" for number, line in enumerate(lines[:LINES])]
+    cut = len(text) > CHARACTERS or len(lines) > LINES
+    return "\n".join([*shown, *["  …"] * cut])
+
+
+def one_line(text: object) -> str:
+    """A name as it stands in a cell of a table or in a line: safe, and not longer than that."""
+    line = safe(str(text)[:CELL]).replace("\n", "\\n")
+    return line if len(line) <= CELL and len(str(text)) <= CELL else line[:CELL] + "…"
 
 
 def safe(text: object) -> str:
@@ -142,7 +167,7 @@ def _facts(console: Console, title: str, colour: str, facts: Sequence[Fact]) -> 
     grid.add_column(style="dim", no_wrap=True)
     grid.add_column(overflow="fold")
     for fact in facts:
-        grid.add_row(Text(safe(fact.label)), Text(safe(fact.text)))
+        grid.add_row(Text(safe(fact.label)), Text(safe(fact.text)[:CHARACTERS]))
     heading = Text(title, style=f"bold {colour}")
     if console.is_terminal:
         console.print(
@@ -155,7 +180,7 @@ def _facts(console: Console, title: str, colour: str, facts: Sequence[Fact]) -> 
     wide = max((len(safe(fact.label)) for fact in facts), default=0)
     for fact in facts:
         label, text = fact.label, fact.text
-        lines = safe(text).replace("\n", "\n" + " " * (wide + 4))
+        lines = ("\n" + " " * (wide + 4)).join(safe(text)[:CHARACTERS].split("\n")[:LINES])
         console.print(Text(f"  {safe(label):<{wide}}  {lines}"), soft_wrap=True)
 
 
@@ -169,7 +194,10 @@ def _table(differences: Sequence[Difference]) -> Table:
         first = str(list(d.first)) if d.first else ""
         size = f"{d.max_abs:.3g}" if d.max_abs is not None else ""
         table.add_row(
-            *(Text(safe(cell)) for cell in (d.tensor, d.kind, f"{d.count:,}" if d.count else "", first, size, d.note))
+            *(
+                Text(one_line(part))
+                for part in (d.tensor, d.kind, f"{d.count:,}" if d.count else "", first, size, d.note)
+            )
         )
     return table
 

@@ -83,7 +83,7 @@ def _explained(fault: BaseException, debug: bool) -> tuple[str, int, str, str]:
         return (
             kind,
             1,
-            f"{fault.filename}: {fault.strerror}",
+            f"{one_line(fault.filename)}: {fault.strerror}",
             "See that the file can be read or written there, and try again.",
         )
     if isinstance(fault, MemoryError):

@@ -125,7 +125,9 @@ def naming_missing_libraries() -> Iterator[None]:
         if module in ("", "vlconv"):
             raise
         name = {"yaml": "pyyaml"}.get(module, module)
-        raise MissingLibrary(f"{name} is not installed, and this needs it", f"pip install {name}") from fault
+        raise MissingLibrary(
+            f"{shown(name)} is not installed, and this needs it", f"pip install {shown(name)}"
+        ) from fault
 
 
 @contextmanager
@@ -149,6 +151,11 @@ def shown(name: object, cap: int = 200) -> str:
     # The codec's function itself: to look a codec up by name takes a file, which there may be too many of.
     text = codecs.unicode_escape_encode(_beginning(name, cap + 1))[0].decode("ascii")
     return text if len(text) <= cap else text[: cap - 1] + "…"
+
+
+def shown_path(path: object) -> str:
+    """A path that the user gave, or that lies below one: as `shown`, but not cut before it is of use."""
+    return shown(path, 1000)
 
 
 def _beginning(value: object, room: int) -> str:

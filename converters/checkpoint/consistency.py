@@ -13,7 +13,7 @@ from ..config.facts import geometry_facts, runtime_facts
 from ..config.megatron_args import contradictions
 from ..config.megatron_args import stated as facts_of
 from ..config.reference import Reference
-from ..errors import MismatchError
+from ..errors import MismatchError, shown_path
 from ..formats.directory.statements import Stated
 from ..layouts.layout import Layout
 from ..models import model_for
@@ -32,7 +32,7 @@ def agreed_model(reference: Reference, layout: Layout) -> Model:
         raise MismatchError(
             f"the checkpoint's layout {layout.name} is one of {', '.join(layout.models)}; the reference is a "
             f"{model.model_type}",
-            f"The reference is {reference.directory or reference.said}.",
+            f"The reference is {shown_path(reference.directory or reference.said)}.",
         )
     return model
 

@@ -31,7 +31,7 @@ def describe_mcore(report: Report, side: McoreSide, dtype: str | None = None) ->
     opened, layout = side.opened, side.layout
     report.fact(
         "source",
-        f"{side.directory}: {FORMATS[opened.format].title}, {opened.form}",
+        f"{shown_path(side.directory)}: {FORMATS[opened.format].title}, {opened.form}",
         source=str(side.directory),
         format=opened.format,
         form=opened.form,
@@ -64,7 +64,7 @@ def _config_from(report: Report, found: Reference) -> None:
     if found.directory:
         report.fact(
             "config_from",
-            f"{found.directory} ({found.said})",
+            f"{shown_path(found.directory)} ({found.said})",
             reference=str(found.directory),
             reference_because=found.said,
         )
@@ -138,7 +138,9 @@ def _padding(report: Report, side: McoreSide) -> None:
 
 def describe_hf(report: Report, side: HfSide) -> None:
     """What was recognised in a Hugging Face directory."""
-    report.fact("source", f"{side.directory}: Hugging Face safetensors", source=str(side.directory), format="hf")
+    report.fact(
+        "source", f"{shown_path(side.directory)}: Hugging Face safetensors", source=str(side.directory), format="hf"
+    )
     _model(report, side.config)
     describe_dialect(report, side.config, side.dialect)
     _tie(report, side.config, side.tie)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..config.hf_config import read_config
-from ..errors import MismatchError, shown
+from ..errors import MismatchError, shown, shown_path
 from ..formats import safetensors
 from ..formats.chunks import ChunkReader
 from ..formats.directory.unfinished import check_finished
@@ -81,10 +81,9 @@ def _open(directory: Path, experts_form: ExpertsForm | None, seen: SeenFiles) ->
     config = model.config(hf_config, tie.tied)
     files = Renamed(raw, {name: name for name in raw.specs if not copy or name != copy})
     dialect = read_dialect({name: spec.shape for name, spec in files.specs.items()}, config, experts_form)
-    check_names(files.specs, dialect_shapes(config, dialect), str(directory))
-    check_shapes(
-        files.specs, dialect_shapes(config, dialect), config, lambda c: dialect_shapes(c, dialect), str(directory)
-    )
+    where = shown_path(directory)
+    check_names(files.specs, dialect_shapes(config, dialect), where)
+    check_shapes(files.specs, dialect_shapes(config, dialect), config, lambda c: dialect_shapes(c, dialect), where)
     reader = Mapped(files, dialect_copies(config, dialect))
     return HfSide(directory, hf_config, model, config, tie, copy, dialect, reader, raw, seen)
 

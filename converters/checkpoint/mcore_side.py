@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from ..errors import shown_path
 from ..formats import open_mcore
 from ..formats.chunks import ChunkReader
 from ..formats.opened import Opened
@@ -112,7 +113,7 @@ def _settled(seen: Recognised, config: ModelConfig) -> Layout:
 
 def _read(seen: Recognised, layout: Layout, config: ModelConfig, mapping: Table) -> tuple[Reader, ChunkReader]:
     """The checkpoint's tensors under the table's names, complete and of the right shapes, their chunks tiling them."""
-    opened, where, want = seen.opened, str(seen.opened.directory), mapping.left()
+    opened, where, want = seen.opened, shown_path(seen.opened.directory), mapping.left()
     found = _respelled(seen.names, layout, config)
     if config.text.tied and opened.tied_copy:
         found = {name: old for name, old in found.items() if not name.endswith(OUTPUT_LAYER)}

@@ -81,7 +81,7 @@ def find_reference(option: str | Path | None, revision: str | None, near: Path) 
     if directory.exists():
         if revision is not None:
             raise ReferenceFault(
-                f"--revision goes with a hub id, but --reference {directory} is here on disk",
+                f"--revision goes with a hub id, but --reference {shown_path(directory)} is here on disk",
                 "Leave --revision out, or give a hub id.",
             )
         return _reference(directory, "given as --reference")
@@ -91,13 +91,14 @@ def find_reference(option: str | Path | None, revision: str | None, near: Path) 
             f"the reference {shown(hub_id)} does not exist",
             "Give a Hugging Face directory with a config.json, or a hub id.",
         )
-    return _reference(_download(hub_id, revision), f"hub id {hub_id}" + (f", revision {revision}" if revision else ""))
+    said = f"hub id {shown(hub_id)}" + (f", revision {shown(revision)}" if revision else "")
+    return _reference(_download(hub_id, revision), said)
 
 
 def _reference(directory: Path, said: str) -> Reference:
     if not is_file(directory / "config.json"):
         raise ReferenceFault(
-            f"the reference {directory} has no config.json",
+            f"the reference {shown_path(directory)} has no config.json",
             "Give the directory of the Hugging Face model that was trained.",
         )
     return Reference(directory, said, read_config(directory))
@@ -121,7 +122,7 @@ def _refuse_link(directory: Path, near: Path) -> None:
     target = leads_elsewhere(directory, [near / place for place in PLACES])
     if target is not None:
         raise ReferenceFault(
-            f"{shown(directory, 1000)} is a link that leads to {shown(target, 1000)}, and nobody named that",
+            f"{shown_path(directory)} is a link that leads to {shown_path(target)}, and nobody named that",
             "If that is the model which was trained, name it: --reference with that directory.",
         )
 
@@ -150,7 +151,7 @@ def _download(hub_id: str, revision: str | None) -> Path:
         ]
     except (RepositoryNotFoundError, RevisionNotFoundError, HFValidationError) as error:
         raise ReferenceFault(
-            f"the Hub does not give {hub_id}: {_first_line(error)}", "Check the id, --revision and HF_TOKEN."
+            f"the Hub does not give {shown(hub_id)}: {_first_line(error)}", "Check the id, --revision and HF_TOKEN."
         ) from error
     except Exception as error:  # which classes a failed connection raises differs between versions of huggingface_hub
         why = error
@@ -162,14 +163,14 @@ def _download(hub_id: str, revision: str | None) -> Path:
         )
     except LocalEntryNotFoundError as error:
         raise ReferenceFault(
-            f"the reference {hub_id} is not a directory here, not in the local cache, and the Hub cannot be reached: "
-            f"{_first_line(why or error)}",
+            f"the reference {shown(hub_id)} is not a directory here, not in the local cache, and the Hub cannot be "
+            f"reached: {_first_line(why or error)}",
             "Pass --reference with a directory, or fetch its files beforehand where there is a network (HF_HOME is "
             "the cache).",
         ) from error
     except Exception as error:
         raise ReferenceFault(
-            f"the files of {hub_id} could not be fetched: {_first_line(error)}",
+            f"the files of {shown(hub_id)} could not be fetched: {_first_line(error)}",
             "Try again, or pass --reference with a directory.",
         ) from error
 

@@ -12,7 +12,7 @@ from ..checkpoint.mapping import from_hf, mapped_table
 from ..checkpoint.mcore_side import McoreSide, open_mcore_side
 from ..config.hf_config import config_json, config_to_write
 from ..config.reference import side_files
-from ..errors import MismatchError, UnsupportedError, naming_missing_libraries
+from ..errors import MismatchError, UnsupportedError, naming_missing_libraries, shown_path
 from ..formats import safetensors
 from ..formats.holes import refuse_holes
 from ..formats.output_file import OutFile
@@ -159,7 +159,8 @@ def refuse_warned(side: McoreSide) -> None:
     if side.opened.warnings:
         listed = "\n".join(f"  {line}" for line in side.opened.warnings[:10])
         raise MismatchError(
-            f"{side.directory}: ranks disagree:\n{listed}", "Without --strict the first one is taken, with a warning."
+            f"{shown_path(side.directory)}: ranks disagree:\n{listed}",
+            "Without --strict the first one is taken, with a warning.",
         )
 
 

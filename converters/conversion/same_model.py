@@ -7,7 +7,7 @@ from dataclasses import fields
 from pathlib import Path
 
 from ..config.hf_config import read_config
-from ..errors import SourceError, TargetError
+from ..errors import SourceError, TargetError, shown_path
 from ..formats.directory.contents import CONFIG, HF_FILES, is_save_directory
 from ..models import model_for
 from ..models.shared.config import ModelConfig, TextConfig, VisionConfig, hf_path
@@ -28,12 +28,14 @@ def check_same_model(target: Path, config: ModelConfig) -> None:
     try:
         theirs = _model(read_config(directory), config)
     except SourceError as fault:
-        raise TargetError(f"{directory} is of no model like this one: {fault.what}", "Name another target.") from fault
+        raise TargetError(
+            f"{shown_path(directory)} is of no model like this one: {fault.what}", "Name another target."
+        ) from fault
     different = list(_differences(theirs, config))
     if different:
         more = f" and {len(different) - LISTED} more" if len(different) > LISTED else ""
         raise TargetError(
-            f"{target} is the save directory of another model: {', '.join(different[:LISTED])}{more}",
+            f"{shown_path(target)} is the save directory of another model: {', '.join(different[:LISTED])}{more}",
             "Name another target. What is there is described by its huggingface/config.json.",
         )
 

@@ -7,7 +7,7 @@ from math import prod
 from pathlib import Path
 
 from ..config.reference import SideFiles
-from ..errors import sized
+from ..errors import shown, shown_path, sized
 from ..formats.chunks import ChunkReader
 from ..formats.output_file import OutFile, WrittenFile
 from ..layouts.layout import Layout
@@ -17,6 +17,9 @@ from ..tensors.nonfinite import Specials
 from ..tensors.spec import Reader, TensorSpec
 from ..tensors.tiling import WINDOW
 
+LISTED = 30
+"""Files beside the weights that are named: a model has some fifteen."""
+
 
 def describe_output(
     report: Report, target: Path, reader: Reader, files: Sequence[OutFile], threads: int, counted: Reader
@@ -25,7 +28,8 @@ def describe_output(
     nbytes, elements, names = sum(f.size for f in files), _elements(counted.specs), [f.name for f in files]
     report.fact(
         "output",
-        f"{target}: {len(reader.specs)} tensors, {elements:,} elements, {sized(nbytes)} in {len(files)} files",
+        f"{shown_path(target)}: {len(reader.specs)} tensors, {elements:,} elements, {sized(nbytes)} in {len(files)} "
+        "files",
         target=str(target),
         tensors=len(reader.specs),
         parameters=elements,
@@ -79,21 +83,31 @@ def describe_target(report: Report, layout: Layout, output: McoreTarget, padding
 def describe_links(report: Report, links: Mapping[str, str]) -> None:
     """Second names of what is written."""
     for name, first in links.items():
-        report.fact("also_named", f"{name}, a link to {first}, for loaders that look for iter_*", links={name: first})
+        report.fact(
+            "also_named",
+            f"{shown(name)}, a link to {shown(first)}, for loaders that look for iter_*",
+            links={name: first},
+        )
 
 
 def describe_side_files(report: Report, beside: SideFiles) -> None:
     """Which files go along, which do not, and which a user will miss."""
     report.fact(
         "beside",
-        ", ".join(p.name for p in beside.copy) or "no files beside the weights",
+        _some([p.name for p in beside.copy]) or "no files beside the weights",
         side_files=[p.name for p in beside.copy],
     )
-    for name, why in beside.skipped:
-        report.warnings.append(f"{name} is not copied: {why}")
+    for name, why in beside.skipped[:LISTED]:
+        report.warnings.append(f"{shown(name)} is not copied: {why}")
+    if len(beside.skipped) > LISTED:
+        report.warnings.append(f"{len(beside.skipped) - LISTED} more files are not copied")
     if beside.missing:
         report.warnings.append(f"absent beside the weights, for want of a file to copy: {', '.join(beside.missing)}")
         report.data["missing_side_files"] = beside.missing
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(map(shown, names[:LISTED])) + f" and {len(names) - LISTED} more" * (len(names) > LISTED)
 
 
 def describe_specials(report: Report, specials: Specials) -> None:

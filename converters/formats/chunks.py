@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from math import prod
 from typing import TYPE_CHECKING, NamedTuple
 
-from ..errors import CorruptError, shown
+from ..errors import CorruptError, shown, shown_path
 from ..tensors.spec import Box, Shape, TensorSpec
 from ..tensors.tiling import BoxIndex, tiling_fault
 from .crc import Run, Sums
@@ -184,7 +184,9 @@ class ChunkReader:
         """Read bytes of an item, summing them while they are hot."""
         extent = self._extent(item)
         if at + len(out) > extent.nbytes:
-            raise CorruptError(f"{extent.path}: a tensor reaches beyond its item", "The checkpoint is damaged.")
+            raise CorruptError(
+                f"{shown_path(extent.path)}: a tensor reaches beyond its item", "The checkpoint is damaged."
+            )
         for first in range(0, len(out), BLOCK):
             piece = out[first : first + BLOCK]
             self._pread(extent, at + first, piece)
@@ -198,7 +200,7 @@ class ChunkReader:
                 got = os.preadv(fd, [out[done:]], extent.offset + at + done)
                 if got == 0:
                     raise CorruptError(
-                        f"{extent.path}: ends early, at byte {extent.offset + at + done}",
+                        f"{shown_path(extent.path)}: ends early, at byte {extent.offset + at + done}",
                         "The file is truncated: copy or save it again.",
                     )
                 done += got

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING
 
-from ..errors import CorruptError
+from ..errors import CorruptError, shown_path
 
 if TYPE_CHECKING:
     from .chunks import Extent
@@ -123,7 +123,7 @@ class Sums:
             total = join(total, self._reread(extent, at, extent.nbytes, pread), extent.nbytes - at)
         if total != extent.crc:
             raise CorruptError(
-                f"{extent.path}: bytes {extent.offset} to {extent.offset + extent.nbytes} are damaged: "
+                f"{shown_path(extent.path)}: bytes {extent.offset} to {extent.offset + extent.nbytes} are damaged: "
                 f"CRC-32 {total:08x} where the file states {extent.crc:08x}",
                 "The file is corrupt: copy it again from where it was saved.",
             )

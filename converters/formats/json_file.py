@@ -12,7 +12,7 @@ from math import isfinite
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ..errors import CorruptError, shown
+from ..errors import CorruptError, shown, shown_path
 from .open_files import opened
 
 
@@ -55,7 +55,7 @@ def read_json(path: Path, bound: Bound = DOCUMENT) -> dict[str, Any]:
         ReadError: the system does not let it be read.
     """
     with opened(path) as file:
-        return parse_json(file.read(bound.nbytes + 1), shown(path, 1000), bound)
+        return parse_json(file.read(bound.nbytes + 1), shown_path(path), bound)
 
 
 def parse_json(raw: bytes, where: str, bound: Bound = DOCUMENT) -> dict[str, Any]:
@@ -96,7 +96,7 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(document) < len(pairs):
         seen: set[str] = set()
         twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
-        raise ValueError(f"the key {shown(twice)!r} is there twice")
+        raise ValueError(f"the key {shown(twice, 80)!r} is there twice")
     return document
 
 

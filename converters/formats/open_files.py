@@ -17,7 +17,7 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import BinaryIO
 
-from ..errors import CorruptError, ReadError, shown
+from ..errors import CorruptError, ReadError, shown, shown_path
 
 ABSENT = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)
 """What the system says where there is no such file; a broken link is none."""
@@ -48,7 +48,7 @@ noted: ContextVar[Callable[[str, os.stat_result], None] | None] = ContextVar("no
 def unreadable(path: Path | str, fault: OSError) -> ReadError:
     """The error for a file that the system does not let us read."""
     reason = fault.strerror or type(fault).__name__
-    return ReadError(f"{shown(path, 1000)} cannot be read: {reason}", HINTS.get(fault.errno or 0, ""))
+    return ReadError(f"{shown_path(path)} cannot be read: {reason}", HINTS.get(fault.errno or 0, ""))
 
 
 @contextmanager
@@ -146,10 +146,10 @@ def opened(path: Path) -> Iterator[BinaryIO]:
         except OSError as fault:
             if fault.errno not in ABSENT:
                 raise
-            raise CorruptError(f"{shown(path, 1000)} is missing", "Copy the missing file.") from None
+            raise CorruptError(f"{shown_path(path)} is missing", "Copy the missing file.") from None
         if not stat.S_ISREG(os.fstat(fd).st_mode):
             os.close(fd)
-            raise CorruptError(f"{shown(path, 1000)} is not a regular file", "Copy the file itself there.")
+            raise CorruptError(f"{shown_path(path)} is not a regular file", "Copy the file itself there.")
         with os.fdopen(fd, "rb") as file:
             if tell := noted.get():
                 tell(str(path), os.fstat(fd))

@@ -13,7 +13,7 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from ..errors import CorruptError, NotACheckpoint, UnsupportedError, shown
+from ..errors import CorruptError, NotACheckpoint, UnsupportedError, shown, shown_path
 from ..tensors.dtypes import ITEMSIZE
 from ..tensors.spec import TensorSpec, whole
 from ..tensors.tiling import tiling_fault
@@ -64,14 +64,16 @@ def open_hf(directory: Path) -> ChunkReader:
     elif is_file(directory / SINGLE):
         placed = None
     else:
-        raise NotACheckpoint(f"{directory}: neither {INDEX} nor {SINGLE}", "Give a directory with safetensors weights.")
+        raise NotACheckpoint(
+            f"{shown_path(directory)}: neither {INDEX} nor {SINGLE}", "Give a directory with safetensors weights."
+        )
     specs: dict[str, TensorSpec] = {}
     extents: list[Extent] = []
     for file in sorted(set(placed.values())) if placed is not None else [SINGLE]:
         for spec, extent in read_header(directory / file):
             if placed is not None and placed.get(spec.name) != file:
                 raise CorruptError(
-                    f"{directory / file}: holds {shown(spec.name)}, which {INDEX} does not place there",
+                    f"{shown_path(directory / file)}: holds {shown(spec.name)}, which {INDEX} does not place there",
                     "Index and weights belong to different models.",
                 )
             specs[spec.name] = spec
@@ -79,7 +81,7 @@ def open_hf(directory: Path) -> ChunkReader:
     for name, file in (placed or {}).items():
         if name not in specs:
             raise CorruptError(
-                f"{directory / file}: lacks {shown(name)}, which {INDEX} places there",
+                f"{shown_path(directory / file)}: lacks {shown(name)}, which {INDEX} places there",
                 "The download or save is incomplete.",
             )
     chunks = {spec.name: [dense(spec, item)] for item, spec in enumerate(specs.values())}
@@ -91,16 +93,17 @@ def _weight_map(directory: Path) -> dict[str, str]:
     path = directory / INDEX
     weight_map = read_json(path, TABLE).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map or not all(isinstance(f, str) for f in weight_map.values()):
-        raise CorruptError(f"{path}: no weight_map", "The index is damaged.")
+        raise CorruptError(f"{shown_path(path)}: no weight_map", "The index is damaged.")
     for file in set(weight_map.values()):
         if "/" in file or "\0" in file or file in ("", ".", ".."):
             raise CorruptError(
-                f"{path}: names a file outside the directory: {shown(file)}",
+                f"{shown_path(path)}: names a file outside the directory: {shown(file)}",
                 "The index is damaged or hostile; nothing was read.",
             )
         if not is_file(directory / file):
             raise CorruptError(
-                f"{directory / file}: missing, though {INDEX} names it", "The download or save is incomplete."
+                f"{shown_path(directory / file)}: missing, though {INDEX} names it",
+                "The download or save is incomplete.",
             )
     return weight_map
 
@@ -116,14 +119,14 @@ def read_header(path: Path) -> list[tuple[TensorSpec, Extent]]:
         size = os.fstat(file.fileno()).st_size
         length = int.from_bytes(file.read(8), "little")
         if size < 8 or length > min(size - 8, TABLE.nbytes):
-            raise CorruptError(f"{path}: truncated, or no safetensors file", "Download or save it again.")
-        header = parse_json(file.read(length), f"{shown(path, 1000)}: the header", TABLE)
+            raise CorruptError(f"{shown_path(path)}: truncated, or no safetensors file", "Download or save it again.")
+        header = parse_json(file.read(length), f"{shown_path(path)}: the header", TABLE)
     header.pop("__metadata__", None)
     found = [_entry(name, entry, path, 8 + length) for name, entry in header.items()]
     fault = tiling_fault((size - 8 - length,), (((e.offset - 8 - length,), (e.nbytes,)) for _, e in found if e.nbytes))
     if fault and size > 8 + length:
         raise CorruptError(
-            f"{path}: the tensors {fault}", "The file is truncated or damaged: download or save it again."
+            f"{shown_path(path)}: the tensors {fault}", "The file is truncated or damaged: download or save it again."
         )
     return found
 
@@ -139,15 +142,18 @@ def _entry(name: str, entry: Any, path: Path, begin: int) -> tuple[TensorSpec, E
     except (TypeError, KeyError, ValueError):
         sane, dtype, shape, start, stop = False, "", (), 0, 0
     if not sane:
-        raise CorruptError(f"{path}: the header entry of {shown(name)} is malformed", "The file is damaged.")
+        raise CorruptError(
+            f"{shown_path(path)}: the header entry of {shown(name)} is malformed", "The file is damaged."
+        )
     if dtype not in DTYPES:
         raise UnsupportedError(
-            f"{path}: {shown(name)} has dtype {shown(dtype)}", "Only plain, unquantised weights are converted."
+            f"{shown_path(path)}: {shown(name)} has dtype {shown(dtype)}",
+            "Only plain, unquantised weights are converted.",
         )
     spec = TensorSpec(name, shape, DTYPES[dtype])
     if stop - start != spec.nbytes:
         raise CorruptError(
-            f"{path}: {shown(name)} has {stop - start} bytes where its shape needs {spec.nbytes}",
+            f"{shown_path(path)}: {shown(name)} has {stop - start} bytes where its shape needs {spec.nbytes}",
             "The file is damaged.",
         )
     return spec, Extent(str(path), begin + start, spec.nbytes)

@@ -7,7 +7,7 @@ from os import fspath
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from ..errors import OptionError
+from ..errors import OptionError, shown
 
 ExpertsForm = Literal["hub", "transformers-5", "per-expert"]
 """How a Hugging Face directory lays out its experts.
@@ -44,9 +44,14 @@ def _flag(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
+def _given(value: Any) -> str:
+    """A value as it was given, in quotes if it is text."""
+    return shown((value,))[1:-1]
+
+
 def _dtype(name: str, value: Any) -> str:
     if not isinstance(value, str) or value.lower() not in DTYPES:
-        raise OptionError(f"{_flag(name)} {value!r} is none of {', '.join(DTYPES)}")
+        raise OptionError(f"{_flag(name)} {_given(value)} is none of {', '.join(DTYPES)}")
     return DTYPES[value.lower()]
 
 
@@ -54,19 +59,19 @@ def _size(name: str, value: Any) -> int:
     """Bytes: 5000000000, "5GB" -> 5000000000, "2GiB" -> 2147483648."""
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*", str(value))
     if isinstance(value, bool) or not match or match[2].upper() not in UNITS or not 0 < float(match[1]) < 2**63:
-        raise OptionError(f"{_flag(name)} {value!r} is no size such as 5GB, 500MB or 2GiB")
+        raise OptionError(f"{_flag(name)} {_given(value)} is no size such as 5GB, 500MB or 2GiB")
     return int(float(match[1]) * UNITS[match[2].upper()])
 
 
 def _whole(name: str, value: Any) -> int:
     if type(value) is not int or value < 0:
-        raise OptionError(f"{_flag(name)} {value!r} is no whole number from 0 on")
+        raise OptionError(f"{_flag(name)} {_given(value)} is no whole number from 0 on")
     return value
 
 
 def _positive(name: str, value: Any) -> int:
     if type(value) is not int or value < 1:
-        raise OptionError(f"{_flag(name)} {value!r} is no whole number from 1 on")
+        raise OptionError(f"{_flag(name)} {_given(value)} is no whole number from 1 on")
     return value
 
 
@@ -87,7 +92,7 @@ def _one_of(choices: Any) -> Any:
 
     def rule(name: str, value: Any) -> Any:
         if value not in known:
-            raise OptionError(f"{_flag(name)} {value!r} is none of {', '.join(known)}")
+            raise OptionError(f"{_flag(name)} {_given(value)} is none of {', '.join(known)}")
         return value
 
     return rule

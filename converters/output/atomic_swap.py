@@ -26,7 +26,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..errors import TargetError
+from ..errors import TargetError, shown_path
 from ..formats.directory.locate import TRACKER, tracker_word
 from ..formats.directory.unfinished import MARKER
 from .claim import Claim
@@ -157,7 +157,7 @@ def _rename(step: Step) -> None:
         if fault.errno not in TAKEN:
             raise
         raise TargetError(
-            f"{step.place} came into being while it was written, and is not replaced",
+            f"{shown_path(step.place)} came into being while it was written, and is not replaced",
             "See what wrote it, and name another target.",
         ) from None
 

@@ -70,16 +70,17 @@ class Claim:
             return None
         except OSError as fault:
             raise TargetError(
-                f"{folder / MARKER} cannot be opened: {fault.strerror}",
-                f"Remove {folder} if no other run is writing it.",
+                f"{shown_path(folder / MARKER)} cannot be opened: {fault.strerror}",
+                f"Remove {shown_path(folder)} if no other run is writing it.",
             ) from fault
         claim = cls(fd, folder)
         try:
             _check_ours(folder, os.fstat(fd))
             if not _lock(fd, folder):
                 raise TargetError(
-                    f"{folder} cannot be locked on this file system, so another run may still be writing it",
-                    f"If none is, remove {folder}.",
+                    f"{shown_path(folder)} cannot be locked on this file system, so another run may still be writing "
+                    "it",
+                    f"If none is, remove {shown_path(folder)}.",
                 )
             if os.fstat(fd).st_nlink == 0:  # that run finished between our open and our lock
                 raise _busy(folder)
@@ -135,4 +136,4 @@ def _lock(fd: int, folder: Path) -> bool:
 
 
 def _busy(folder: Path) -> TargetError:
-    return TargetError(f"another run is writing {folder}", "Wait for it to end, or name another target.")
+    return TargetError(f"another run is writing {shown_path(folder)}", "Wait for it to end, or name another target.")

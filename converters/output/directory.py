@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
-from ..errors import TargetError, VlconvError
+from ..errors import TargetError, VlconvError, shown_path
 from ..formats.directory.locate import tracker_word
 from ..report import Report
 from ..signals import Waiting
@@ -123,7 +123,7 @@ class OutputDirectory:
         if found := self._existing:
             report.fact(
                 "replaces",
-                f"{self.place}: {found}; it is removed once the new one is complete",
+                f"{shown_path(self.place)}: {found}; it is removed once the new one is complete",
                 replaces={"path": str(self.place), "files": found.files, "bytes": found.nbytes},
             )
         if self._step.part:
@@ -256,7 +256,7 @@ class OutputDirectory:
         now = self._target.replaced(self._step, self._copies)
         if now not in (None, self._existing):
             raise TargetError(
-                f"{self._step.place} was changed while the new one was written, and is not replaced",
+                f"{shown_path(self._step.place)} was changed while the new one was written, and is not replaced",
                 "See what changed it, and name another target.",
             )
         return now is not None

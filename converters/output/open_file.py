@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ..errors import TargetError
+from ..errors import TargetError, shown_path
 
 WRITE = 1 << 20
 """Bytes per write: one large buffered write costs several times what small ones do."""
@@ -68,7 +68,8 @@ class OpenFile:
                 done = os.pwrite(self._fd, piece, at)
                 if not done:
                     raise TargetError(
-                        f"{self._path}: of {len(piece)} bytes at byte {at} the system wrote none, and named no fault",
+                        f"{shown_path(self._path)}: of {len(piece)} bytes at byte {at} the system wrote none, and "
+                        "named no fault",
                         "See whether the disk or network share under it is in order, or name a target elsewhere.",
                     )
                 piece, at = piece[done:], at + done

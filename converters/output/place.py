@@ -16,23 +16,26 @@ def check_place(target: Path) -> None:
     parent = target.parent
     if os.path.ismount(target):
         raise TargetError(
-            f"{target} is the root of a file system and cannot be exchanged as a whole",
-            f"Name a directory inside it, such as {target / 'out'}.",
+            f"{shown_path(target)} is the root of a file system and cannot be exchanged as a whole",
+            f"Name a directory inside it, such as {shown_path(target / 'out')}.",
         )
     if target.is_symlink():
-        raise TargetError(f"{target} is a link", "Name a target where no link is.")
+        raise TargetError(f"{shown_path(target)} is a link", "Name a target where no link is.")
     if target.exists() and not target.is_dir():
-        raise TargetError(f"{target} is a file, not a directory", "Name a directory that does not exist yet.")
+        raise TargetError(
+            f"{shown_path(target)} is a file, not a directory", "Name a directory that does not exist yet."
+        )
     if not parent.is_dir():
         standing = next(p for p in parent.parents if p.exists())
         what = "is not a directory" if parent.exists() else "does not exist"
         raise TargetError(
-            f"{parent}, where {target.name} would be written, {what}",
-            f"Create it first, or name a target in {standing}.",
+            f"{shown_path(parent)}, where {shown(target.name)} would be written, {what}",
+            f"Create it first, or name a target in {shown_path(standing)}.",
         )
     if not os.access(parent, os.W_OK | os.X_OK):
         raise TargetError(
-            f"{parent} is not writable", f"Name a target in a directory that is, such as {_writable() / target.name}."
+            f"{shown_path(parent)} is not writable",
+            f"Name a target in a directory that is, such as {shown_path(_writable() / target.name)}.",
         )
 
 
@@ -40,13 +43,15 @@ def check_apart(target: Path, sources: Sequence[Path]) -> None:
     """Writing the target touches no source, whatever links and bind mounts lead there."""
     for source in sources:
         if _holds(source, target):
-            which = "is the source itself" if _same(source, target) else f"lies inside the source {source}"
+            which = "is the source itself" if _same(source, target) else f"lies inside the source {shown_path(source)}"
             raise TargetError(
-                f"{target} {which}", f"Name a target elsewhere, such as {source.parent / f'{source.name}-converted'}."
+                f"{shown_path(target)} {which}",
+                f"Name a target elsewhere, such as {shown_path(source.with_name(f'{source.name}-converted'))}.",
             )
         if _holds(target, source):
             raise TargetError(
-                f"the source {source} lies inside the target {target}", "Name a target that holds no source."
+                f"the source {shown_path(source)} lies inside the target {shown_path(target)}",
+                "Name a target that holds no source.",
             )
 
 
@@ -57,7 +62,8 @@ def check_staging(staging: Path) -> None:
     ours = staging.is_dir() and not staging.is_symlink()
     if not ours or (not (staging / MARKER).is_file() and list(staging.iterdir())):
         raise TargetError(
-            f"{staging} is in the way and was not left by vlconv", "Move it elsewhere, or name another target."
+            f"{shown_path(staging)} is in the way and was not left by vlconv",
+            "Move it elsewhere, or name another target.",
         )
 
 
@@ -65,12 +71,13 @@ def check_removable(target: Path) -> None:
     """Nobody stands in the target, and no other file system hangs in it."""
     if _holds(target, Path.cwd()):
         raise TargetError(
-            f"{target} holds the current directory and is not replaced", "Change to another directory first."
+            f"{shown_path(target)} holds the current directory and is not replaced",
+            "Change to another directory first.",
         )
     for folder, below, _ in os.walk(target):
         for mounted in (Path(folder, name) for name in below if os.path.ismount(Path(folder, name))):
             raise TargetError(
-                f"another file system is mounted at {mounted}, so {target} is not replaced",
+                f"another file system is mounted at {shown_path(mounted)}, so {shown_path(target)} is not replaced",
                 "Unmount it, or name another target.",
             )
 
@@ -81,7 +88,7 @@ def check_room(parent: Path, need: int) -> None:
     free = disk.f_bavail * disk.f_frsize
     if need > free:
         raise TargetError(
-            f"the output needs {sized(need)} and {parent} has {sized(free)} free",
+            f"the output needs {sized(need)} and {shown_path(parent)} has {sized(free)} free",
             "Free some room (a target that is overwritten keeps its own until the end), or name a target on another "
             "disk.",
         )

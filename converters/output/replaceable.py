@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from ..errors import TargetError, shown, sized
+from ..errors import TargetError, shown, shown_path, sized
 from ..formats.directory.contents import (
     is_save_directory,
     strange_in_checkpoint,
@@ -77,7 +77,8 @@ def existing(place: Path, kind: Kind, copies: Copies) -> Existing:
         more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
         held = f"it holds {', '.join(names[:LISTED])}{more}"
         raise TargetError(
-            f"{place} is not replaced, for it is not {kind.name} and nothing else: {held}", _hint(place, kind)
+            f"{shown_path(place)} is not replaced, for it is not {kind.name} and nothing else: {held}",
+            _hint(place, kind),
         )
     found = [(str(path), path.lstat()) for path in _below(place)]
     sizes = [status.st_size for _, status in found if stat.S_ISREG(status.st_mode)]

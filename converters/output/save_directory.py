@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..errors import TargetError, shown
+from ..errors import TargetError, shown, shown_path
 from ..formats.directory.contents import HF_FILES, iterations
 from ..formats.directory.locate import TRACKER, tracker_word
 from ..report import Report
@@ -23,7 +23,7 @@ def check_addition(step: Step) -> None:
     other = next((p.name for p in sorted(save_directory.iterdir()) if p.name.startswith("global_step_")), None)
     if other:
         raise TargetError(
-            f"{save_directory} holds {shown(other)}: its trainer would not find {step.part} there",
+            f"{shown_path(save_directory)} holds {shown(other)}: its trainer would not find {step.part} there",
             "Name another target.",
         )
 
@@ -42,10 +42,11 @@ def describe_addition(report: Report, target: Target, step: Step) -> None:
     save_directory = step.place.parent
     others = [p.name for p in iterations(save_directory) if p.name != step.part]
     more = f" and {len(others) - LISTED} more" if len(others) > LISTED else ""
-    beside = f"beside {', '.join(others[:LISTED])}{more}" if others else "with no other iteration"
+    beside = f"beside {', '.join(map(shown, others[:LISTED]))}{more}" if others else "with no other iteration"
     report.fact(
         "added_to",
-        f"{save_directory}: {step.part} {beside}; config and tokenizer files go inside it, nothing else changes",
+        f"{shown_path(save_directory)}: {step.part} {beside}; config and tokenizer files go inside it, nothing else "
+        "changes",
         added_to={"path": str(save_directory), "iteration": step.part, "others": others},
     )
     now, then = tracker_word(save_directory), str(target.iteration) if target.set_latest else None

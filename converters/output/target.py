@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..errors import TargetError
+from ..errors import TargetError, shown_path
 from ..formats.directory.contents import is_iteration, is_save_directory
 from .atomic_swap import Step
 from .replaceable import CHECKPOINT, ITERATION, Copies, Existing, Kind, existing
@@ -58,16 +58,17 @@ class Target:
             return None
         if kind is CHECKPOINT and is_iteration(place):
             raise TargetError(
-                f"{place} is itself an iteration, and a directory of iterations would be written",
-                f"Name {place.parent} with --as-iteration N, or another target.",
+                f"{shown_path(place)} is itself an iteration, and a directory of iterations would be written",
+                f"Name {shown_path(place.parent)} with --as-iteration N, or another target.",
             )
         if self.overwrite:
             return existing(place, kind, copies)
         if step.part:
             raise TargetError(
-                f"{place} exists", "Give another number, or add --overwrite: that iteration alone is then replaced."
+                f"{shown_path(place)} exists",
+                "Give another number, or add --overwrite: that iteration alone is then replaced.",
             )
-        raise TargetError(f"{place} exists and is not empty", _what_else(place, kind, copies))
+        raise TargetError(f"{shown_path(place)} exists and is not empty", _what_else(place, kind, copies))
 
 
 def _what_else(place: Path, kind: Kind, copies: Copies) -> str:

@@ -33,7 +33,7 @@ def _prove_side(boxes: Iterable[Box], shapes: Mapping[str, Shape]) -> None:
         fault = tiling_fault(shapes[name], listed)
         if fault:
             raise MismatchError(
-                f"the mapping's boxes of {name} {fault}",
+                f"the mapping's boxes of {shown(name)} {fault}",
                 "The config does not describe a model of this family; nothing was written.",
             )
 

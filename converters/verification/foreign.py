@@ -52,7 +52,8 @@ def speaking_for(library: str) -> Iterator[None]:
         what = "cannot be imported" if isinstance(error, ImportError) else "does not read this"
         hint = "That is the library's word; without --witness vlconv reads by itself."
         if isinstance(error, ModuleNotFoundError) and error.name:
-            hint = f"Install what it imports: {error.name.partition('.')[0]}. Without --witness vlconv reads by itself."
+            module = shown(error.name.partition(".")[0])
+            hint = f"Install what it imports: {module}. Without --witness vlconv reads by itself."
         raise NotComparable(f"{library} {version(library)} {what}: {_line(cause)}", hint) from error
 
 

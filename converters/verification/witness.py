@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..checkpoint.hf_side import HfSide, dialect_shapes
 from ..checkpoint.mcore_side import McoreSide
-from ..errors import NotComparable
+from ..errors import NotComparable, shown_path
 from ..formats import FORMATS
 from ..formats.dcp import torch_dist
 from ..models.shared.hf_dialects import dialect_copies, read_dialect
@@ -27,8 +27,8 @@ class MegatronCore:
         self.side = side
         if side.opened.format != torch_dist.NAME:
             raise NotComparable(
-                f"{side.directory} is {FORMATS[side.opened.format].title}, and {witness_megatron_core.LIBRARY} has a "
-                "loader for torch_dist alone",
+                f"{shown_path(side.directory)} is {FORMATS[side.opened.format].title}, and "
+                f"{witness_megatron_core.LIBRARY} has a loader for torch_dist alone",
                 "Leave --witness out, or compare with a Hugging Face directory.",
             )
         version = foreign.version(witness_megatron_core.LIBRARY)
@@ -151,5 +151,6 @@ def open_witness(report: Report, side: HfSide | McoreSide, library: str) -> Mega
         ("Hugging Face", witness_transformers) if isinstance(side, HfSide) else ("Megatron", witness_megatron_core)
     )
     raise NotComparable(
-        f"{library} does not read {kind} directories such as {side.directory}", f"Use --witness {other.LIBRARY}."
+        f"{library} does not read {kind} directories such as {shown_path(side.directory)}",
+        f"Use --witness {other.LIBRARY}.",
     )

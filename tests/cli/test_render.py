@@ -17,7 +17,7 @@ from rich.console import Console
 from vlconv import progress, render
 from vlconv.converters import Difference, Fact, Report
 from vlconv.progress import Lines, duration
-from vlconv.render import Screen, safe
+from vlconv.render import Screen, message, one_line, safe
 
 
 def report(**changes: Any) -> Report:
@@ -210,3 +210,25 @@ def test_every_status_has_a_word_and_a_code() -> None:
     from vlconv import run
 
     assert set(render.WORDS) == set(run.EXIT)
+
+
+@pytest.mark.parametrize(
+    "name", ["a\nerror: b", "a\nwarning: b\n", "y" * 10**6, "\x1b" * 10**6, "\n" * 10**6], ids="nwyen"
+)
+def test_whatever_is_said_stays_one_message(capsys: pytest.CaptureFixture[str], name: str) -> None:
+    """Even where a name came through unseen."""
+    screen = Screen()
+    screen.fault("mcore2hf", "CorruptError", f"{name} is bad", f"do not {name}", "error")
+    screen.planned(Report("mcore2hf", "planned", [Fact("source", name)], [f"{name} is strange"]))
+    text = capsys.readouterr().err
+    lines = text.splitlines()
+    assert [line for line in lines if not line.startswith(" ")] == [
+        next(line for line in lines if line.startswith("error: ")),
+        next(line for line in lines if line.startswith("warning: ")),
+        "plan",
+    ]
+    assert len(text) < 60_000
+    assert "\x1b" not in text
+    assert len(message(name).splitlines()) <= 61
+    assert "\n" not in one_line(name)
+    assert len(one_line(name)) < 1000

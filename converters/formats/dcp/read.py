@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from ...errors import CorruptError, NotACheckpoint, UnsupportedError, naming, shown
+from ...errors import CorruptError, NotACheckpoint, UnsupportedError, naming, shown, shown_path
 from ...tensors.dtypes import FLOATS
 from ...tensors.sharding import Split
 from ...tensors.spec import TensorSpec
@@ -58,7 +58,7 @@ def finished_metadata(directory: Path) -> DcpMetadata:
 def unfinished(directory: Path, missing: str) -> NotACheckpoint:
     """The refusal of a save that lacks a file that is written last."""
     hint = "The save was interrupted before it was complete: use another checkpoint."
-    return NotACheckpoint(f"{directory}: {missing} is missing", hint)
+    return NotACheckpoint(f"{shown_path(directory)}: {missing} is missing", hint)
 
 
 def weights(metadata: DcpMetadata) -> list[int]:

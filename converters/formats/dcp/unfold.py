@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from ...errors import MismatchError
+from ...errors import MismatchError, shown
 from ...tensors.spec import TensorSpec
 
 
@@ -70,7 +70,7 @@ def _stacked(name: str, layers: dict[int, TensorSpec]) -> Key:
     if len(kinds) > 1:
         listed = ", ".join(f"{list(shape)} {dtype}" for shape, dtype in sorted(kinds))
         raise MismatchError(
-            f"the layers of {name} differ: {listed}",
+            f"the layers of {shown(name)} differ: {listed}",
             "They cannot be stacked into one key; give --dtype if only their dtypes differ.",
         )
     shape, dtype = kinds.pop()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from ...errors import NotACheckpoint
+from ...errors import NotACheckpoint, shown_path
 from ..open_files import children, is_dir, is_file, opened, status
 from .unfinished import check_finished, is_unfinished
 
@@ -32,7 +32,7 @@ def locate(path: Path, holds: Callable[[Path], bool], iteration: int | None = No
     """
     if not is_dir(path):
         raise NotACheckpoint(
-            f"{path}: {'not a directory' if status(path) else 'does not exist'}",
+            f"{shown_path(path)}: {'not a directory' if status(path) else 'does not exist'}",
             "Give the directory of a Megatron checkpoint.",
         )
     check_finished(path)
@@ -43,8 +43,9 @@ def locate(path: Path, holds: Callable[[Path], bool], iteration: int | None = No
     if named is not None:
         found = _candidates(named, holds)
         if not found:
+            lacks = "holds no checkpoint" if is_dir(named) else "is missing"
             raise NotACheckpoint(
-                f"{named}: {'holds no checkpoint' if is_dir(named) else 'is missing'}, though {_why(path, iteration)}",
+                f"{shown_path(named)}: {lacks}, though {_why(path, iteration)}",
                 "The save is incomplete, or was pruned.",
             )
     else:
@@ -57,11 +58,13 @@ def locate(path: Path, holds: Callable[[Path], bool], iteration: int | None = No
     if not found:
         asked = f" of iteration {iteration}" if iteration is not None else ""
         raise NotACheckpoint(
-            f"{path}: no Megatron checkpoint{asked} there",
+            f"{shown_path(path)}: no Megatron checkpoint{asked} there",
             "Looked for .metadata here, in iter_*, release, dist_ckpt, global_step_*, and for a tracker file.",
         )
-    listed = "\n".join(f"  {f}" for f in found[:20])
-    raise NotACheckpoint(f"{path}: holds several checkpoints:\n{listed}", "Give one of them, or --iteration N.")
+    listed = "\n".join(f"  {shown_path(f)}" for f in found[:20])
+    raise NotACheckpoint(
+        f"{shown_path(path)}: holds several checkpoints:\n{listed}", "Give one of them, or --iteration N."
+    )
 
 
 def tracker_word(directory: Path) -> str | None:
@@ -108,7 +111,7 @@ def _tracked(path: Path, iteration: int | None) -> Path | None:
         return None
     if iteration is None and word != "release" and not (word.isdigit() and len(word) < 12):
         raise NotACheckpoint(
-            f"{path / TRACKER}: holds neither a number nor 'release'",
+            f"{shown_path(path / TRACKER)}: holds neither a number nor 'release'",
             "The tracker file is damaged: give the iteration's own directory.",
         )
     if word == "release":
@@ -120,7 +123,7 @@ def _tracked(path: Path, iteration: int | None) -> Path | None:
 
 
 def _why(path: Path, iteration: int | None) -> str:
-    return f"--iteration {iteration} asks for it" if iteration is not None else f"{path / TRACKER} names it"
+    return f"--iteration {iteration} asks for it" if iteration is not None else f"{shown_path(path / TRACKER)} names it"
 
 
 def _numbers(path: Path) -> set[int]:
@@ -133,5 +136,5 @@ def _agree(path: Path, iteration: int | None) -> None:
     numbers = _numbers(Path(*path.absolute().parts[-3:]))
     if iteration is not None and numbers and iteration not in numbers:
         raise NotACheckpoint(
-            f"{path}: is not iteration {iteration}", "Leave --iteration out, or give the directory above."
+            f"{shown_path(path)}: is not iteration {iteration}", "Leave --iteration out, or give the directory above."
         )

@@ -10,7 +10,7 @@ from os import path as paths
 from pathlib import Path
 from shlex import quote
 
-from ...errors import CorruptError, shown
+from ...errors import CorruptError, shown_path
 
 
 def check_own(file: Path) -> None:
@@ -26,9 +26,9 @@ def check_own(file: Path) -> None:
     if target.is_relative_to(folder) or _is_blob(target, folder):
         return
     raise CorruptError(
-        f"{shown(file, 1000)} is a link that leads out of its directory, to {shown(target, 1000)}",
+        f"{shown_path(file)} is a link that leads out of its directory, to {shown_path(target)}",
         "If that file belongs to the model, copy it there itself: cp --remove-destination "
-        f"{quote(shown(target, 1000))} {quote(shown(file, 1000))}",
+        f"{quote(shown_path(target))} {quote(shown_path(file))}",
     )
 
 

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 import yaml
 
-from ...errors import CorruptError, shown
+from ...errors import CorruptError, shown, shown_path
 from ..open_files import opened
 
 LARGEST = 1_000_000
@@ -65,7 +65,7 @@ def read_yaml(path: Path) -> Any:
             no YAML of plain values; names the file.
         ReadError: the system does not let it be read.
     """
-    where = shown(path, 1000)
+    where = shown_path(path)
     with opened(path) as file:
         text = file.read(LARGEST + 1)
     if len(text) > LARGEST:

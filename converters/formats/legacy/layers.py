@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
-from ...errors import CorruptError, shown
+from ...errors import CorruptError, shown, shown_path
 from ..keys import LISTS, ignorable, is_number
 
 TWO = "Two checkpoints lie in one directory."
@@ -45,13 +45,15 @@ def first_layers(states: Iterable[State]) -> Starts:
         for path, numbers in _numbered(names).items():
             if numbers != set(range(len(numbers))):
                 raise CorruptError(
-                    f"{state.path}: {shown(path)} lacks layers: it has {sorted(numbers)[:20]}",
+                    f"{shown_path(state.path)}: {shown(path)} lacks layers: it has {sorted(numbers)[:20]}",
                     "The checkpoint is damaged.",
                 )
             known = counts.setdefault(path, {}).setdefault((state.chunk, state.stage), len(numbers))
             if known != len(numbers):
                 raise CorruptError(
-                    f"{state.path}: {shown(path)} has {len(numbers)} layers, other ranks of its stage {known}", TWO
+                    f"{shown_path(state.path)}: {shown(path)} has {len(numbers)} layers, other ranks of its stage "
+                    f"{known}",
+                    TWO,
                 )
     return {
         (path, stage, chunk): first

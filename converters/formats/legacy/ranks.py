@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ...errors import CorruptError, UnsupportedError
+from ...errors import CorruptError, UnsupportedError, shown, shown_path
 from ...tensors.sharding import Topology
 from ..open_files import children, is_dir, is_file
 
@@ -19,6 +19,9 @@ FILES = ("model_optim_rng.pt", "model_rng.pt", "model_states.pt")
 OPTIMIZER = ("optim.pt", "distrib_optim.pt")
 
 _NAME = re.compile(r"mp_rank_(\d{2,})(?:_(\d{3,}))?(?:_(\d{3,}))?", re.ASCII)
+
+LISTED = 8
+"""Directories that a message names."""
 
 MOST = 2**20
 """Of TP x TP x PP x EP: ranks are enumerated, so their number is bounded before."""
@@ -43,16 +46,18 @@ def rank_files(directory: Path) -> dict[tuple[int, ...], Path]:
         match = _NAME.fullmatch(folder.name)
         if match is None or not is_dir(folder):
             raise CorruptError(
-                f"{folder}: not a rank directory's name",
+                f"{shown_path(folder)}: not a rank directory's name",
                 "Expected mp_rank_TT, mp_rank_TT_PPP, mp_rank_TT_EEE or mp_rank_TT_PPP_EEE.",
             )
         path = next((folder / name for name in FILES if is_file(folder / name)), None)
         if path is None:
-            raise CorruptError(f"{folder}: holds no {FILES[0]}", "The checkpoint is incomplete: copy or save it again.")
+            raise CorruptError(
+                f"{shown_path(folder)}: holds no {FILES[0]}", "The checkpoint is incomplete: copy or save it again."
+            )
         found[tuple(int(n) for n in match.groups() if n is not None)] = path
     if len({len(numbers) for numbers in found}) > 1:
         raise CorruptError(
-            f"{directory}: rank directories of different forms: {', '.join(map(folder_name, sorted(found)))}",
+            f"{shown_path(directory)}: rank directories of different forms: {_listed(sorted(found))}",
             "Two checkpoints lie in one directory.",
         )
     return found
@@ -72,6 +77,12 @@ def folder_name(numbers: Iterable[int]) -> str:
     """The directory of some numbers: (0, 1) -> "mp_rank_00_001"."""
     first, *rest = numbers
     return f"{PREFIX}{first:02d}" + "".join(f"_{n:03d}" for n in rest)
+
+
+def _listed(found: list[tuple[int, ...]]) -> str:
+    """Some of them, by the names of their directories."""
+    more = f" and {len(found) - LISTED} more" if len(found) > LISTED else ""
+    return ", ".join(shown(folder_name(numbers)) for numbers in found[:LISTED]) + more
 
 
 def numbers_of(rank: Rank, topology: Topology) -> tuple[int, ...]:
@@ -106,15 +117,15 @@ def explain(directory: Path, found: Iterable[tuple[int, ...]], args: Mapping[str
     sizes = _sizes(listed, args, second_is_ep)
     if sizes["tp"] ** 2 * sizes["pp"] * sizes["ep"] > MOST:
         raise CorruptError(
-            f"{directory}: {len(listed)} rank directories, where TP is {sizes['tp']}, PP {sizes['pp']} and EP "
-            f"{sizes['ep']} by their names and args",
+            f"{shown_path(directory)}: {len(listed)} rank directories, where TP is {shown(sizes['tp'])}, PP "
+            f"{shown(sizes['pp'])} and EP {shown(sizes['ep'])} by their names and args",
             "The checkpoint is incomplete or damaged: copy or save it again.",
         )
     stated = _size(args, "expert_tensor_parallel_size")
     candidates = [stated] if stated else [sizes["tp"], 1]
     if stated and stated not in (1, sizes["tp"]):
         raise UnsupportedError(
-            f"{directory}: expert tensor parallel size {stated} with tensor parallel size {sizes['tp']}",
+            f"{shown_path(directory)}: expert tensor parallel size {stated} with tensor parallel size {sizes['tp']}",
             "Only ETP = TP and ETP = 1 can be told from rank directories.",
         )
     for etp in candidates:
@@ -125,12 +136,10 @@ def explain(directory: Path, found: Iterable[tuple[int, ...]], args: Mapping[str
     expected = {numbers_of(r, topology) for r in all_ranks(topology)}
     missing, surplus = sorted(expected - set(listed)), sorted(set(listed) - expected)
     said = "; ".join(
-        f"{what}: {', '.join(folder_name(n) for n in names[:8])}"
-        for what, names in (("missing", missing), ("not expected", surplus))
-        if names
+        f"{what}: {_listed(names)}" for what, names in (("missing", missing), ("not expected", surplus)) if names
     )
     raise CorruptError(
-        f"{directory}: the rank directories fit no topology. For TP {sizes['tp']}, PP {sizes['pp']}, EP "
+        f"{shown_path(directory)}: the rank directories fit no topology. For TP {sizes['tp']}, PP {sizes['pp']}, EP "
         f"{sizes['ep']}, ETP {topology.etp}: {said}",
         "The checkpoint is incomplete, or two lie in one directory: copy or save it again.",
     )

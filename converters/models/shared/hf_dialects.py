@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Literal, NamedTuple
 
-from ...errors import MismatchError
+from ...errors import MismatchError, shown
 from ...tensors.rules import Copy, rename, transposed
 from ...tensors.spec import Box, Shape
 from .. import MODELS
@@ -92,7 +92,7 @@ def _experts_form(shapes: Mapping[str, Shape], config: ModelConfig, asked: Exper
     forms = {form for form in seen.values() if form}
     if forms == {"hub", "transformers-5"}:
         listed = ", ".join(
-            next(f"{name} {list(shapes[name])} is {form}" for name, f in seen.items() if f == form)
+            next(f"{shown(name)} {list(shapes[name])} is {form}" for name, f in seen.items() if f == form)
             for form in sorted(forms)
         )
         raise MismatchError(
@@ -108,7 +108,8 @@ def _experts_form(shapes: Mapping[str, Shape], config: ModelConfig, asked: Exper
     )
     if not forms and square is not None:
         raise MismatchError(
-            f"{square} {list(shapes[square])} is square, and nothing else shows which way the experts are oriented",
+            f"{shown(square)} {list(shapes[square])} is square, and nothing else shows which way the experts "
+            "are oriented",
             "Say it: --experts-form hub for [E, in, out], as on the Hub, or --experts-form transformers-5 for [E, "
             "out, in], as transformers 5 saves it.",
         )
