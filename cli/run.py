@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vlconv import ending
-from vlconv.render import Screen
+from vlconv.render import Screen, one_line
 
 if TYPE_CHECKING:
     from vlconv.converters import Observer, Report

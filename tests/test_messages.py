@@ -32,7 +32,18 @@ SAFE_CALLS = {
 SAFE_METHODS = {"integer", "place"}
 """Of Fields (models/shared/fields.py): a checked number, and the path of a field that we name."""
 
-TEXTS = {"tiling_fault", "explain", "difference", "unequal", "wanted", "check_room", "version", "installed"}
+TEXTS = {
+    "told_holes",
+    "unsummed",
+    "tiling_fault",
+    "explain",
+    "difference",
+    "unequal",
+    "wanted",
+    "check_room",
+    "version",
+    "installed",
+}
 """Functions whose text others say: what they return is judged where they are."""
 
 NUMBERS = {"int", "float", "bool", "Shape"}
@@ -70,7 +81,8 @@ KNOWN: dict[str, set[str]] = {
     "converters/tensors/cast.py": {"self._dtype"},
     "converters/tensors/sharding.py": {"what", "size"},
     "converters/conversion/megatron_output.py": {"what", "wrong", "rows", "tp"},
-    "converters/conversion/execute.py": {"shortage", "specials"},
+    "converters/conversion/execute.py": {"shortage"},
+    "converters/conversion/fill.py": {"specials", "warning"},
     "converters/errors.py": {"subject"},
     "converters/verification/foreign.py": {"library"},
     "converters/verification/witness.py": {"library", "kind", "self.version", "self.dtype"},
@@ -120,7 +132,19 @@ KNOWN: dict[str, set[str]] = {
     "converters/conversion/convert.py": {"line", "known"},
     "converters/conversion/summary.py": {"beside.missing", "why", "specials", "size", "name"},
     "converters/verification/verify.py": {"w"},
+    "converters/formats/dcp/backend.py": {"wrong", "known"},
+    "converters/formats/dcp/metadata.py": {"where"},
+    "converters/formats/dcp/places.py": {"whose", "int(start[at + 1])"},
+    "converters/formats/dcp/integrity.py": {"sum_.hexdigest()", "stated"},  # found to be hexadecimal digits
+    "converters/formats/legacy/agreement.py": {"what.format(listed)", "twice", "number"},
+    "converters/formats/legacy/copies.py": {"folders"},  # their names are of a rank's folder, or they are refused
+    "converters/formats/legacy/whole.py": {"first.folder", "shard.folder"},
+    "converters/formats/holes.py": {"told(found)"},  # which Holes makes safe
+    "converters/manifest/record.py": {"where"},
+    "converters/output/faults.py": {"hint", "left"},
+    "converters/verification/sources.py": {"w", "name"},
     # Numbers.
+    "converters/output/read_back.py": {"size"},
     "converters/formats/legacy/layers.py": {"known", "numbers"},
     "converters/formats/chunks.py": {"done"},
     "converters/formats/legacy/ranks.py": {"sizes", "stated", "topology"},

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from ..config.reference import Reference
-from ..errors import shown, sized
+from ..errors import shown, shown_path, sized
 from ..formats import FORMATS
 from ..formats.holes import told as told_holes
 from ..models import model_of

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ..errors import CorruptError, ReferenceFault, shown
+from ..errors import CorruptError, ReferenceFault, shown, shown_path
 from ..formats.directory.contents import MANIFEST
 from ..formats.directory.own_files import check_own, leads_elsewhere
 from ..formats.json_file import read_json

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+from ..errors import shown_path
 from ..formats.dcp.integrity import Integrity
 from ..formats.seen_files import SeenFiles
 from ..options import McoreTarget, OutputOptions
@@ -62,9 +63,10 @@ def execute(plan: Plan, options: OutputOptions, observer: Observer) -> Report:
         raise
     if output.leftover:
         report.warnings.append(
-            f"what was in {output.place} before could not be removed: it is in {output.leftover}"
+            f"what was in {shown_path(output.place)} before could not be removed: it is in "
+            f"{shown_path(output.leftover)}"
             if output.replaced
-            else f"{output.leftover}, where it was written, could not be removed; nothing in it is needed"
+            else f"{shown_path(output.leftover)}, where it was written, could not be removed; nothing in it is needed"
         )
     describe_written(report, plan.files, len(plan.copied), time.monotonic() - begin)
     report.status = "done"

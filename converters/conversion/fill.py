@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from ..errors import CorruptError
+from ..errors import CorruptError, shown
 from ..formats.output_file import WrittenFile
 from ..options import OutputOptions
 from ..output.copies import copy_file
@@ -55,8 +55,8 @@ def _link(plan: Plan, root: Path) -> None:
             (root / name).symlink_to(first, target_is_directory=True)
         except OSError as fault:  # a file system without links has the checkpoint all the same
             plan.report.warnings.append(
-                f"{name} could not be made a link to {first}: {fault.strerror}; "
-                f"loaders that look for it take {first} itself"
+                f"{shown(name)} could not be made a link to {shown(first)}: {fault.strerror}; "
+                f"loaders that look for it take {shown(first)} itself"
             )
 
 

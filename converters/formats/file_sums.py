@@ -7,7 +7,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from ..errors import CorruptError, shown
+from ..errors import CorruptError, shown_path
 from .crc import crc32, join
 from .open_files import opened
 
@@ -48,6 +48,6 @@ def _part(fd: int, start: int, nbytes: int, path: Path) -> int:
     while at < nbytes:
         got = os.preadv(fd, [buffer[: min(BLOCK, nbytes - at)]], start + at)
         if not got:
-            raise CorruptError(f"{shown(path, 1000)} became shorter while it was read")
+            raise CorruptError(f"{shown_path(path)} became shorter while it was read")
         crc, at = crc32(buffer[:got], crc), at + got
     return crc

@@ -12,7 +12,7 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from ..errors import CorruptError, shown, sized
+from ..errors import CorruptError, shown_path, sized
 
 if TYPE_CHECKING:
     from .chunks import Extent
@@ -44,7 +44,7 @@ class Holes(NamedTuple):
         more = f" and {len(self.spans) - LISTED} more" if len(self.spans) > LISTED else ""
         nbytes = sum(stop - start for start, stop in self.spans)
         return (
-            f"{shown(self.path, 1000)}: {sized(nbytes)} that tensors need were never written and read as zeros, bytes "
+            f"{shown_path(self.path)}: {sized(nbytes)} that tensors need were never written and read as zeros, bytes "
             f"{some}{more}: is it a copy that was not finished?"
         )
 

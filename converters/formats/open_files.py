@@ -66,7 +66,7 @@ def reading(path: Path | str) -> Iterator[None]:
     except ValueError as fault:
         if not _impossible(path):
             raise
-        raise CorruptError(f"{shown(path, 1000)} is no name that a file can have") from fault
+        raise CorruptError(f"{shown_path(path)} is no name that a file can have") from fault
 
 
 def _impossible(path: Path | str) -> bool:

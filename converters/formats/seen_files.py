@@ -16,7 +16,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from ..errors import ChangedError, SourceError, shown
+from ..errors import ChangedError, SourceError, shown_path
 from .open_files import fresh_status, noted
 
 MOUNTS = Path("/proc/self/mountinfo")
@@ -122,7 +122,7 @@ def _difference(first: SeenFile, now: SeenFile) -> str:
 
 
 def _changed(path: str, how: str) -> ChangedError:
-    return ChangedError(f"{shown(path, 1000)} changed while it was read: it {how}")
+    return ChangedError(f"{shown_path(path)} changed while it was read: it {how}")
 
 
 def _is_fuse(dev: int) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
-from ..errors import CorruptError, shown
+from ..errors import CorruptError, shown, shown_path
 from ..formats.directory.contents import MANIFEST
 from ..formats.json_file import TABLE, read_json
 from ..formats.open_files import is_file
@@ -27,10 +27,10 @@ def read_manifest(root: Path) -> Manifest:
         ReadError: the system does not let it be read.
     """
     path = root / MANIFEST
-    manifest = Manifest.parse(read_json(path, TABLE), shown(path, 1000))
+    manifest = Manifest.parse(read_json(path, TABLE), shown_path(path))
     for name in manifest.files:
         if not name or name.startswith("/") or "\0" in name or not {"", ".", ".."}.isdisjoint(name.split("/")):
-            raise CorruptError(f"{shown(path, 1000)} names a file that is not below it: {shown(name)}")
+            raise CorruptError(f"{shown_path(path)} names a file that is not below it: {shown(name)}")
     return manifest
 
 

@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from ..errors import TargetError, shown
+from ..errors import TargetError, shown_path
 from ..formats.directory.unfinished import MARKER
 from .faults import about
 
@@ -48,7 +48,9 @@ class Claim:
         except OSError as fault:
             with suppress(OSError):
                 folder.rmdir()
-            raise TargetError(f"{folder} cannot be made: {fault.strerror}", "Name a target elsewhere.") from fault
+            raise TargetError(
+                f"{shown_path(folder)} cannot be made: {fault.strerror}", "Name a target elsewhere."
+            ) from fault
         claim = cls(fd, folder)
         try:
             _lock(fd, folder)
@@ -119,7 +121,7 @@ def _check_ours(folder: Path, marker: os.stat_result) -> None:
     """
     if {marker.st_uid, folder.lstat().st_uid} != {os.geteuid()} or not stat.S_ISREG(marker.st_mode):
         raise TargetError(
-            f"{shown(folder, 1000)} was left by a run of another user, and is not taken over",
+            f"{shown_path(folder)} was left by a run of another user, and is not taken over",
             "Name another target, or have it removed by whom it belongs to.",
         )
 

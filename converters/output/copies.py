@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from ..errors import CorruptError, shown
+from ..errors import CorruptError, shown_path
 from ..formats.crc import crc32
 from ..formats.open_files import opened
 from ..formats.output_file import WrittenFile
@@ -37,7 +37,7 @@ def copy_file(source: Path, root: Path, name: str) -> WrittenFile:
             for at in range(0, size, BLOCK):
                 data = file.read(min(BLOCK, size - at))
                 if len(data) < min(BLOCK, size - at):
-                    raise CorruptError(f"{shown(source, 1000)} became shorter while it was read")
+                    raise CorruptError(f"{shown_path(source)} became shorter while it was read")
                 with told(target):  # else it would be taken for a fault of the source
                     out.write([(at, memoryview(data))])
                 crc = crc32(data, crc)

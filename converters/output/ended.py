@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from ..errors import shown, sized
+from ..errors import shown_path, sized
 from ..formats.directory.unfinished import MARKER
 from ..report import Report
 from .journal import Journal
@@ -30,15 +30,15 @@ def describe_ended(report: Report, staging: Path, ended: Journal, *, same: bool)
     if same:
         report.fact(
             "resumes",
-            f"a run that was ended: {files} files, {sized(nbytes)}, are in {staging}; each is read again, and kept if "
-            "its checksum is still the one noted",
+            f"a run that was ended: {files} files, {sized(nbytes)}, are in {shown_path(staging)}; each is read again, "
+            "and kept if its checksum is still the one noted",
             resumes={"files": files, "bytes": nbytes},
         )
     else:
         report.fact(
             "starts_anew",
-            f"what an ended run has left in {staging} is removed: its source, options or version were others, or "
-            "--no-resume asks for it",
+            f"what an ended run has left in {shown_path(staging)} is removed: its source, options or version "
+            "were others, or --no-resume asks for it",
             starts_anew=str(staging),
         )
 
@@ -58,7 +58,7 @@ def describe_abandoned(report: Report, left: Iterable[Abandoned]) -> None:
     """Tell of them; each stays as it is."""
     for entry in left:
         report.warnings.append(
-            f"{shown(entry.path, 1000)} is what a run that was ended has left, {sized(entry.nbytes)}: the same command "
+            f"{shown_path(entry.path)} is what a run that was ended has left, {sized(entry.nbytes)}: the same command "
             "again goes on with it; otherwise remove it"
         )
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from ..errors import TargetError, shown
+from ..errors import TargetError, shown_path
 
 NO_ROOM = {
     errno.ENOSPC: "the disk is full",
@@ -69,9 +69,9 @@ def unwritable(fault: OSError, place: Path, left: Sequence[str] = ()) -> TargetE
     code = fault.errno or 0
     if why := NO_ROOM.get(code):
         hint = [*(left or ["Nothing was left behind."]), "Free some room, or name a target on another disk."]
-        return TargetError(f"{shown(place, 1000)} cannot be written: {why}", " ".join(hint))
+        return TargetError(f"{shown_path(place)} cannot be written: {why}", " ".join(hint))
     reason = fault.strerror or type(fault).__name__
-    what = f"{shown(fault.filename or place, 1000)} cannot be written: {reason}"
+    what = f"{shown_path(fault.filename or place)} cannot be written: {reason}"
     return TargetError(what, " ".join([*left, HINTS.get(code, USUAL)]))
 
 

@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..errors import TargetError, sized
+from ..errors import TargetError, shown, shown_path, sized
 from ..formats.directory.unfinished import MARKER
 
 

@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from ..errors import TargetError, shown
+from ..errors import TargetError, shown_path
 from ..formats.crc import crc32
 from ..formats.output_file import WrittenFile
 from ..report import Observer
@@ -40,7 +40,7 @@ def read_back(root: Path, written: Iterable[WrittenFile], observer: Observer) ->
         passed_by = passed_by and direct
         if (size, crc) != (file.nbytes, file.crc):
             raise TargetError(
-                f"{shown(path, 1000)}: other bytes came back than were written: {size} with CRC-32 {crc:08x} instead "
+                f"{shown_path(path)}: other bytes came back than were written: {size} with CRC-32 {crc:08x} instead "
                 f"of {file.nbytes} with {file.crc:08x}",
                 "The disk, or the network share under it, does not keep what it is given: write elsewhere.",
             )

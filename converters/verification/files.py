@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from ..errors import NotACheckpoint, shown, sized
+from ..errors import NotACheckpoint, shown, shown_path, sized
 from ..formats import is_mcore, safetensors
 from ..formats.crc import crc32
 from ..formats.directory.contents import MANIFEST
@@ -67,7 +67,7 @@ def describe_manifest(report: Report, found: Found) -> None:
     report.fact(
         "manifest",
         f"{found.root / MANIFEST}: {len(files)} files, {sized(sum(file.nbytes for file in files.values()))}, made by "
-        f"vlconv {shown(made.get('vlconv'))} {shown(made.get('command'))} from {shown(given, 1000)}",
+        f"vlconv {shown(made.get('vlconv'))} {shown(made.get('command'))} from {shown_path(given)}",
         manifest={key: made.get(key) for key in ("vlconv", "command", "source", "options")},
     )
     extra = list(_not_listed(found))

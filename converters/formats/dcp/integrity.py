@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Event, Lock
 
-from ...errors import CorruptError, UnsupportedError, shown
+from ...errors import CorruptError, UnsupportedError, shown, shown_path
 from ..json_file import read_json
 from ..open_files import OpenFiles, is_file, status
 from ..seen_files import SeenFiles
@@ -111,7 +111,7 @@ class _Work:
         stated = self._integrity.stated[name]
         if sum_.hexdigest() != stated:
             raise CorruptError(
-                f"{shown(path, 1000)} is not the file that was saved: SHA-256 {sum_.hexdigest()[:16]}… where {NAME} "
+                f"{shown_path(path)} is not the file that was saved: SHA-256 {sum_.hexdigest()[:16]}… where {NAME} "
                 f"states {stated[:16]}…",
                 "The file, or integrity.json, is corrupt or was changed: copy both again from where they were saved.",
             )
@@ -140,7 +140,7 @@ def read_integrity(directory: Path) -> Integrity | None:
         check_bare(name, str(path))
         if not is_file(directory / name):
             raise CorruptError(
-                f"{shown(directory / name, 1000)} is missing, though {NAME} lists it",
+                f"{shown_path(directory / name)} is missing, though {NAME} lists it",
                 "Is the checkpoint complete? Copy the missing file.",
             )
     return Integrity(directory, files)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from ...errors import NotACheckpoint
+from ...errors import NotACheckpoint, shown_path
 
 MARKER = ".vlconv-partial"
 """The name of the marker's file."""
@@ -27,8 +27,8 @@ def check_finished(directory: Path) -> None:
     staging = _staging(directory)
     if staging is not None:
         raise NotACheckpoint(
-            f"{directory}: an unfinished output of vlconv, which still writes it or was killed",
-            f"Wait for that run, or give its command again; if none is at work, {staging} can be removed.",
+            f"{shown_path(directory)}: an unfinished output of vlconv, which still writes it or was killed",
+            f"Wait for that run, or give its command again; if none is at work, {shown_path(staging)} can be removed.",
         )
 
 

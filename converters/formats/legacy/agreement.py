@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ...errors import CorruptError, shown
+from ...errors import CorruptError, shown, shown_path
 from ...tensors.sharding import Topology
 from ..replicas import checksum
 from .layers import TWO
@@ -60,7 +60,7 @@ def _check_same(directory: Path, what: str, each: str, stated: Iterable[tuple[Sa
         found.setdefault(shown(value), saved.folder)
     if len(found) > 1:
         listed = ", ".join(each.format(folder, value) for value, folder in list(found.items())[:5])
-        raise CorruptError(f"{directory}: ranks {what.format(listed)}", TWO)
+        raise CorruptError(f"{shown_path(directory)}: ranks {what.format(listed)}", TWO)
 
 
 def check_places(directory: Path, ranks: Mapping[Rank, Saved], topology: Topology) -> None:
@@ -88,7 +88,7 @@ def check_places(directory: Path, ranks: Mapping[Rank, Saved], topology: Topolog
     for rank, number in numbers.items():
         if counts[number] > 1:
             twice = [ranks[r].folder for r, n in numbers.items() if n == number]
-            raise CorruptError(f"{directory}: {' and '.join(twice[:5])} both state rank {number}", ANOTHER)
+            raise CorruptError(f"{shown_path(directory)}: {' and '.join(twice[:5])} both state rank {number}", ANOTHER)
         if not 0 <= number < (world or number + 1) or number % topology.tp != rank.tp:
             raise _misplaced(directory, ranks[rank], number)
     if world and world % topology.pp == 0:

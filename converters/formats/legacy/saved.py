@@ -7,7 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ...errors import CorruptError, SourceError, naming, shown
+from ...errors import CorruptError, SourceError, naming, shown, shown_path
 from ..keys import ignorable, is_number
 from ..pickles.closed_unpickler import TensorRef
 from ..pickles.sandbox import Plain, plain_dict
@@ -55,12 +55,12 @@ def read_saved(path: Path) -> Saved:
     tree = saved.tree
     if not isinstance(tree, dict):
         raise CorruptError(
-            f"{path}: holds no dict of a Megatron checkpoint", "The file is damaged or of another program."
+            f"{shown_path(path)}: holds no dict of a Megatron checkpoint", "The file is damaged or of another program."
         )
     names = _chunk_names(tree)
     if not names or [n for n in names if not isinstance(tree[n], dict)]:
         raise CorruptError(
-            f"{path}: holds no model",
+            f"{shown_path(path)}: holds no model",
             "Is this a legacy Megatron checkpoint? Expected a key 'model', or 'model0', 'model1', ….",
         )
     chunks = [_tensors(path, saved, tree[name]) for name in names]
@@ -103,7 +103,7 @@ def _check_apart(path: Path, found: References, chunks: Mapping[str, Chunk]) -> 
     for name, ref in found.tensors:
         storages.setdefault(ref.key, []).append(view(name, name in weights, ref))
     for key, views in storages.items():
-        check_apart(shown(path, 1000), key, views)
+        check_apart(shown_path(path), key, views)
 
 
 def _random(saved: SavedObject, tree: Mapping[Any, Any]) -> Iterator[ItemTensor]:

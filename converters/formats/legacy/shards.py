@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from ...errors import CorruptError, UnsupportedError, shown
+from ...errors import CorruptError, UnsupportedError, shown, shown_path
 from ...tensors.dtypes import FLOATS
 from ..keys import fold, ignorable, kind_of_ignored
 from ..zips.read import ItemTensor
@@ -72,7 +72,7 @@ def global_shards(ranks: Mapping[Rank, Saved]) -> tuple[Shards, Counter[str]]:
                     continue
                 if tensor.dtype not in FLOATS:
                     raise UnsupportedError(
-                        f"{saved.path}: {shown(key)} has dtype {shown(tensor.dtype)}",
+                        f"{shown_path(saved.path)}: {shown(key)} has dtype {shown(tensor.dtype)}",
                         "Only plain, unquantised floating-point weights are converted.",
                     )
                 how = fold(key)
@@ -82,7 +82,7 @@ def global_shards(ranks: Mapping[Rank, Saved]) -> tuple[Shards, Counter[str]]:
                 first = spelled.setdefault((name, expert, chunk, rank), key)
                 if first != key:
                     raise CorruptError(
-                        f"{saved.path}: {shown(first)} and {shown(key)} are two names of one tensor",
+                        f"{shown_path(saved.path)}: {shown(first)} and {shown(key)} are two names of one tensor",
                         "The file was put together from two checkpoints, or is damaged.",
                     )
     return shards, ignored

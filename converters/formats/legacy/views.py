@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from math import gcd
 from typing import NamedTuple
 
-from ...errors import CorruptError, shown
+from ...errors import CorruptError, shown, shown_path
 from ...tensors.dtypes import ITEMSIZE
 from ...tensors.vocabulary import EMBEDDING, OUTPUT_LAYER
 from ..pickles.closed_unpickler import TensorRef
@@ -71,7 +71,8 @@ def check_apart(path: str, key: str, views: Iterable[View]) -> None:
     for looked_at, (one, other) in enumerate(_meeting(views)):
         if looked_at >= MOST or (not _apart(one, other) and not _tied(one, other)):
             raise CorruptError(
-                f"{path}: {shown(one.name)} and {shown(other.name)} are the same bytes, of storage {shown(key)}",
+                f"{shown_path(path)}: {shown(one.name)} and {shown(other.name)} are the same bytes, of storage "
+                f"{shown(key)}",
                 "data.pkl is damaged, or was changed: copy the file again from where it was saved.",
             )
 

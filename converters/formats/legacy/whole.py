@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from ...errors import CorruptError, shown
+from ...errors import CorruptError, shown, shown_path
 from ...tensors.sharding import Split, Topology, whole_shape
 from ...tensors.sharding import parts as cut_parts
 from ...tensors.spec import Shape, TensorSpec
@@ -91,7 +91,7 @@ def _check_untied(shards: Shards, splits: Mapping[str, Split]) -> None:
     )
     if shared := sorted({path for path, _ in set(embedding) & set(output)}):
         raise CorruptError(
-            f"{shared[0]}: embedding and output layer are the same bytes, and the model is not tied",
+            f"{shown_path(shared[0])}: embedding and output layer are the same bytes, and the model is not tied",
             "data.pkl is damaged, or was changed: copy the file again from where it was saved.",
         )
 
@@ -114,11 +114,11 @@ def _whole(name: str, listed: list[Shard], split: Split, cut: Cut) -> Shape:
     dtypes = {shard.tensor.dtype for shard in listed}
     if len(shapes) > 1 or len(dtypes) > 1:
         raise CorruptError(
-            f"{shown(name)}: ranks hold different shapes or dtypes: {', '.join(map(str, map(list, shapes)))}", TWO
+            f"{shown(name)}: ranks hold different shapes or dtypes: {shown(sorted(map(list, shapes)))}", TWO
         )
     local = shapes.pop()
     if split.axis is not None and len(local) <= split.axis:
-        raise CorruptError(f"{shown(name)} {list(local)}: has too few axes", "The checkpoint is damaged.")
+        raise CorruptError(f"{shown(name)} {shown(list(local))}: has too few axes", "The checkpoint is damaged.")
     shape = whole_shape(local, split, cut.ways(split))
     experts = [shard.expert for shard in listed if shard.expert is not None]
     return (max(experts) + 1, *shape) if experts else shape
