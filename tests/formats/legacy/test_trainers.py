@@ -169,3 +169,19 @@ class TestMindSpeed:
         assert [line.split(", by")[0] for line in report.warnings] == [
             f"{name} differs between mp_rank_01 (taken) and mp_rank_03: 1 of 768 elements"
         ]
+
+    def test_repeated_towers_that_differ_are_told_of(self, tmp_path: Path, models: dict[str, Model]) -> None:
+        """Every stage has the whole tower; the first one's is taken."""
+        model = models["qwen3_vl"]
+        grid = Grid([[2, 2]], [[4]])
+        source = write_ranks(tmp_path / "saved", "mindspeed-mm", model.config, model.tensors, grid)
+        file = source / "release" / "mp_rank_00_001" / "model_optim_rng.pt"
+        state = torch.load(file, weights_only=True)
+        name = "image_encoder.encoder.blocks.layers.2.mlp.linear_fc1.weight"
+        state["model"][name][0, 0] += 1
+        torch.save(state, file)
+        report = mcore2hf(source, tmp_path / "hf", Mcore2HfOptions(reference=str(model.directory)))
+        assert [line.split(", by")[0] for line in report.warnings] == [
+            f"{name} differs between mp_rank_00_000 (taken) and mp_rank_00_001: 1 of 1536 elements"
+        ]
+        assert differing(read_hf(tmp_path / "hf"), model.tensors) == []
