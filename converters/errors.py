@@ -24,6 +24,9 @@ from contextlib import contextmanager
 DEEPEST = 60
 """Containers within containers, as far as they are spelled out."""
 
+LONGEST = 1000
+"""Characters of a path that are shown."""
+
 _BRACKETS = {dict: ("{", "}"), list: ("[", "]"), set: ("{", "}"), frozenset: ("{", "}")}
 
 
@@ -154,8 +157,9 @@ def shown(name: object, cap: int = 200) -> str:
 
 
 def shown_path(path: object) -> str:
-    """A path that the user gave, or that lies below one: as `shown`, but not cut before it is of use."""
-    return shown(path, 1000)
+    """A path that the user gave, or that lies below one: of use in whatever script it is written, and safe to print."""
+    text = "".join(c if c.isprintable() else shown(c) for c in str(path)[: LONGEST + 1])
+    return text if len(text) <= LONGEST else text[: LONGEST - 1] + "…"
 
 
 def _beginning(value: object, room: int) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from vlconv.converters.errors import shown
+from vlconv.converters.errors import shown, shown_path
 
 
 @pytest.mark.parametrize(
@@ -63,3 +63,18 @@ def test_capped_at_once(large: str, cap: int) -> None:
     assert len(text) <= cap
     assert "…" in text or "..." in text
     assert time.process_time() - begin < 0.5
+
+
+@pytest.mark.parametrize(
+    ("path", "text"),
+    [
+        ("模型/été 1", "模型/été 1"),
+        ("a\nerror: b\x1b[2J\u202e\u2028\ud800\x9b", "a\\nerror: b\\x1b[2J\\u202e\\u2028\\ud800\\x9b"),
+        ("x" * 1000, "x" * 1000),
+        ("x" * 10**8, "x" * 999 + "…"),
+        ("\n" * 10**8, "\\n" * 499 + "\\…"),
+    ],
+    ids=["script", "hostile", "long", "longer", "lines"],
+)
+def test_paths(path: str, text: str) -> None:
+    assert shown_path(Path(path) if len(path) < 2000 else path) == text
