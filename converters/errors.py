@@ -75,8 +75,8 @@ class ChangedError(SourceError):
     """A file is not what it was when it was opened first: something writes there."""
 
     usual_hint = (
-        "Wait until the trainer or the sync tool that writes there is done, and run it again. Beside a trainer at "
-        "work, name an iteration (--iteration N) that it is done with."
+        "Wait until the trainer or the sync tool that writes there is done, and run it again; or convert an iteration "
+        "that it is done with."
     )
 
 

@@ -55,6 +55,11 @@ def is_sparse(fd: int) -> bool:
     return size > 0 and _seek(fd, 0, os.SEEK_HOLE, size) < size
 
 
+def has_hole(fd: int, offset: int, nbytes: int) -> bool:
+    """Whether there is a hole in these bytes of an open file."""
+    return _seek(fd, offset, os.SEEK_HOLE, offset + nbytes) < offset + nbytes
+
+
 def find_holes(extents: Iterable[Extent], files: OpenFiles) -> list[Holes]:
     """The holes where extents without a checksum lie, by file.
 

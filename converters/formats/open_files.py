@@ -45,6 +45,16 @@ noted: ContextVar[Callable[[str, os.stat_result], None] | None] = ContextVar("no
 """Who is told of every file that is opened, with what the system says of the open file; see seen_files.py."""
 
 
+@contextmanager
+def unnoted() -> Iterator[None]:
+    """Within it a file is read that may change afterwards without harm, so nobody is told of it."""
+    token = noted.set(None)
+    try:
+        yield
+    finally:
+        noted.reset(token)
+
+
 def unreadable(path: Path | str, fault: OSError) -> ReadError:
     """The error for a file that the system does not let us read."""
     reason = fault.strerror or type(fault).__name__

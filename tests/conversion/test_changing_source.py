@@ -103,7 +103,6 @@ CHANGES = {
 HF_FILES = ("config.json", INDEX, SHARD, "tokenizer.json", "merges.txt")
 MCORE_FILES = (
     *(f"release/{name}" for name in (".metadata", "common.pt", "__0_0.distcp")),
-    TRACKER,
     *(f"huggingface/{name}" for name in ("config.json", "tokenizer.json", "preprocessor_config.json")),
 )
 LEGACY_FILES = ("release/mp_rank_00/model_optim_rng.pt", RANK, "huggingface/config.json")
@@ -179,14 +178,15 @@ def test_on_disk_too(work: Path) -> None:
 
 
 def test_what_is_not_read_may_change(work: Path) -> None:
-    """A trainer goes on saving other iterations beside the one that was named."""
+    """A trainer goes on saving other iterations beside the one that was the latest when the run began."""
     (work / "mcore" / "release").rename(work / "mcore" / "iter_0000100")
+    (work / "mcore" / TRACKER).write_text("100")
 
     def goes_on() -> None:
         shutil.copytree(work / "mcore" / "iter_0000100", work / "mcore" / "iter_0000200")
         (work / "mcore" / TRACKER).write_text("200")
 
-    mcore2hf(work / "mcore", work / "out", Mcore2HfOptions(iteration=100), Meddler(goes_on))
+    mcore2hf(work / "mcore", work / "out", observer=Meddler(goes_on))
     assert differing(read_hf(work / "out"), read_hf(work / "hf")) == []
 
 

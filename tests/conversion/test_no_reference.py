@@ -210,14 +210,15 @@ def test_each_layout_says_what_is_missing(tmp_path: Path, name: str) -> None:
     ids=lambda r: r.name,
 )
 def test_shapes_of_an_official_release_suffice(tmp_path: Path, release: Any) -> None:
-    """The files are sparse: metadata in full, no weights."""
+    """The files are sparse: metadata and what stands around each tensor in full, no weights."""
     layout = LAYOUTS[model_of(release.config).default_layout]
     shapes = table(layout.rules(release.config, -(-release.config.text.vocab // 512) * 512)).left()
     specs = {name: TensorSpec(name, shape, "bfloat16") for name, shape in shapes.items()}
     for file in plan_torch_dist(specs, ("layers", "deepstack_merger_list"), (), 0):
         with (tmp_path / file.name).open("wb") as sparse:
             sparse.truncate(file.size)
-            for offset, data in file.literals:
+            around = file.seal([1] * len(file.pieces)) if file.seal else []
+            for offset, data in [*file.literals, *around]:
                 sparse.seek(offset)
                 sparse.write(data)
     side = open_mcore_side(tmp_path, McoreSource())

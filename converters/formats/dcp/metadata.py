@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 from ...errors import CorruptError, naming, shown
 from ...tensors.spec import Shape
-from ..holes import is_sparse
+from ..holes import has_hole, is_sparse
 from ..open_files import file_name, opened, status
 from ..pickles.sandbox import ask
 
@@ -164,7 +165,7 @@ def check_files(metadata: DcpMetadata, directory: Path, wanted: Iterable[int]) -
         wanted: indexes into `metadata.tensors`.
 
     Returns:
-        wanted items that lie in a file with holes.
+        wanted items in which there is a hole.
 
     Raises:
         CorruptError: naming the file.
@@ -178,16 +179,20 @@ def check_files(metadata: DcpMetadata, directory: Path, wanted: Iterable[int]) -
     ends, counts = np.zeros(len(metadata.files), np.int64), np.zeros(len(metadata.files), np.int64)
     np.maximum.at(ends, metadata.item_file[chosen], (metadata.item_offset + metadata.item_length)[chosen])
     np.add.at(counts, metadata.item_file[chosen], 1)
-    sparse = [
-        number
-        for number, (name, end, count) in enumerate(zip(metadata.files, ends.tolist(), counts.tolist(), strict=True))
-        if count and _check_file(directory / name, end, count)
-    ]
-    return set(np.flatnonzero(chosen & np.isin(metadata.item_file, sparse)).tolist())
+    holed: set[int] = set()
+    for number, (name, end, count) in enumerate(zip(metadata.files, ends.tolist(), counts.tolist(), strict=True)):
+        if not count:
+            continue
+        with _checked(directory / name, end, count) as file:
+            if is_sparse(fd := file.fileno()):
+                items = np.flatnonzero(chosen & (metadata.item_file == number)).tolist()
+                holed.update(item for item in items if has_hole(fd, *metadata.place(item)[1:]))
+    return holed
 
 
-def _check_file(path: Path, end: int, count: int) -> bool:
-    """Whether a file has holes; see `check_files`."""
+@contextmanager
+def _checked(path: Path, end: int, count: int) -> Iterator[BinaryIO]:
+    """A file of `count` items that reach up to byte `end`, open; errors as `check_files`."""
     found = status(path)
     if found is None:
         what = f"{shown(path.name)} is missing: {count} pieces of the model are in it"
@@ -201,7 +206,7 @@ def _check_file(path: Path, end: int, count: int) -> bool:
                 f"{shown(path.name)} is cut short: {size} bytes, where .metadata says at least {end}",
                 "Copy the file again.",
             )
-        return is_sparse(file.fileno())
+        yield file
 
 
 def read_dcp_metadata(directory: Path) -> DcpMetadata:

@@ -88,7 +88,7 @@ def open_dcp(
         kind_of_ignored(entry.name) or "other" for entry in metadata.byte_entries
     )
     places = check_apart(metadata)
-    sparse = check_files(metadata, directory, wanted)
+    holed = check_files(metadata, directory, wanted)
     stored = [_stored(metadata, i) for i in wanted]
     specs, chunks = canonical(stored)
     files = OpenFiles()
@@ -96,7 +96,7 @@ def open_dcp(
 
     def assemble(splits: Mapping[str, Split]) -> ChunkReader:
         ordered = placed(specs, chunks, splits) if placed else chunks
-        holes = find_holes(map(locate, sorted(sparse & locate.known)), files) if sparse else ()
+        holes = find_holes(map(locate, sorted(holed & locate.known)), files) if holed else ()
         return _assembled(ChunkReader(specs, ordered, locate, files, holes), splits)
 
     return Opened(

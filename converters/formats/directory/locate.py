@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ...errors import NotACheckpoint, shown_path
-from ..open_files import children, is_dir, is_file, opened, status
+from ..open_files import children, is_dir, is_file, opened, status, unnoted
 from .unfinished import check_finished, is_unfinished
 
 TRACKER = "latest_checkpointed_iteration.txt"
@@ -75,7 +75,7 @@ def tracker_word(directory: Path) -> str | None:
     tracker = directory / TRACKER
     if not is_file(tracker):
         return None
-    with opened(tracker) as file:
+    with unnoted(), opened(tracker) as file:  # beside a trainer at work it soon names the next iteration
         return file.read(64).decode("ascii", "replace").strip()
 
 
