@@ -79,13 +79,10 @@ def _explained(fault: BaseException, debug: bool) -> tuple[str, int, str, str]:
         return kind, 128 + number, what, "" if hasattr(fault, "__notes__") else "Nothing was left behind."
     if isinstance(fault, VlconvError):
         return kind, fault.exit_code, fault.what, fault.hint
-    if isinstance(fault, OSError) and fault.filename is not None:
-        return (
-            kind,
-            1,
-            f"{one_line(fault.filename)}: {fault.strerror}",
-            "See that the file can be read or written there, and try again.",
-        )
+    if isinstance(fault, OSError) and fault.strerror:
+        where = "the system reports" if fault.filename is None else one_line(fault.filename)
+        hint = "See that files can be read and written there (dmesg tells of failing disks), and try again."
+        return kind, 1, f"{where}: {fault.strerror}", hint
     if isinstance(fault, MemoryError):
         return kind, 1, "there is not enough memory", "Try again with fewer --threads."
     hint = (

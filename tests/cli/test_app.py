@@ -286,6 +286,11 @@ class TestExit:
         stub(monkeypatch, PermissionError(13, "Permission denied", "weights"))
         assert "weights: Permission denied" in invoke("mcore2hf", "m", "h").stderr
 
+    def test_an_os_error_that_knows_no_file_is_no_fault_of_ours(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        stub(monkeypatch, OSError(5, "Input/output error"))
+        said = invoke("mcore2hf", "m", "h").stderr
+        assert "the system reports: Input/output error" in said and "dmesg" in said and "fault of vlconv" not in said
+
 
 class TestStreams:
     def test_json_is_all_of_stdout(self, called: list[Any]) -> None:
