@@ -111,12 +111,12 @@ def fresh_status(path: Path) -> os.stat_result | None:
     """As `status`, but asked anew: only on opening does a network file system hold what it knows against its server."""
     try:
         fd = os.open(path, _FLAGS)
+        try:
+            return os.fstat(fd)
+        finally:
+            os.close(fd)
     except OSError:
         return status(path)
-    try:
-        return os.fstat(fd)
-    finally:
-        os.close(fd)
 
 
 def is_file(path: Path) -> bool:

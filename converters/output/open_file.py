@@ -56,8 +56,8 @@ class OpenFile:
                 self._put(data, offset)
 
     def close(self) -> None:
-        """Wait for the write that has begun, and close the file."""
-        with self._turn:
+        """Wait for the write that has begun, and close the file: a network share may tell only then what it lost."""
+        with self._turn, self._named():
             self._closed = True
             os.close(self._fd)
 
