@@ -175,5 +175,5 @@ def _discard(staging: Path) -> None:
             shutil.rmtree(entry)
         elif entry.name != MARKER:
             entry.unlink()
-    (staging / MARKER).unlink()
+    (staging / MARKER).unlink(missing_ok=True)  # a signal may have come after it
     staging.rmdir()
