@@ -106,10 +106,11 @@ class Kind:
     Args:
         name: of the kind.
         fast: the bases whose cases `make test` runs, too; none: all.
+        every: of the cases that a loop adds it runs one of so many; those that a function of their own makes, all.
     """
 
-    def __init__(self, name: str, *fast: str) -> None:
-        self.name, self._fast = name, fast
+    def __init__(self, name: str, *fast: str, every: int = 1) -> None:
+        self.name, self._fast, self._every, self._looped = name, fast, every, 0
         self.cases: list[Case] = []
 
     def add(
@@ -122,11 +123,28 @@ class Kind:
         command: str = "",
         slow: bool = False,
     ) -> None:
-        """One case for each base."""
+        """One case for each base, as a loop adds them."""
         for base in (bases,) if isinstance(bases, str) else bases:
-            name = f"{self.name}: {title} ({base})"
-            late = slow or bool(self._fast and base not in self._fast)
-            self.cases.append(Case(name, base, damage, expected, options, command, late))
+            late = self._late(base, slow)
+            if not late:
+                self._looped += 1
+            self._add(title, base, damage, expected, options, command, late or self._looped % self._every != 0)
+
+    def _late(self, base: str, slow: bool) -> bool:
+        return slow or bool(self._fast and base not in self._fast)
+
+    def _add(
+        self,
+        title: str,
+        base: str,
+        damage: Damage,
+        expected: Expected,
+        options: tuple[str, ...],
+        command: str,
+        slow: bool,
+    ) -> None:
+        name = f"{self.name}: {title} ({base})"
+        self.cases.append(Case(name, base, damage, expected, options, command, slow))
 
     def case(
         self, bases: str | Iterable[str], expected: Expected, *options: str, command: str = "", slow: bool = False
@@ -135,7 +153,8 @@ class Kind:
 
         def note(damage: Damage) -> Damage:
             title = damage.__name__.strip("_").replace("_", " ")
-            self.add(title, bases, damage, expected, *options, command=command, slow=slow)
+            for base in (bases,) if isinstance(bases, str) else bases:
+                self._add(title, base, damage, expected, options, command, self._late(base, slow))
             return damage
 
         return note

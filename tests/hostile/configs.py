@@ -9,7 +9,7 @@ from typing import Any
 from .case import Kind, Words, Work, either, refused
 from .files import edit_json
 
-CONFIGS = Kind("config.json", "hf", "tied", "moe", "legacy")
+CONFIGS = Kind("config.json", "hf", "tied", "moe", "legacy", every=3)
 SIDES = ("dist", "hf")
 CONFIG = "config.json"
 

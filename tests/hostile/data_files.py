@@ -12,7 +12,7 @@ from pathlib import Path
 from .case import Kind, Work, either, equal, refused, warned
 from .files import MODEL, PROJECTION, flip, places
 
-DATA_FILES = Kind("data files", "dist", "legacy", "sharded")
+DATA_FILES = Kind("data files", "dist", "legacy", "sharded", every=3)
 _FILES = {
     "dist": "__0_1.distcp",
     "fsdp": "__1_0.distcp",

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from .case import Kind, Work, either, equal, refused
 
-DIRECTORIES = Kind("directories")
+DIRECTORIES = Kind("directories", every=2)
 TRACKER, MARKER = "latest_checkpointed_iteration.txt", ".vlconv-partial"
 
 for _title, _word in {

@@ -14,7 +14,7 @@ import torch
 from .case import Kind, Work, either, equal, refused
 from .files import edit_header, edit_json, header, write_raw_header
 
-HF_FILES = Kind("Hugging Face files", "hf", "sharded")
+HF_FILES = Kind("Hugging Face files", "hf", "sharded", every=3)
 SINGLE, INDEX, SHARD = "model.safetensors", "model.safetensors.index.json", "model-00002-of-00003.safetensors"
 NORM, OTHER = "model.language_model.norm.weight", "model.language_model.layers.0.input_layernorm.weight"
 

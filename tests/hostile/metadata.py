@@ -14,7 +14,7 @@ from torch.distributed.checkpoint.metadata import ChunkStorageMetadata, Metadata
 from .case import Kind, Work, either, equal, refused
 from .files import EMBEDDING, FC1, INPUT_NORM, MLP_NORM, NORM, PROJECTION
 
-METADATA = Kind("metadata", "dist", "moe")
+METADATA = Kind("metadata", "dist", "moe", every=2)
 _KEYS = {
     "dist": (PROJECTION, NORM),
     "fsdp": (

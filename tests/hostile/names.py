@@ -14,7 +14,7 @@ from torch.distributed.checkpoint.metadata import MetadataIndex
 from .case import Kind, Words, Work, refused
 from .files import NORM, edit_header, edit_json, edit_legacy, header, write_raw_header
 
-NAMES = Kind("names")
+NAMES = Kind("names", every=2)
 
 TRICKY: dict[str, tuple[str, Words]] = {
     "a line of its own": ("x\nerror: all weights are lost\n  Remove everything.", "x\\nerror"),

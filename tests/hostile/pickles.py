@@ -15,7 +15,7 @@ from .case import Expected, Kind, Work, either, equal, refused
 from .files import MODEL, PROJECTION, edit_legacy, replace_item, rewrite_pickle, zip_members, zipped
 from .payloads import PAYLOADS, Payload, call, name, pickled, shell, stacked, text
 
-PICKLES = Kind("pickles")
+PICKLES = Kind("pickles", every=4)
 SLOT = "a payload stands here"
 NAMED = ("refers to", "no place in a checkpoint")
 

@@ -12,7 +12,7 @@ import yaml
 
 from .case import Kind, Work, either, equal, refused
 
-STATEMENTS = Kind("statements")
+STATEMENTS = Kind("statements", every=2)
 YAML = "run_config.yaml"
 Content = bytes | Callable[[], bytes]
 

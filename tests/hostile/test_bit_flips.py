@@ -74,13 +74,15 @@ def places(files: list[Path], count: int, seed: str) -> Iterator[tuple[Path, int
         yield path, rng.randrange(path.stat().st_size), rng.randrange(8)
 
 
-def share(count: int) -> pytest.MarkDecorator:
-    counts = [pytest.param(FAST, id=str(FAST)), pytest.param(count, id=str(count), marks=pytest.mark.slow)]
+def share(count: int, few: int) -> pytest.MarkDecorator:
+    counts = [pytest.param(few, id=str(few)), pytest.param(count, id=str(count), marks=pytest.mark.slow)]
     return pytest.mark.parametrize("count", counts)
 
 
-@share(ALL)
-@pytest.mark.parametrize("flipped", DATA, indirect=True)
+@share(ALL, FAST)
+@pytest.mark.parametrize(
+    "flipped", [pytest.param(b, marks=[pytest.mark.slow] * (b == "moe")) for b in DATA], indirect=True
+)
 def test_in_tensors(flipped: Flipped, count: int) -> None:
     """Most bytes are weights; of an optimizer's, which nobody reads, the output is the good one."""
     files = sorted(flipped.source.glob(DATA[flipped.base]))
@@ -90,7 +92,7 @@ def test_in_tensors(flipped: Flipped, count: int) -> None:
     assert flipped.converted() == "equal"  # healed
 
 
-@share(ALL)
+@share(ALL, 12)
 @pytest.mark.parametrize("flipped", HEADS, indirect=True)
 def test_in_tables(flipped: Flipped, count: int) -> None:
     files = [flipped.source / name for name in HEADS[flipped.base]]

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from .case import Kind, Work, equal, refused
 from .files import MODEL, PROJECTION, Members, replace_item, zip_members, zipped
 
-ZIPS = Kind("zips")
+ZIPS = Kind("zips", every=3)
 Trick = Callable[[bytes], bytes]
 
 LOCAL, CENTRAL, END = b"PK\x03\x04", b"PK\x01\x02", b"PK\x05\x06"
