@@ -245,7 +245,7 @@ class OutputDirectory:
                 swap(step, replaces=replaces)
                 conclude(step, claim)
                 self._written()
-            remove(step.staging)
+                remove(step.staging)  # shutil.rmtree may close a file twice when it is interrupted, and say no more
             self.leftover, self.replaced = step.staging if step.staging.exists() else None, replaces
         except BaseException as late:
             return late
