@@ -137,6 +137,7 @@ KNOWN: dict[str, set[str]] = {
     "converters/formats/dcp/places.py": {"whose", "int(start[at + 1])"},
     "converters/formats/dcp/integrity.py": {"sum_.hexdigest()", "stated"},  # found to be hexadecimal digits
     "converters/formats/legacy/agreement.py": {"what.format(listed)", "twice", "number"},
+    "converters/formats/legacy/ends.py": {"where"},
     "converters/formats/legacy/copies.py": {"folders"},  # their names are of a rank's folder, or they are refused
     "converters/formats/legacy/whole.py": {"first.folder", "shard.folder"},
     "converters/formats/holes.py": {"told(found)"},  # which Holes makes safe

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from ..errors import CorruptError, ReferenceFault, shown, shown_path
 from ..formats.directory.contents import MANIFEST
 from ..formats.directory.own_files import check_own, leads_elsewhere
+from ..formats.directory.unfinished import check_finished
 from ..formats.json_file import read_json
 from ..formats.open_files import children, is_dir, is_file, opened
 from .hf_config import read_config
@@ -96,6 +97,7 @@ def find_reference(option: str | Path | None, revision: str | None, near: Path) 
 
 
 def _reference(directory: Path, said: str) -> Reference:
+    check_finished(directory)
     if not is_file(directory / "config.json"):
         raise ReferenceFault(
             f"the reference {shown_path(directory)} has no config.json",
@@ -198,7 +200,7 @@ def side_files(directory: Path | None) -> SideFiles:
         if is_dir(path) or path.name.startswith("."):
             continue
         if not is_file(path):
-            skipped.append((path.name, "a broken link" if path.is_symlink() else "not a regular file"))
+            skipped.append((path.name, "a broken link" if not path.exists() else "not a regular file"))
             continue
         refusal = _refusal(path.name, path.stat().st_size)
         if refusal is None:

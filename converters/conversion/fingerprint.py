@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from importlib.metadata import version
 from typing import Any
 
+from ... import __version__
 from ..formats.output_file import OutFile
 from ..options import OutputOptions
 from .made import asked_for
@@ -16,7 +16,7 @@ from .plan import Plan
 def fingerprint(plan: Plan, options: OutputOptions) -> str:
     """The hash: of version, command and options, of every source file's identity, and of the planned files."""
     document: dict[str, Any] = {
-        "vlconv": version("vlconv"),
+        "vlconv": __version__,
         "command": plan.report.command,
         "options": asked_for(options),
         # Not the number of the file system: it may be another after a restart.

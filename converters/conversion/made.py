@@ -7,10 +7,10 @@ import platform
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from ... import __version__
 from ..formats.crc import crc32
 from ..formats.directory.contents import MANIFEST
 from ..formats.directory.locate import TRACKER
@@ -111,7 +111,7 @@ def _made(plan: Plan, options: OutputOptions) -> dict[str, Any]:
     report = plan.report
     data, told = report.data, report.told
     return {
-        "vlconv": version("vlconv"),
+        "vlconv": __version__,
         "python": platform.python_version(),
         "command": report.command,
         "options": asked_for(options),

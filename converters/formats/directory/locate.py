@@ -43,6 +43,7 @@ def locate(path: Path, holds: Callable[[Path], bool], iteration: int | None = No
     if named is not None:
         found = _candidates(named, holds)
         if not found:
+            check_finished(named)
             lacks = "holds no checkpoint" if is_dir(named) else "is missing"
             raise NotACheckpoint(
                 f"{shown_path(named)}: {lacks}, though {_why(path, iteration)}",
@@ -56,6 +57,8 @@ def locate(path: Path, holds: Callable[[Path], bool], iteration: int | None = No
     if len(found) == 1:
         return found[0]
     if not found:
+        for child in _children(path):
+            check_finished(child)
         asked = f" of iteration {iteration}" if iteration is not None else ""
         raise NotACheckpoint(
             f"{shown_path(path)}: no Megatron checkpoint{asked} there",

@@ -14,6 +14,7 @@ from ...errors import CorruptError, UnsupportedError, shown, shown_path
 from ...tensors.dtypes import FLOATS
 from ..keys import fold, ignorable, kind_of_ignored
 from ..zips.read import ItemTensor
+from .ends import check_ends
 from .layers import TWO, State, first_layers, renumbered
 from .ranks import Rank
 from .saved import Saved
@@ -50,16 +51,18 @@ def global_shards(ranks: Mapping[Rank, Saved]) -> tuple[Shards, Counter[str]]:
     """All ranks' parts of every tensor; and what was ignored, by kind.
 
     Raises:
-        CorruptError: layers are missing, or ranks disagree on their number.
+        CorruptError: layers are missing, ranks disagree on their number, or stages lie in each other's folders.
         UnsupportedError: a tensor that is no plain float.
     """
     if len({len(saved.chunks) for saved in ranks.values()}) > 1:
         raise CorruptError("ranks have different numbers of model chunks", TWO)
-    starts = first_layers(
+    states = [
         State(rank.pp, chunk, saved.path, state)
         for rank, saved in ranks.items()
         for chunk, state in enumerate(saved.chunks)
-    )
+    ]
+    check_ends(states)
+    starts = first_layers(states)
     shards: dict[str, list[Shard]] = {}
     ignored: Counter[str] = Counter()
     spelled: dict[tuple[str, int | None, int, Rank], str] = {}
