@@ -53,7 +53,7 @@ class Expected:
     """What is to come of a case.
 
     Attributes:
-        outcomes: of "refused" (exit 1, nothing written) and "equal" (exit 0, the good output), those that are right.
+        outcomes: of "refused" (nothing written) and "equal" (exit 0, the good output), those that are right.
         says: all of it stands in stderr: the culprit's name.
         differs: with exit 0 the output need not be the good one, as the change is one that a reader has to carry over.
     """
@@ -61,6 +61,8 @@ class Expected:
     outcomes: frozenset[str]
     says: tuple[Words, ...] = ()
     differs: bool = False
+    codes: tuple[int, ...] = (1,)
+    """Exit codes of a refusal."""
 
 
 def refused(*says: Words) -> Expected:

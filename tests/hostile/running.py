@@ -168,7 +168,7 @@ def judge(ran: Ran, work: Work, base: str, expected: Expected, before: dict[str,
         found += _refused(ran, work, expected)
     else:
         found.append(f"died: exit code {ran.code}")
-    if ran.code == 1 or "refused" not in expected.outcomes:
+    if ran.code in expected.codes or "refused" not in expected.outcomes:
         found += [f"unsaid: {words!r}" for words in expected.says if not _says(ran.stderr, words)]
     return [*found, *(["---", ran.stderr[-4000:]] if found else [])]
 
@@ -205,7 +205,7 @@ def _done(work: Work, base: str, expected: Expected) -> list[str]:
 
 def _refused(ran: Ran, work: Work, expected: Expected) -> list[str]:
     found = _others(work, set())
-    if "refused" not in expected.outcomes or ran.code != 1:
+    if "refused" not in expected.outcomes or ran.code not in expected.codes:
         found.append(f"outcome: exit code {ran.code}")
     lines = ran.stderr.splitlines()
     first = [i for i, line in enumerate(lines) if re.match("(error|not comparable): ", line)]
