@@ -113,7 +113,7 @@ def made(chance: random.Random, folder: Path) -> tuple[Case, Work, list[str]]:
         case = chance.choice(SEEDS)
     work = _corpus.bases.work(case.base, folder)
     case.damage(work)
-    return case, work, mutate(work, chance) if work.source.is_dir() else []
+    return case, work, mutate(work, chance, _corpus.bases.of(case.base)) if work.source.is_dir() else []
 
 
 def _keep(place: Path, folder: Path, title: str, faults: list[str]) -> None:

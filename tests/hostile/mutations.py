@@ -1,4 +1,7 @@
-"""Damage by chance: to bytes, and with a sense of what they mean."""
+"""Damage by chance: to bytes, and with a sense of what they mean.
+
+Nothing here unpickles what may be hostile by now: opcodes are looked at, and tables are only read while they are good.
+"""
 
 from __future__ import annotations
 
@@ -55,12 +58,12 @@ SIDE = ("token", "merges", "vocab", "chat", "processor", "preprocessor", "genera
 """Files that come into the output as they are: what is changed in them is changed in it."""
 
 
-def mutate(work: Work, chance: Chance) -> list[str]:
-    """Damage a source in one to three ways; what was done."""
-    return [_one(work, chance) for _ in range(chance.choice((1, 1, 1, 2, 3)))]
+def mutate(work: Work, chance: Chance, good: Path) -> list[str]:
+    """Damage a source, made from a good one, in one to three ways; what was done."""
+    return [_one(work, chance, good) for _ in range(chance.choice((1, 1, 1, 2, 3)))]
 
 
-def _one(work: Work, chance: Chance) -> str:
+def _one(work: Work, chance: Chance, good: Path) -> str:
     files = [p for p in sorted(work.source.rglob("*")) if p.is_file() and not p.name.startswith(SIDE)]
     if not files:
         return "nothing"
@@ -74,13 +77,19 @@ def _one(work: Work, chance: Chance) -> str:
         ways += [_pickle, _pickle]
     elif path.suffix == ".pt":
         ways += [_zip, _pickle_in_zip, _pickle_in_zip]
-    elif path.suffix == ".distcp":
+    elif path.suffix == ".distcp" and _same(path.with_name(".metadata"), work.source, good):
         ways += [_item] * 4
     way = chance.choice(ways)
     try:
         return f"{path.relative_to(work.source)}: {way(path, chance)}"
     except Exception as fault:  # the second damage may not understand what the first has left
         return f"{path.relative_to(work.source)}: not {way.__name__} ({type(fault).__name__})"
+
+
+def _same(path: Path, source: Path, good: Path) -> bool:
+    """Whether a file is still the good one."""
+    other = good / path.relative_to(source)
+    return path.is_file() and other.is_file() and path.read_bytes() == other.read_bytes()
 
 
 def _bytes(path: Path, chance: Chance) -> str:
