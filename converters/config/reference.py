@@ -199,12 +199,13 @@ def side_files(directory: Path | None) -> SideFiles:
     for path in children(directory) if directory else ():
         if is_dir(path) or path.name.startswith("."):
             continue
+        if path.exists() and _refusal(path.name, 0) is None:
+            check_own(path)  # whatever it leads to
         if not is_file(path):
             skipped.append((path.name, "a broken link" if not path.exists() else "not a regular file"))
             continue
         refusal = _refusal(path.name, path.stat().st_size)
         if refusal is None:
-            check_own(path)
             with opened(path):  # now, not after hours of weights
                 files.append(path)
         elif refusal:

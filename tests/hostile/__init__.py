@@ -8,6 +8,6 @@
     table      all of them
     fuzz       endless cases, by chance
 
-`make hostile` runs the table and prints what README says of it; `make fuzz` damages by chance. What that finds becomes a
-case here: a function that damages a good source, and what is to come of it.
+`make hostile` runs the table and prints what README says of it; `make fuzz` damages by chance. What that finds becomes
+a case here: a function that damages a good source, and what is to come of it.
 """

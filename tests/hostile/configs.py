@@ -110,7 +110,11 @@ _edit("deepstack beyond the depth", lambda c: c["vision_config"].update(deepstac
 _edit("deepstack of one more", lambda c: c["vision_config"].update(deepstack_visual_indexes=[0, 1, 2]), "deepstack")
 _edit("deepstack of text", lambda c: c["vision_config"].update(deepstack_visual_indexes="02"), "deepstack")
 _edit("deepstack twice the same", lambda c: c["vision_config"].update(deepstack_visual_indexes=[0, 0]), "deepstack")
-_edit("deepstack of a million", lambda c: c["vision_config"].update(deepstack_visual_indexes=[0] * 10**6), "deepstack")
+_edit(
+    "deepstack of a million",
+    lambda c: c["vision_config"].update(deepstack_visual_indexes=[0] * 10**6),
+    "more than 200,000 parts",
+)
 _edit("no rope_theta", lambda c: c["text_config"].pop("rope_theta"), "rope_theta")
 _edit(
     "a tied one",

@@ -116,17 +116,17 @@ def two_formats_in_one_directory(work: Work) -> None:
 # an output that was never finished
 
 
-@DIRECTORIES.case(("dist", "hf", "legacy", "plain"), refused(MARKER))
+@DIRECTORIES.case(("dist", "hf", "legacy", "plain"), refused("unfinished output"))
 def a_source_that_was_never_finished(work: Work) -> None:
     (work.data / MARKER).write_text("{}")
 
 
-@DIRECTORIES.case(("dist", "legacy", "plain"), refused(MARKER))
+@DIRECTORIES.case(("dist", "legacy", "plain"), refused("unfinished output"))
 def a_source_in_one_that_was_never_finished(work: Work) -> None:
     (work.source / MARKER).write_text("{}")
 
 
-@DIRECTORIES.case("hf", refused(MARKER))
+@DIRECTORIES.case("hf", refused("unfinished output"))
 def a_source_in_one_that_was_never_finished_(work: Work) -> None:
     """As a killed run leaves it: the marker beside the new directory."""
     staging = work.folder / "out.partial"
@@ -137,7 +137,7 @@ def a_source_in_one_that_was_never_finished_(work: Work) -> None:
     work.read = staging / "out"
 
 
-@DIRECTORIES.case("dist", refused("reference", MARKER), "--reference", "{work.folder}/reference")
+@DIRECTORIES.case("dist", refused("reference", "unfinished output"), "--reference", "{work.folder}/reference")
 def a_reference_that_was_never_finished(work: Work) -> None:
     shutil.copytree(work.source / "huggingface", work.folder / "reference")
     (work.folder / "reference" / MARKER).write_text("{}")
@@ -204,12 +204,29 @@ for _title, _make in {"a fifo": os.mkfifo, "a folder": Path.mkdir}.items():
         DIRECTORIES.add(f"merges.txt is {_title}", _base, _damage, either("merges.txt"))
 
 
-@DIRECTORIES.case(("dist", "hf"), equal())
+_SNAPSHOT = "models--x--y/snapshots/0123456789abcdef"
+
+
+@DIRECTORIES.case("dist", equal(), "--reference", "{work.folder}/" + _SNAPSHOT)
 def side_files_as_a_hub_cache_has_them(work: Work) -> None:
+    _as_in_a_hub_cache(work)
+
+
+@DIRECTORIES.case("hf", equal())
+def a_source_as_a_hub_cache_has_it(work: Work) -> None:
+    _as_in_a_hub_cache(work)
+
+
+@DIRECTORIES.case("dist", refused("huggingface", "nobody named"))
+def a_reference_that_is_a_link_and_nobody_named(work: Work) -> None:
+    _as_in_a_hub_cache(work)
+
+
+def _as_in_a_hub_cache(work: Work) -> None:
     """snapshots/REV/name -> ../../blobs/SUM."""
     hub = work.folder / "models--x--y"
     (hub / "blobs").mkdir(parents=True)
-    snapshot = hub / "snapshots" / "0123456789abcdef"
+    snapshot = work.folder / _SNAPSHOT
     snapshot.parent.mkdir()
     reference = work.reference
     shutil.move(reference, snapshot)

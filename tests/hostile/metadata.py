@@ -11,7 +11,7 @@ import torch
 from refusing import edit_metadata
 from torch.distributed.checkpoint.metadata import ChunkStorageMetadata, MetadataIndex, TensorProperties
 
-from .case import Kind, Work, either, equal, refused
+from .case import Kind, Work, either, refused
 from .files import EMBEDDING, FC1, INPUT_NORM, MLP_NORM, NORM, PROJECTION
 
 METADATA = Kind("metadata", "dist", "moe", every=2)
@@ -259,7 +259,7 @@ def a_stack_of_another_height(work: Work) -> None:
     edit_metadata(work.data, change)
 
 
-@METADATA.case("dist", equal())
+@METADATA.case("dist", refused("nowhere.distcp", "overlap"))
 def optimizer_entries_that_lie(work: Work) -> None:
     def change(value: Any) -> None:
         for index, info in value.storage_data.items():

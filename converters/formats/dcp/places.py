@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -95,7 +96,7 @@ def _by_file(places: Places) -> Iterator[tuple[int, Array, Array]]:
     import numpy as np
 
     firsts = np.flatnonzero(np.diff(places.file, prepend=-1))
-    for first, last in zip(firsts, [*firsts[1:], len(places.file)], strict=True):
+    for first, last in pairwise([*firsts, len(places.file)]):
         yield int(places.file[first]), places.start[first:last], places.end[first:last]
 
 

@@ -89,7 +89,9 @@ def test_nothing_else_below(tmp_path: Path, model: Path) -> None:
     (tmp_path / "save").mkdir()
     killed(tmp_path / "save", model / "mcore" / "release")
     (tmp_path / "save" / "iter_0000007").symlink_to("out.partial/new")
-    refused(mcore2hf, tmp_path / "save", tmp_path / "target", fault=NotACheckpoint, says="an unfinished output of vlconv")
+    refused(
+        mcore2hf, tmp_path / "save", tmp_path / "target", fault=NotACheckpoint, says="an unfinished output of vlconv"
+    )
 
 
 def test_once_it_is_complete_it_is_a_source(tmp_path: Path, model: Path) -> None:
