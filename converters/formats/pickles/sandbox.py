@@ -154,7 +154,7 @@ def _unpacked(data: bytes) -> tuple[dict[str, Any], dict[str, Array]]:
             raise ValueError
         header = json.loads(data[16:start])
         sizes = header["columns"]
-        if start + 8 * sum(sizes.values()) != len(data):
+        if min(sizes.values(), default=0) < 0 or start + 8 * sum(sizes.values()) != len(data):
             raise ValueError
         columns = {}
         for name, size in sizes.items():
