@@ -26,6 +26,7 @@ from ..pickles.sandbox import plain_dict
 from ..replicas import check_tied_copy
 from ..zips.read import find_tensor
 from ..zips.torch_save import read_torch_save
+from .copies import check_copies
 from .integrity import read_integrity
 from .metadata import DcpMetadata, check_files, read_dcp_metadata
 from .places import check_apart, unclaimed
@@ -95,6 +96,7 @@ def open_dcp(
     locate = _Locate(metadata, directory, stored, files)
 
     def assemble(splits: Mapping[str, Split]) -> ChunkReader:
+        check_copies(metadata, locate.known, locate, files)
         ordered = placed(specs, chunks, splits) if placed else chunks
         holes = find_holes(map(locate, sorted(holed & locate.known)), files) if holed else ()
         return _assembled(ChunkReader(specs, ordered, locate, files, holes), splits)

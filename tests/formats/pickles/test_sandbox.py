@@ -275,7 +275,7 @@ def test_endless_work_ends(tmp_path, monkeypatch):
         "vlconv01" + "\x02" + "\0" * 7 + "{}",
         "x" * 100,
         "vlconv01\x0f" + "\0" * 7 + '{"columns":{"":1}}',
-        'vlconv01\x1c' + "\0" * 7 + '{"columns":{"a":-1,"b": 1 }}',  # whose sum is right
+        "vlconv01\x1c" + "\0" * 7 + '{"columns":{"a":-1,"b": 1 }}',  # whose sum is right
         "y" * (17 << 20),
     ],
 )
