@@ -10,6 +10,7 @@ import shutil
 import signal
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 from killing import Ended, fair, run, tree, warm
@@ -19,6 +20,7 @@ from tiny import tiny_config, write_tiny_hf
 
 from vlconv.converters import Hf2McoreOptions, hf2mcore
 from vlconv.converters.output.directory import OutputDirectory
+from vlconv.converters.output.journal import JOURNAL, Journal
 
 SIGNALS = (signal.SIGKILL, signal.SIGINT, signal.SIGTERM)
 
@@ -91,6 +93,17 @@ def at_the_end(steps: Steps) -> None:
     OutputDirectory.__exit__ = counted  # type: ignore[method-assign,assignment]
 
 
+def at_a_finished_file(steps: Steps) -> None:
+    """Count from the moment in which a file was finished, and noted."""
+    note = Journal.note
+
+    def counted(self: Journal, *what: Any) -> None:
+        note(self, *what)
+        steps.begin()
+
+    Journal.note = counted  # type: ignore[method-assign]
+
+
 def whole(folder: Path, ended: Ended, number: signal.Signals, expected: dict[str, str]) -> bool:
     """Look at what a run left where nothing was; whether the target is there."""
     there = (folder / "out").exists()
@@ -145,3 +158,24 @@ def test_an_exchanged_target(tmp_path: Path, lines: Lines, line: str, number: si
             assert fair(ended, number) == old, ended
         assert [p.name for p in folder.iterdir()] == ["out"]
     assert times < 3 or seen == {True, False}
+
+
+@pytest.mark.parametrize("number", SIGNALS, ids=lambda n: n.name)
+@pytest.mark.parametrize("line", ["mcore2hf torch", "hf2mcore torch"])
+@pytest.mark.parametrize("times", SOME)
+def test_a_run_that_goes_on_with_a_killed_one(
+    tmp_path: Path, lines: Lines, line: str, number: signal.Signals, times: int
+) -> None:
+    """Killed once a file is finished, and then at any moment of going on with it."""
+    expected, steps = lines.undisturbed(line)
+    for at in moments(f"{line} {number} again", steps, times):
+        folder = tmp_path / str(at)
+        folder.mkdir()
+        args = lines.args(line, folder / "out")
+        run(args, signal.SIGKILL, 50, prepare=at_a_finished_file)
+        finished = Journal.read(folder / "out.partial" / JOURNAL)
+        assert finished is not None and finished.finished
+        there = whole(folder, run(args, number, at), number, expected)
+        again = run(args)
+        assert again.code == there, again
+        assert [p.name for p in folder.iterdir()] == ["out"] and tree(folder / "out") == expected
