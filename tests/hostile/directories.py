@@ -178,7 +178,7 @@ for _base in ("dist", "hf"):
         DIRECTORIES.add(
             f"{_name} is a link to {_to}",
             _base,
-            _link(_name, _to),
+            _link(_name, _to.removeprefix("../") if _base == "hf" else _to),  # from a folder less deep
             refused(_name),
             slow=_base == "hf" and _name != "merges.txt",
         )

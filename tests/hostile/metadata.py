@@ -186,7 +186,7 @@ def two_tensors_on_one_item_(work: Work) -> None:
     edit_metadata(work.data, partial(_other_tensors_item, *names))
 
 
-@METADATA.case("fsdp", refused(".distcp", "weight"))
+@METADATA.case("fsdp", refused(".distcp", "linear_proj.bias"))
 def two_tensors_on_one_item__(work: Work) -> None:
     layer = "model.module.vision_model.decoder.layers"
     edit_metadata(
