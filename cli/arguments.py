@@ -126,7 +126,7 @@ OPTIONS: dict[str, Any] = {
         "--overwrite",
     ),
     "manifest": _flag(
-        "Leave out vlconv.json, which says what the output is, what it was made of, and the checksums of its files.",
+        "Write vlconv.json, which says what the output is, what it was made of, and the checksums of its files.",
         WRITTEN,
         "--manifest/--no-manifest",
     ),
@@ -175,7 +175,7 @@ OPTIONS: dict[str, Any] = {
     ),
     # the run
     "resume": _flag(
-        "Keep what a run of the same, that was killed, has finished, once its checksums are found right (the default).",
+        "Keep what a run of the same, that was killed, has finished, once its checksums are found right.",
         RUN,
         "--resume/--no-resume",
     ),
