@@ -12,7 +12,7 @@ import stat
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from pathlib import Path
 from typing import BinaryIO
@@ -253,7 +253,8 @@ class OpenFiles:
 
     def __del__(self) -> None:
         for held in self._held.values():
-            os.close(held.fd)
+            with suppress(OSError):  # all was read from it, and nothing written
+                os.close(held.fd)
 
 
 def _quarter() -> int:
