@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 from stepping import Steps
 
-from vlconv.converters.output import atomic_swap
+from vlconv.converters.output.staging import atomic_swap
 
 BY_NUMBER = ("read", "pread", "preadv", "readv", "write", "pwrite", "fsync", "close", "ftruncate", "sendfile")
 BY_PATH = ("open", "mkdir", "rename", "replace", "symlink", "truncate", "unlink", "rmdir", "chmod")

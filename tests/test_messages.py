@@ -145,7 +145,7 @@ KNOWN: dict[str, set[str]] = {
     "converters/output/faults.py": {"hint", "left"},
     "converters/verification/sources.py": {"w", "name"},
     # Numbers.
-    "converters/output/read_back.py": {"size"},
+    "converters/output/writing/read_back.py": {"size"},
     "converters/formats/legacy/layers.py": {"known", "numbers"},
     "converters/formats/chunks.py": {"done"},
     "converters/formats/legacy/ranks.py": {"sizes", "stated", "topology"},
@@ -153,7 +153,7 @@ KNOWN: dict[str, set[str]] = {
     "converters/formats/legacy/write.py": {"experts"},
     "converters/output/save_directory.py": {"step.part", "asked"},
     "converters/output/directory.py": {"found"},
-    "converters/output/open_file.py": {"at"},
+    "converters/output/writing/open_file.py": {"at"},
     "converters/tensors/tiling.py": {"clash", "offsets", "lengths"},
     "converters/tensors/vocabulary.py": {"own", "own_rows"},
     "converters/verification/summary.py": {"found.tensors"},

@@ -9,10 +9,10 @@ from ..formats.dcp.integrity import Integrity
 from ..formats.seen_files import SeenFiles
 from ..options import McoreTarget, OutputOptions
 from ..output.directory import OutputDirectory
-from ..output.ended import abandoned, describe_abandoned
-from ..output.read_back import read_back
 from ..output.replaceable import CHECKPOINT, HF_MODEL
+from ..output.staging.ended import abandoned, describe_abandoned
 from ..output.target import Target
+from ..output.writing.read_back import read_back
 from ..report import Observer, Report, tell_written
 from .fill import fill, threads_of
 from .fingerprint import fingerprint

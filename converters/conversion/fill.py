@@ -8,9 +8,9 @@ from pathlib import Path
 from ..errors import CorruptError, shown
 from ..formats.output_file import WrittenFile
 from ..options import OutputOptions
-from ..output.copies import copy_file
-from ..output.journal import Journal
-from ..output.writer import write_files
+from ..output.staging.journal import Journal
+from ..output.writing.copies import copy_file
+from ..output.writing.writer import write_files
 from ..report import Observer
 from ..tensors.nonfinite import Specials
 from .plan import Plan

@@ -18,7 +18,7 @@ from ..formats.open_files import opened
 from ..formats.output_file import OutFile, WrittenFile
 from ..manifest.record import FileSum, Manifest, Part
 from ..options import OutputOptions
-from ..output.open_file import OpenFile
+from ..output.writing.open_file import OpenFile
 from ..report import Report
 from ..tensors.dtypes import ITEMSIZE
 from ..tensors.spec import Reader, whole

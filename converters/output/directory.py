@@ -16,14 +16,14 @@ from ..errors import TargetError, VlconvError, shown_path
 from ..formats.directory.locate import tracker_word
 from ..report import Report
 from ..signals import Waiting
-from .atomic_swap import Step, conclude, recover, remove, swap
-from .claim import Claim, Note
-from .ended import describe_ended
 from .faults import sync, sync_tree, told, unwritable
-from .journal import JOURNAL, Journal, keep_only
 from .place import check_apart, check_place, check_removable, check_room, check_staging
 from .replaceable import Copies, Existing
 from .save_directory import check_addition, describe_addition, gather
+from .staging.atomic_swap import Step, conclude, recover, remove, swap
+from .staging.claim import Claim, Note
+from .staging.ended import describe_ended
+from .staging.journal import JOURNAL, Journal, keep_only
 from .target import Target
 
 

@@ -6,7 +6,7 @@ from ..errors import TargetError, shown, shown_path
 from ..formats.directory.contents import HF_FILES, iterations
 from ..formats.directory.locate import TRACKER, tracker_word
 from ..report import Report
-from .atomic_swap import Step
+from .staging.atomic_swap import Step
 from .target import Target
 
 BRIDGE = "latest_train_state.pt"

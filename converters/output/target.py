@@ -8,8 +8,8 @@ from pathlib import Path
 
 from ..errors import TargetError, shown_path
 from ..formats.directory.contents import is_iteration, is_save_directory
-from .atomic_swap import Step
 from .replaceable import CHECKPOINT, ITERATION, Copies, Existing, Kind, existing
+from .staging.atomic_swap import Step
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,7 +12,7 @@ from ..checkpoint.mcore_side import McoreSide, open_mcore_side
 from ..conversion.convert import hf2mcore, mcore2hf
 from ..layouts import named
 from ..options import Hf2McoreOptions, Mcore2HfOptions, McoreSource, VerifyOptions
-from ..output.scratch import Scratch
+from ..output.staging.scratch import Scratch
 from ..report import Observer, Report
 from ..tensors.mapped import Mapped
 from ..tensors.rules import Table

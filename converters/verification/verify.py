@@ -19,7 +19,7 @@ from ..conversion.fill import threads_of
 from ..errors import NotComparable, VlconvError, naming_missing_libraries
 from ..formats import safetensors
 from ..options import VerifyOptions
-from ..output.ended import abandoned, describe_abandoned
+from ..output.staging.ended import abandoned, describe_abandoned
 from ..report import Observer, Report
 from ..tensors.spec import Box, Reader
 from .compare import Work, comparing, in_turn

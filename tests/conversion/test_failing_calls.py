@@ -22,7 +22,7 @@ from tiny import tiny_config, write_tiny_hf
 
 from vlconv.converters import hf2mcore
 from vlconv.converters.formats.directory.unfinished import MARKER
-from vlconv.converters.output import atomic_swap
+from vlconv.converters.output.staging import atomic_swap
 
 COMMANDS = {"mcore2hf": "mcore", "hf2mcore": "hf", "hf2mcore --format torch --tp 2": "hf"}
 """Command -> source."""

@@ -20,7 +20,7 @@ from tiny import tiny_config, write_tiny_hf
 
 from vlconv.converters import Hf2McoreOptions, hf2mcore
 from vlconv.converters.output.directory import OutputDirectory
-from vlconv.converters.output.journal import JOURNAL, Journal
+from vlconv.converters.output.staging.journal import JOURNAL, Journal
 
 SIGNALS = (signal.SIGKILL, signal.SIGINT, signal.SIGTERM)
 

@@ -28,7 +28,7 @@ from vlconv.converters import (
 )
 from vlconv.converters.errors import TargetError, sized
 from vlconv.converters.options import OutputOptions
-from vlconv.converters.output import read_back
+from vlconv.converters.output.writing import read_back
 
 Command = Callable[[Path, Path, Any], Report]
 TORCH = {"format": "torch", "tensor_model_parallel_size": 2, "pipeline_model_parallel_size": 2}

@@ -26,7 +26,7 @@ from vlconv.converters import (
 )
 from vlconv.converters.formats.dcp import write
 from vlconv.converters.options import OutputOptions
-from vlconv.converters.output import journal
+from vlconv.converters.output.staging import journal
 
 Command = Callable[..., Report]
 TORCH = {"format": "torch", "tensor_model_parallel_size": 2, "pipeline_model_parallel_size": 2}

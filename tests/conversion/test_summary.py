@@ -139,7 +139,7 @@ def test_what_could_not_be_removed_is_told(source: Path, tmp_path: Path, monkeyp
 
 
 def test_as_many_threads_as_asked(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from vlconv.converters.output import writer as write
+    from vlconv.converters.output.writing import writer as write
 
     asked = []
     real = write.ThreadPoolExecutor

@@ -16,7 +16,7 @@ from tiny import write_weights
 from vlconv.converters import Silent
 from vlconv.converters.errors import CorruptError, NotACheckpoint, SourceError, UnsupportedError
 from vlconv.converters.formats.safetensors import DTYPES, INDEX, SINGLE, holds, open_hf, plan_hf, read_header
-from vlconv.converters.output.writer import write_files
+from vlconv.converters.output.writing.writer import write_files
 from vlconv.converters.tensors.spec import TensorSpec
 
 

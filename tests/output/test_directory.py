@@ -14,11 +14,11 @@ from standing import content, files, hf_model, inodes, names, output, save_direc
 
 from vlconv.converters.errors import TargetError
 from vlconv.converters.formats.directory.unfinished import MARKER
-from vlconv.converters.output import atomic_swap as swap
-from vlconv.converters.output import claim as claims
 from vlconv.converters.output import directory, place
-from vlconv.converters.output.claim import Claim
 from vlconv.converters.output.replaceable import CHECKPOINT
+from vlconv.converters.output.staging import atomic_swap as swap
+from vlconv.converters.output.staging import claim as claims
+from vlconv.converters.output.staging.claim import Claim
 from vlconv.converters.report import Report
 
 MODEL = ["config.json", "merges.txt", "model.safetensors", "tokenizer.json"]

@@ -17,9 +17,10 @@ from standing import content, files, hf_model, inodes, iteration, names, output,
 from stepping import signal_at
 
 from vlconv.converters.errors import TargetError
-from vlconv.converters.output import atomic_swap, directory
+from vlconv.converters.output import directory
 from vlconv.converters.output.directory import OutputDirectory
 from vlconv.converters.output.replaceable import CHECKPOINT, HF_MODEL
+from vlconv.converters.output.staging import atomic_swap
 from vlconv.converters.output.target import Target
 
 

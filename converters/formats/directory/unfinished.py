@@ -1,8 +1,8 @@
 """Outputs that are not finished: still being written, or left by a run that was killed. They are no source.
 
 An output is written in a folder `new` beside a marker, and leaves that folder when it is complete. What lies in a
-folder `work` beside a marker is there for the time of a run (output/scratch.py): outputs of their own, each of them
-finished or not.
+folder `work` beside a marker is there for the time of a run (output/staging/scratch.py): outputs of
+their own, each of them finished or not.
 """
 
 from __future__ import annotations

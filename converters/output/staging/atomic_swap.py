@@ -26,11 +26,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..errors import TargetError, shown_path
-from ..formats.directory.locate import TRACKER, tracker_word
-from ..formats.directory.unfinished import MARKER
+from ...errors import TargetError, shown_path
+from ...formats.directory.locate import TRACKER, tracker_word
+from ...formats.directory.unfinished import MARKER
+from ..faults import sync
 from .claim import Claim
-from .faults import sync
 
 AT_FDCWD, RENAME_EXCHANGE = -100, 2  # linux/fcntl.h, linux/fs.h
 NO_EXCHANGE = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP)

@@ -14,10 +14,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..formats.crc import Run, crc32
-from ..formats.output_file import WrittenFile
-from ..tensors.nonfinite import Count
-from .faults import about
+from ...formats.crc import Run, crc32
+from ...formats.output_file import WrittenFile
+from ...tensors.nonfinite import Count
+from ..faults import about
 
 JOURNAL = "journal"
 """Its name in a staging directory."""

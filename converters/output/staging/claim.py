@@ -10,9 +10,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from ..errors import TargetError, shown_path
-from ..formats.directory.unfinished import MARKER
-from .faults import about
+from ...errors import TargetError, shown_path
+from ...formats.directory.unfinished import MARKER
+from ..faults import about
 
 
 class Note(NamedTuple):

@@ -19,7 +19,7 @@ from memory import Memory, bits
 from vlconv.converters import Silent
 from vlconv.converters.errors import CorruptError
 from vlconv.converters.formats.output_file import OutFile, Piece, WrittenFile
-from vlconv.converters.output.writer import windows, write_files
+from vlconv.converters.output.writing.writer import windows, write_files
 from vlconv.converters.tensors.dtypes import ITEMSIZE
 from vlconv.converters.tensors.spec import Box, TensorSpec, whole
 from vlconv.converters.tensors.tiling import cut
@@ -135,7 +135,8 @@ def written(reader, file):
 @pytest.fixture(params=[16 << 20, 512, 60, 8], ids=["one window", "some", "many", "one number each"])
 def window(request, monkeypatch):
     monkeypatch.setattr(
-        "vlconv.converters.output.writer.windows", lambda pieces, itemsizes: windows(pieces, itemsizes, request.param)
+        "vlconv.converters.output.writing.writer.windows",
+        lambda pieces, itemsizes: windows(pieces, itemsizes, request.param),
     )
 
 
@@ -251,7 +252,8 @@ class TestAClosedFile:
     @pytest.fixture(autouse=True)
     def two_windows(self, monkeypatch):
         monkeypatch.setattr(
-            "vlconv.converters.output.writer.windows", lambda pieces, itemsizes: windows(pieces, itemsizes, 2400)
+            "vlconv.converters.output.writing.writer.windows",
+            lambda pieces, itemsizes: windows(pieces, itemsizes, 2400),
         )
 
     def run(self, model, path, observer, meanwhile):

@@ -8,11 +8,11 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from ..errors import TargetError, shown_path
-from ..formats.crc import crc32
-from ..formats.output_file import WrittenFile
-from ..report import Observer
-from .faults import about, sync
+from ...errors import TargetError, shown_path
+from ...formats.crc import crc32
+from ...formats.output_file import WrittenFile
+from ...report import Observer
+from ..faults import about, sync
 
 BLOCK = 8 << 20
 """Bytes of one read: a multiple of any disk's blocks, as O_DIRECT asks for."""

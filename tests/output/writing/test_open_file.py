@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from vlconv.converters.errors import TargetError
-from vlconv.converters.output import open_file
-from vlconv.converters.output.open_file import OpenFile
+from vlconv.converters.output.writing import open_file
+from vlconv.converters.output.writing.open_file import OpenFile
 
 DATA = bytes(range(1, 251))
 

@@ -12,15 +12,15 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from ..errors import SourceError
-from ..formats.crc import crc32, join, laid_out
-from ..formats.file_sums import file_crc
-from ..formats.output_file import OutFile, Piece, WrittenFile
-from ..report import Observer
-from ..tensors.dtypes import ITEMSIZE, storage
-from ..tensors.nonfinite import Specials
-from ..tensors.spec import Box, Reader
-from ..tensors.tiling import WINDOW, cut
+from ...errors import SourceError
+from ...formats.crc import crc32, join, laid_out
+from ...formats.file_sums import file_crc
+from ...formats.output_file import OutFile, Piece, WrittenFile
+from ...report import Observer
+from ...tensors.dtypes import ITEMSIZE, storage
+from ...tensors.nonfinite import Specials
+from ...tensors.spec import Box, Reader
+from ...tensors.tiling import WINDOW, cut
 from .open_file import WRITE, OpenFile
 
 

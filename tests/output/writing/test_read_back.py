@@ -12,8 +12,8 @@ import pytest
 
 from vlconv.converters.errors import TargetError
 from vlconv.converters.formats.output_file import WrittenFile
-from vlconv.converters.output import read_back as module
-from vlconv.converters.output.read_back import read_back
+from vlconv.converters.output.writing import read_back as module
+from vlconv.converters.output.writing.read_back import read_back
 from vlconv.converters.report import Silent
 
 SIZES = [0, 1, 4095, 4096, 4097, 70_000]

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ..errors import TargetError, shown_path
+from ...errors import TargetError, shown_path
 
 WRITE = 1 << 20
 """Bytes per write: one large buffered write costs several times what small ones do."""

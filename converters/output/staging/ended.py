@@ -9,9 +9,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from ..errors import shown_path, sized
-from ..formats.directory.unfinished import MARKER
-from ..report import Report
+from ...errors import shown_path, sized
+from ...formats.directory.unfinished import MARKER
+from ...report import Report
 from .journal import Journal
 
 PARTIAL = ".partial"

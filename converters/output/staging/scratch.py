@@ -8,9 +8,9 @@ from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
-from ..errors import TargetError
-from ..formats.directory.unfinished import WORK
-from ..signals import Waiting
+from ...errors import TargetError
+from ...formats.directory.unfinished import WORK
+from ...signals import Waiting
 from .atomic_swap import remove
 from .claim import Claim
 

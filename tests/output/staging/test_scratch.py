@@ -14,9 +14,9 @@ from stepping import signal_at
 
 from vlconv.converters.errors import NotACheckpoint, TargetError
 from vlconv.converters.formats.directory.unfinished import MARKER, check_finished
-from vlconv.converters.output import scratch as module
-from vlconv.converters.output.claim import Claim
-from vlconv.converters.output.scratch import Scratch
+from vlconv.converters.output.staging import scratch as module
+from vlconv.converters.output.staging.claim import Claim
+from vlconv.converters.output.staging.scratch import Scratch
 
 
 class Came(BaseException):

@@ -13,11 +13,11 @@ from vlconv.converters.errors import TargetError
 from vlconv.converters.formats.directory.unfinished import MARKER
 from vlconv.converters.formats.output_file import WrittenFile
 from vlconv.converters.output import place
-from vlconv.converters.output.claim import Claim
 from vlconv.converters.output.directory import OutputDirectory
-from vlconv.converters.output.ended import abandoned
-from vlconv.converters.output.journal import Journal, keep_only
 from vlconv.converters.output.replaceable import CHECKPOINT, HF_MODEL
+from vlconv.converters.output.staging.claim import Claim
+from vlconv.converters.output.staging.ended import abandoned
+from vlconv.converters.output.staging.journal import Journal, keep_only
 from vlconv.converters.output.target import Target
 from vlconv.converters.report import Report
 from vlconv.converters.tensors.nonfinite import Count

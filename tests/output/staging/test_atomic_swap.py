@@ -13,9 +13,9 @@ from standing import TRACKER, add, content, files, hf_model, inodes, iteration, 
 
 from vlconv.converters.errors import TargetError
 from vlconv.converters.formats.directory.unfinished import MARKER
-from vlconv.converters.output import atomic_swap as swap
-from vlconv.converters.output.atomic_swap import Step, conclude
-from vlconv.converters.output.claim import Claim, Note
+from vlconv.converters.output.staging import atomic_swap as swap
+from vlconv.converters.output.staging.atomic_swap import Step, conclude
+from vlconv.converters.output.staging.claim import Claim, Note
 
 
 def no_exchange(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from ..errors import CorruptError, shown_path
-from ..formats.crc import crc32
-from ..formats.open_files import opened
-from ..formats.output_file import WrittenFile
-from .faults import told
+from ...errors import CorruptError, shown_path
+from ...formats.crc import crc32
+from ...formats.open_files import opened
+from ...formats.output_file import WrittenFile
+from ..faults import told
 from .open_file import OpenFile
 
 BLOCK = 1 << 20

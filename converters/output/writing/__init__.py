@@ -1,0 +1,1 @@
+"""The files of an output, written, copied and read back."""
