@@ -91,7 +91,7 @@ KNOWN: dict[str, set[str]] = {
     "converters/formats/dcp/read.py": {"found.dtype", "spec.dtype", "lengths", "missing", "offset"},
     "converters/formats/dcp/unfold.py": {"shape", "dtype"},
     "converters/formats/keys.py": {"tensor.spec.dtype", "dtype"},
-    "converters/formats/replicas.py": {
+    "converters/formats/sums/replicas.py": {
         "what",
         "how",
         "count",
@@ -136,9 +136,9 @@ KNOWN: dict[str, set[str]] = {
     "converters/formats/dcp/metadata.py": {"where"},
     "converters/formats/dcp/places.py": {"whose", "int(start[at + 1])"},
     "converters/formats/dcp/integrity.py": {"sum_.hexdigest()", "stated"},  # found to be hexadecimal digits
-    "converters/formats/legacy/agreement.py": {"what.format(listed)", "twice", "number"},
-    "converters/formats/legacy/ends.py": {"where"},
-    "converters/formats/legacy/copies.py": {"folders"},  # their names are of a rank's folder, or they are refused
+    "converters/formats/legacy/held/agreement.py": {"what.format(listed)", "twice", "number"},
+    "converters/formats/legacy/held/ends.py": {"where"},
+    "converters/formats/legacy/held/copies.py": {"folders"},  # their names are of a rank's folder, or they are refused
     "converters/formats/legacy/whole.py": {"first.folder", "shard.folder"},
     "converters/formats/holes.py": {"told(found)"},  # which Holes makes safe
     "converters/manifest/record.py": {"where"},

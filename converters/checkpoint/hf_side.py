@@ -12,8 +12,8 @@ from ..errors import MismatchError, shown, shown_path
 from ..formats import safetensors
 from ..formats.chunks import ChunkReader
 from ..formats.directory.unfinished import check_finished
-from ..formats.replicas import check_tied_copy
 from ..formats.seen_files import SeenFiles
+from ..formats.sums.replicas import check_tied_copy
 from ..models import model_for
 from ..models.shared.config import ModelConfig
 from ..models.shared.fields import Tie, decide_tie, stated_tie

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from ... import __version__
-from ..formats.crc import crc32
 from ..formats.directory.contents import MANIFEST
 from ..formats.directory.locate import TRACKER
 from ..formats.open_files import opened
 from ..formats.output_file import OutFile, WrittenFile
+from ..formats.sums.crc import crc32
 from ..manifest.record import FileSum, Manifest, Part
 from ..options import OutputOptions
 from ..output.writing.open_file import OpenFile

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, NamedTuple
 from ..errors import CorruptError, shown, shown_path
 from ..tensors.spec import Box, Shape, TensorSpec
 from ..tensors.tiling import BoxIndex, tiling_fault
-from .crc import Run, Sums
 from .holes import Holes
 from .open_files import OpenFiles
+from .sums.crc import Run, Sums
 
 if TYPE_CHECKING:
     from ..tensors.spec import Array

@@ -9,11 +9,11 @@ from pathlib import Path
 
 from ..errors import NotACheckpoint, shown, shown_path, sized
 from ..formats import is_mcore, safetensors
-from ..formats.crc import crc32
 from ..formats.directory.contents import MANIFEST
 from ..formats.directory.locate import TRACKER, locate
-from ..formats.file_sums import file_crc
 from ..formats.open_files import is_file, opened
+from ..formats.sums.crc import crc32
+from ..formats.sums.file_sums import file_crc
 from ..manifest.find import Found, find_manifest
 from ..manifest.record import FileSum, Part
 from ..report import Difference, Observer, Report

@@ -13,7 +13,7 @@ import pytest
 from vlconv.converters.errors import CorruptError, ReadError
 from vlconv.converters.formats import chunks as module
 from vlconv.converters.formats.chunks import Chunk, ChunkReader, Extent, dense, row_major
-from vlconv.converters.formats.crc import Sums, crc32
+from vlconv.converters.formats.sums.crc import Sums, crc32
 from vlconv.converters.tensors.dtypes import ITEMSIZE, storage
 from vlconv.converters.tensors.spec import Box, TensorSpec
 

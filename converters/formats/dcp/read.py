@@ -23,7 +23,7 @@ from ..keys import Stored, canonical, fold, ignorable, kind_of_ignored
 from ..open_files import OpenFiles, is_file
 from ..opened import Opened
 from ..pickles.sandbox import plain_dict
-from ..replicas import check_tied_copy
+from ..sums.replicas import check_tied_copy
 from ..zips.read import find_tensor
 from ..zips.torch_save import read_torch_save
 from .copies import check_copies

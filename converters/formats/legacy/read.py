@@ -10,7 +10,7 @@ from ...tensors.spec import TensorSpec
 from ...tensors.vocabulary import EMBEDDING, OUTPUT_LAYER
 from ..open_files import children
 from ..opened import Opened
-from .agreement import check_places, check_statements, equal_seeds
+from .held.agreement import check_places, check_statements, equal_seeds
 from .ranks import PREFIX, Rank, all_ranks, explain, numbers_of, rank_files
 from .saved import Saved, read_saved
 from .shards import Shards, global_shards

@@ -13,7 +13,7 @@ from ..pickles.closed_unpickler import TensorRef
 from ..pickles.sandbox import Plain, plain_dict
 from ..zips.read import ItemTensor
 from ..zips.torch_save import References, SavedObject, read_torch_save
-from .views import View, check_apart, view
+from .held.views import View, check_apart, view
 
 Chunk = dict[str, ItemTensor]
 """The state dict of a model chunk: name -> tensor; what is none has the dtype "none"."""

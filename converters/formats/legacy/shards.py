@@ -14,7 +14,7 @@ from ...errors import CorruptError, UnsupportedError, shown, shown_path
 from ...tensors.dtypes import FLOATS
 from ..keys import fold, ignorable, kind_of_ignored
 from ..zips.read import ItemTensor
-from .ends import check_ends
+from .held.ends import check_ends
 from .layers import TWO, State, first_layers, renumbered
 from .ranks import Rank
 from .saved import Saved

@@ -15,9 +15,9 @@ from ...tensors.vocabulary import EMBEDDING, OUTPUT_LAYER
 from ..chunks import Chunk, ChunkReader, Extent, row_major
 from ..holes import find_holes
 from ..open_files import OpenFiles
-from ..replicas import difference, no_copy
-from .copies import check_copies
+from ..sums.replicas import difference, no_copy
 from .cut import Cut, cut_of
+from .held.copies import check_copies
 from .layers import TWO
 from .shards import Shard, Shards
 

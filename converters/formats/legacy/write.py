@@ -16,8 +16,8 @@ from ...errors import MismatchError
 from ...tensors.dtypes import ITEMSIZE
 from ...tensors.sharding import Split, Topology, local_shape, parts
 from ...tensors.spec import Box, Shape, TensorSpec
-from ..crc import join
 from ..output_file import OutFile, Piece
+from ..sums.crc import join
 from ..zips.items import saved_parts
 from .rank_pickle import Placeholder, pickled
 from .ranks import FILES, Rank, all_ranks, folder_name, numbers_of

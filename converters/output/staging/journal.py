@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ...formats.crc import Run, crc32
 from ...formats.output_file import WrittenFile
+from ...formats.sums.crc import Run, crc32
 from ...tensors.nonfinite import Count
 from ..faults import about
 

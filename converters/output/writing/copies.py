@@ -6,9 +6,9 @@ import os
 from pathlib import Path
 
 from ...errors import CorruptError, shown_path
-from ...formats.crc import crc32
 from ...formats.open_files import opened
 from ...formats.output_file import WrittenFile
+from ...formats.sums.crc import crc32
 from ..faults import told
 from .open_file import OpenFile
 

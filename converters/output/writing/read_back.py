@@ -9,8 +9,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from ...errors import TargetError, shown_path
-from ...formats.crc import crc32
 from ...formats.output_file import WrittenFile
+from ...formats.sums.crc import crc32
 from ...report import Observer
 from ..faults import about, sync
 

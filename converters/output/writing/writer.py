@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ...errors import SourceError
-from ...formats.crc import crc32, join, laid_out
-from ...formats.file_sums import file_crc
 from ...formats.output_file import OutFile, Piece, WrittenFile
+from ...formats.sums.crc import crc32, join, laid_out
+from ...formats.sums.file_sums import file_crc
 from ...report import Observer
 from ...tensors.dtypes import ITEMSIZE, storage
 from ...tensors.nonfinite import Specials

@@ -14,8 +14,8 @@ from mcore.topology import Topology
 from spoiled import MODEL, Saved
 
 from vlconv.converters.errors import CorruptError
-from vlconv.converters.formats.legacy.copies import check_copies
 from vlconv.converters.formats.legacy.cut import Cut
+from vlconv.converters.formats.legacy.held.copies import check_copies
 from vlconv.converters.formats.legacy.ranks import Rank
 from vlconv.converters.formats.legacy.shards import Shard
 from vlconv.converters.formats.zips.read import ItemTensor

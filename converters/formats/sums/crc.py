@@ -6,10 +6,10 @@ import threading
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING
 
-from ..errors import CorruptError, shown_path
+from ...errors import CorruptError, shown_path
 
 if TYPE_CHECKING:
-    from .chunks import Extent
+    from ..chunks import Extent
 
 _BLOCK = 1 << 20
 

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from ..errors import CorruptError, shown_path
+from ...errors import CorruptError, shown_path
+from ..open_files import opened
 from .crc import crc32, join
-from .open_files import opened
 
 PART = 64 << 20
 """Bytes that one thread sums at a time."""

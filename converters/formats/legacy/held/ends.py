@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from ...errors import CorruptError, shown
-from ...tensors.vocabulary import EMBEDDING, OUTPUT_LAYER
-from .layers import State
+from ....errors import CorruptError, shown
+from ....tensors.vocabulary import EMBEDDING, OUTPUT_LAYER
+from ..layers import State
 
 EMBEDDINGS = tuple(f"embedding.{name}" for name in EMBEDDING)
 LAYERS = "decoder.layers."

@@ -9,7 +9,7 @@ from mcore.topology import Topology
 from spoiled import Saved
 
 from vlconv.converters.errors import CorruptError
-from vlconv.converters.formats.legacy.ends import check_ends
+from vlconv.converters.formats.legacy.held.ends import check_ends
 from vlconv.converters.formats.legacy.layers import State
 
 

@@ -11,14 +11,14 @@ from itertools import combinations
 from math import prod
 from typing import NamedTuple
 
-from ...errors import CorruptError
-from ...tensors.dtypes import ITEMSIZE
-from ...tensors.sharding import Split
-from ...tensors.spec import Shape
-from ..replicas import checksum, stored_checksum
-from .cut import Cut
-from .ranks import Rank
-from .shards import Shard, Shards
+from ....errors import CorruptError
+from ....tensors.dtypes import ITEMSIZE
+from ....tensors.sharding import Split
+from ....tensors.spec import Shape
+from ...sums.replicas import checksum, stored_checksum
+from ..cut import Cut
+from ..ranks import Rank
+from ..shards import Shard, Shards
 
 MANY = 3
 """Experts that are all alike from so many on were made of one another, as sparse upcycling does."""

@@ -13,7 +13,7 @@ from mcore.topology import Topology
 from spoiled import Given, Saved
 
 from vlconv.converters.errors import CorruptError, MismatchError
-from vlconv.converters.formats.legacy.agreement import check_places
+from vlconv.converters.formats.legacy.held.agreement import check_places
 from vlconv.converters.formats.legacy.ranks import Rank
 from vlconv.converters.formats.legacy.saved import Saved as RankFile
 from vlconv.converters.tensors.sharding import Topology as Sizes

@@ -16,8 +16,8 @@ from mcore.topology import Topology
 from spoiled import MODEL, Given, Saved
 
 from vlconv.converters.errors import CorruptError
-from vlconv.converters.formats.legacy import views
-from vlconv.converters.formats.legacy.views import check_apart, view
+from vlconv.converters.formats.legacy.held import views
+from vlconv.converters.formats.legacy.held.views import check_apart, view
 from vlconv.converters.formats.pickles.closed_unpickler import TensorRef
 
 LAYER = "language_model.decoder.layers.0"

@@ -9,10 +9,10 @@ from collections.abc import Iterable, Iterator
 from math import gcd
 from typing import NamedTuple
 
-from ...errors import CorruptError, shown, shown_path
-from ...tensors.dtypes import ITEMSIZE
-from ...tensors.vocabulary import EMBEDDING, OUTPUT_LAYER
-from ..pickles.closed_unpickler import TensorRef
+from ....errors import CorruptError, shown, shown_path
+from ....tensors.dtypes import ITEMSIZE
+from ....tensors.vocabulary import EMBEDDING, OUTPUT_LAYER
+from ...pickles.closed_unpickler import TensorRef
 
 MOST = 1_000_000
 """Pairs of views that are looked at in one storage: those whose ranges of bytes overlap, which hardly any do."""

@@ -6,15 +6,15 @@ from collections.abc import Iterator
 from math import prod
 from typing import TYPE_CHECKING
 
-from ..errors import MismatchError, shown
-from ..tensors.dtypes import ITEMSIZE, largest_difference, storage
-from ..tensors.spec import Box, TensorSpec
-from .chunks import BLOCK, Chunk, ChunkReader, Extent, row_major
+from ...errors import MismatchError, shown
+from ...tensors.dtypes import ITEMSIZE, largest_difference, storage
+from ...tensors.spec import Box, TensorSpec
+from ..chunks import BLOCK, Chunk, ChunkReader, Extent, row_major
+from ..zips.read import ItemTensor
 from .crc import crc32
-from .zips.read import ItemTensor
 
 if TYPE_CHECKING:
-    from ..tensors.spec import Array
+    from ...tensors.spec import Array
 
 
 def no_copy(what: str, how: str) -> MismatchError:

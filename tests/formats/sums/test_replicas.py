@@ -8,7 +8,7 @@ from zlib import crc32
 import numpy as np
 import pytest
 
-from vlconv.converters.formats.replicas import difference
+from vlconv.converters.formats.sums.replicas import difference
 from vlconv.converters.formats.zips.read import ItemTensor
 
 NUMBERS = np.arange(6, dtype="<f4")

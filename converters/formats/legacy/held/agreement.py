@@ -12,12 +12,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ...errors import CorruptError, shown, shown_path
-from ...tensors.sharding import Topology
-from ..replicas import checksum
-from .layers import TWO
-from .ranks import Rank
-from .saved import Saved
+from ....errors import CorruptError, shown, shown_path
+from ....tensors.sharding import Topology
+from ...sums.replicas import checksum
+from ..layers import TWO
+from ..ranks import Rank
+from ..saved import Saved
 
 SIZES = (
     "world_size",
