@@ -44,7 +44,7 @@ def loaded(number, at):
     finally:
         sys.setprofile(None)
         if not at:
-            print(steps.seen)
+            print(steps.seen, flush=True)  # os._exit writes no buffer
 
 for pair in sys.argv[1:]:
     process = os.fork()
