@@ -173,7 +173,7 @@ for _base in ("dist", "hf"):
         "tokenizer.json": "../../canary/alive",
         "chat_template.json": "/dev/zero",
         "generation_config.json": "/dev/tty",
-        "tokenizer_config.json": "/root/.bashrc",
+        "tokenizer_config.json": "/etc/group",
     }.items():
         DIRECTORIES.add(
             f"{_name} is a link to {_to}",
