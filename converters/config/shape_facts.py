@@ -12,7 +12,8 @@ from ..tensors.vocabulary import OUTPUT_LAYER
 
 _EMBEDDING = "embedding.word_embeddings.weight"
 _BLOCK = re.compile(
-    r"(?:^|\.)(?:blocks\.layers|blocks|decoder\.layers)\.([0-9]{1,9})\.(?:attn\.qkv|self_attention\.linear_qkv)\.weight$"
+    r"(?:^|\.)(?:blocks\.layers|blocks|decoder\.layers)\.([0-9]{1,9})"
+    r"\.(?:attn\.qkv|self_attention\.linear_qkv)\.weight$"
 )
 _FC2 = re.compile(r"(?:^|\.)(?:blocks\.layers|blocks|decoder\.layers)\.\d+\.mlp\.(?:linear_fc2|down_proj)\.weight$")
 _MERGER = re.compile(

@@ -63,19 +63,8 @@ def mcore2hf(source: Path, target: Path, options: Mcore2HfOptions, observer: Obs
         report.warnings.append(ONE_BY_ONE)
     describe_output(report, target, reader, files, threads_of(options.threads), side.as_hf)
     describe_side_files(report, beside)
-    plan = Plan(
-        report,
-        reader,
-        files,
-        target,
-        source,
-        _sources(source, side),
-        {"": beside.copy},
-        side.chunks,
-        seen=side.files,
-        integrity=side.opened.integrity,
-    )
-    return execute(plan, options, observer)
+    plan = Plan(report, reader, files, target, source, _sources(source, side), {"": beside.copy})
+    return execute(_of_mcore(plan, side), options, observer)
 
 
 @naming_missing_libraries()
@@ -132,20 +121,14 @@ def mcore2mcore(source: Path, target: Path, options: Mcore2McoreOptions, observe
     with side.files.noting():
         beside = side_files(side.known.reference.directory)
     describe_side_files(report, beside)
-    plan = Plan(
-        report,
-        reader,
-        files,
-        target,
-        source,
-        _sources(source, side),
-        {"huggingface": beside.copy},
-        side.chunks,
-        output.links,
-        side.files,
-        side.opened.integrity,
-    )
-    return execute(plan, options, observer)
+    copied = {"huggingface": beside.copy}
+    plan = Plan(report, reader, files, target, source, _sources(source, side), copied, links=output.links)
+    return execute(_of_mcore(plan, side), options, observer)
+
+
+def _of_mcore(plan: Plan, side: McoreSide) -> Plan:
+    """The plan, with what is checked of a Megatron checkpoint while it is read."""
+    return replace(plan, chunks=side.chunks, seen=side.files, integrity=side.opened.integrity)
 
 
 def refuse_warned(side: McoreSide) -> None:

@@ -98,7 +98,7 @@ def _inside(path: Path, name: str, said: FileSum, crc: int, parts: Sequence[Part
 def _part_crc(path: Path, part: Part) -> int:
     crc = 0
     with opened(path) as file:
-        for at in range(0, part.nbytes, BLOCK):
+        for at in range(0, min(part.nbytes, os.fstat(file.fileno()).st_size), BLOCK):
             crc = crc32(os.pread(file.fileno(), min(BLOCK, part.nbytes - at), part.offset + at), crc)
     return crc
 

@@ -285,6 +285,27 @@ class TestSums:
             with pytest.raises(CorruptError):
                 sums.check(0, extent, self.pread(bytes(data)))
 
+    @pytest.mark.parametrize("which", [0, 1, 2])
+    @pytest.mark.parametrize("step", [10, 7, 100])
+    def test_every_reading_is_checked(self, which, step):
+        """Read three times, and given bad bytes in one of them: what was made of those is wrong."""
+        data = bytes(range(100))
+        for byte in range(100):
+            sums = Sums()
+            for reading in range(3):
+                given = bytearray(data)
+                given[byte] ^= 1 if reading == which else 0
+                for start in range(0, 100, step + reading):
+                    sums.add(0, start, memoryview(given)[start : start + step + reading])
+            with pytest.raises(CorruptError):
+                sums.check(0, Extent("f", 0, 100, zlib.crc32(data)), self.pread(data))
+
+    def test_readings_of_the_same_runs_cost_one(self):
+        sums, data = Sums(), bytes(range(100))
+        for start in (0, 50, 0, 50, 0):
+            sums.add(0, start, memoryview(data)[start : start + 20])
+        assert len(sums.changes()[0]) == 2
+
     def test_nothing_is_read_twice_but_the_gaps(self):
         data = bytes(range(100))
         sums = Sums()

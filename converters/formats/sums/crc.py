@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from ...errors import CorruptError, shown_path
@@ -48,14 +48,17 @@ def _zeros(count: int) -> int:
 class _Runs:
     """The summed runs of one item; neighbours are joined as they come."""
 
-    __slots__ = ("by_start", "starts")
+    __slots__ = ("again", "by_start", "starts")
 
     def __init__(self) -> None:
         self.by_start: dict[int, tuple[int, int]] = {}  # start -> (end, crc)
         self.starts: dict[int, int] = {}  # end -> start
+        self.again: list[Run] = []  # begin where another one does, and are another run
 
     def add(self, start: int, end: int, crc: int) -> None:
-        if start in self.by_start:  # read twice; the first sum stands
+        if start in self.by_start:
+            if self.by_start[start] != (end, crc):
+                self.again.append((start, end, crc))
             return
         before = self.starts.pop(start, None)
         if before is not None:
@@ -65,6 +68,10 @@ class _Runs:
             crc, end = join(crc, after[1], after[0] - end), after[0]
         self.by_start[start] = (end, crc)
         self.starts[end] = start
+
+    def all(self) -> list[Run]:
+        """Every run, in order."""
+        return sorted([*((start, end, crc) for start, (end, crc) in self.by_start.items()), *self.again])
 
 
 Run = tuple[int, int, int]
@@ -97,36 +104,30 @@ class Sums:
         """The runs of every item of which something was read since the last call."""
         with self._lock:
             changed, self._changed = sorted(self._changed), set()
-            return {
-                item: [(start, end, crc) for start, (end, crc) in sorted(self._runs[item].by_start.items())]
-                for item in changed
-            }
+            return {item: self._runs[item].all() for item in changed}
 
     def check(self, item: int, extent: Extent, pread: Callable[[Extent, int, memoryview], None]) -> None:
         """Join the runs of an item, reading what lies between them, and compare.
 
+        Of what was read several times every reading is checked: any of them may have been given bad bytes.
+
         Raises:
             CorruptError: the sum is not the one the file states.
         """
-        runs = self._runs.pop(item).by_start
-        total, at = 0, 0
-        for start in sorted(runs):
-            end, crc = runs[start]
-            if end <= at:
-                continue
-            if start > at:  # a gap
-                total, at = join(total, self._reread(extent, at, start, pread), start - at), start
-            if start < at:  # a run that begins inside the one before: the rest of it once more
-                crc, start = self._reread(extent, at, end, pread), at
-            total, at = join(total, crc, end - start), end
-        if at < extent.nbytes:
-            total = join(total, self._reread(extent, at, extent.nbytes, pread), extent.nbytes - at)
-        if total != extent.crc:
-            raise CorruptError(
-                f"{shown_path(extent.path)}: bytes {extent.offset} to {extent.offset + extent.nbytes} are damaged: "
-                f"CRC-32 {total:08x} where the file states {extent.crc:08x}",
-                "The file is corrupt: copy it again from where it was saved.",
-            )
+        for runs in _readings(self._runs.pop(item).all()):
+            total, at = 0, 0
+            for start, end, crc in runs:
+                if start > at:  # a gap
+                    total = join(total, self._reread(extent, at, start, pread), start - at)
+                total, at = join(total, crc, end - start), end
+            if at < extent.nbytes:
+                total = join(total, self._reread(extent, at, extent.nbytes, pread), extent.nbytes - at)
+            if total != extent.crc:
+                raise CorruptError(
+                    f"{shown_path(extent.path)}: bytes {extent.offset} to {extent.offset + extent.nbytes} are damaged: "
+                    f"CRC-32 {total:08x} where the file states {extent.crc:08x}",
+                    "The file is corrupt: copy it again from where it was saved.",
+                )
 
     @staticmethod
     def _reread(extent: Extent, start: int, stop: int, pread: Callable[[Extent, int, memoryview], None]) -> int:
@@ -136,3 +137,14 @@ class Sums:
             pread(extent, at, piece)
             crc = crc32(piece, crc)
         return crc
+
+
+def _readings(runs: list[Run]) -> Iterator[list[Run]]:
+    """The runs dealt out so that in none of the lists two of them overlap; in order."""
+    while runs:
+        reading: list[Run] = []
+        left: list[Run] = []
+        for run in runs:
+            (left if reading and run[0] < reading[-1][1] else reading).append(run)
+        yield reading
+        runs = left

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -48,15 +50,18 @@ class Journal:
     def read(cls, path: Path) -> Journal | None:
         """That of an earlier run, as far as it can be read; None where nothing can."""
         try:
+            if not stat.S_ISREG(path.lstat().st_mode):
+                return None
             lines = path.read_text("utf-8", errors="replace").split("\n")
         except OSError:
             return None
         documents = _documents(lines)
-        if not documents or "fingerprint" not in documents[0]:
+        if not documents or not isinstance(documents[0], dict) or not isinstance(documents[0].get("fingerprint"), str):
             return None
         journal = cls(path, documents[0]["fingerprint"])
-        for document in documents[1:]:
-            journal._take(document)
+        with suppress(KeyError, TypeError, ValueError, AttributeError):  # as another version writes it
+            for document in documents[1:]:
+                journal._take(document)
         return journal
 
     def note(self, written: WrittenFile, source: Mapping[int, Sequence[Run]]) -> None:
@@ -78,8 +83,9 @@ class Journal:
     def _take(self, document: Any) -> None:
         name, nbytes, crc, pieces, specials = document["file"]
         counts = {tensor: Count(*count) for tensor, count in specials.items()}
+        source = {item: [(start, end, total) for start, end, total in runs] for item, runs in document["source"]}
         self.finished[name] = WrittenFile(name, nbytes, crc, tuple(pieces), counts)
-        self.source |= {item: [(start, end, total) for start, end, total in runs] for item, runs in document["source"]}
+        self.source |= source
 
 
 def _line(document: Any) -> str:
@@ -87,7 +93,7 @@ def _line(document: Any) -> str:
     return f"{crc32(text.encode()):08x} {text}\n"
 
 
-def _documents(lines: Sequence[str]) -> list[dict[str, Any]]:
+def _documents(lines: Sequence[str]) -> list[Any]:
     """What the lines hold, up to the first that is damaged or was cut short."""
     found = []
     for line in lines:

@@ -77,6 +77,31 @@ class TestJournal:
             path.write_bytes(data)
             assert Journal.read(path) is None
 
+    def test_of_another_version(self, path: Path) -> None:
+        """Whole lines, that say something else."""
+        for text in (
+            '{"file": 1}',
+            "[]",
+            '{"files": []}',
+            '{"file": ["a", 1, 2, [], []], "source": []}',
+            '{"file": ["a", 1, 2, [], {}], "source": [1]}',
+            "1",
+        ):
+            journal = Journal(path, "print")
+            journal.begin()
+            with path.open("a") as file:
+                file.write(f"{zlib.crc32(text.encode()):08x} {text}\n")
+            read = Journal.read(path)
+            assert read is not None and (read.fingerprint, read.finished, read.source) == ("print", {}, {})
+            path.write_text(f"{zlib.crc32(text.encode()):08x} {text}\n")
+            assert Journal.read(path) is None
+
+    def test_what_is_no_file(self, path: Path, tmp_path: Path) -> None:
+        os.mkfifo(path)
+        assert Journal.read(path) is None
+        (tmp_path / "link").symlink_to(noted(tmp_path / "other").path)
+        assert Journal.read(tmp_path / "link") is None
+
 
 def test_only_what_is_finished_is_kept(tmp_path: Path) -> None:
     root = files(tmp_path / "new", "a/one", "a/half", "two", "deep/er/x", "empty/")

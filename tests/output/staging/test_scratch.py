@@ -13,7 +13,7 @@ from standing import files, inodes, names
 from stepping import signal_at
 
 from vlconv.converters.errors import NotACheckpoint, TargetError
-from vlconv.converters.formats.directory.unfinished import MARKER, check_finished
+from vlconv.converters.formats.directory.unfinished import MARKER, WORK, check_finished
 from vlconv.converters.output.staging import scratch as module
 from vlconv.converters.output.staging.claim import Claim
 from vlconv.converters.output.staging.scratch import Scratch
@@ -64,7 +64,7 @@ def test_what_is_finished_in_it_is_a_source(tmp_path: Path) -> None:
 
 
 def test_what_a_killed_run_left_goes(tmp_path: Path) -> None:
-    files(tmp_path, f"name-1.partial/{MARKER}", "name-1.partial/work/hf/half", f"name-2.partial/{MARKER}")
+    files(tmp_path, f"name-1.partial/{MARKER}", f"name-1.partial/{WORK}/hf/half", f"name-2.partial/{MARKER}")
     use(tmp_path)
     assert names(tmp_path) == []
 
