@@ -1,3 +1,3 @@
-"""vlconv: Qwen-VL checkpoints between Megatron and Hugging Face, without a lost or moved element."""
+"""vlconv: Qwen checkpoints between Megatron and Hugging Face, without a lost or moved element."""
 
 __version__ = "0.1.0"

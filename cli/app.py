@@ -13,7 +13,7 @@ from vlconv.renamed import renamed
 
 app = typer.Typer(
     name="vlconv",
-    help="Convert Qwen-VL checkpoints between Megatron and Hugging Face, and prove that nothing was lost.",
+    help="Convert Qwen checkpoints between Megatron and Hugging Face, and prove that nothing was lost.",
     epilog="Every command has examples: vlconv mcore2hf --help",
     no_args_is_help=True,
     add_completion=False,

@@ -41,10 +41,10 @@ def _choice(choices: Any, help_text: str, panel: str, metavar: str, *names: str)
 OPTIONS: dict[str, Any] = {
     # what is read
     "reference": _text(
-        "Hugging Face directory, or hub id, with the config.json and tokenizer files of this model. Weights are never "
-        "fetched. Left out: the directory 'huggingface' inside the checkpoint, beside it or one above it; else what "
-        "the "
-        "checkpoint itself states and shows.",
+        "Hugging Face directory, or hub id, with the config.json and tokenizer files of this model. Weights are "
+        "fetched for --carry and --mtp carry alone, and only the files that hold them. Left out: the directory "
+        "'huggingface' inside the checkpoint, beside it or one above it; else what the checkpoint itself states and "
+        "shows.",
         READ,
         "DIR",
     ),
@@ -74,6 +74,30 @@ OPTIONS: dict[str, Any] = {
         "Written: "
         "pads the vocabulary to a multiple of N x TP, as Megatron does; left out: not padded.",
         READ,
+    ),
+    "mtp": _choice(
+        Literal["require", "carry", "drop"],
+        "The multi-token-prediction head: require it, carry the reference's (byte for byte, untrained), or drop it and "
+        "set its count in config.json to 0. Left out: what is there; refused where config.json says otherwise. A "
+        "Hugging Face source has nothing to carry it from.",
+        READ,
+        "WAY",
+    ),
+    "carry": Annotated[
+        list[str] | None,
+        typer.Option(
+            "--carry",
+            metavar="PREFIX",
+            help="Take every tensor of the reference's weights whose name begins so, byte for byte: model.visual. for "
+            "the vision tower of a model whose language half was trained alone. May be given several times.",
+            rich_help_panel=READ,
+        ),
+    ],
+    "no_output_layer": _flag(
+        "An embedding model has no output layer, though its config.json says that it is not tied. Seen by itself where "
+        "files of Sentence Transformers lie beside config.json.",
+        READ,
+        "--no-output-layer",
     ),
     # what is written
     "format": _choice(
@@ -111,9 +135,8 @@ OPTIONS: dict[str, Any] = {
     ],
     "experts": _choice(
         Literal["hub", "per-expert"],
-        "How experts are written: hub or per-expert. hub: transformers, vLLM and SGLang read it. per-expert: vLLM and "
-        "SGLang alone; "
-        "transformers makes up its experts.",
+        "How experts are written: hub, as the official release has them, or per-expert, each by itself. Of "
+        "Qwen3-VL-MoE per-expert is read by vLLM and SGLang alone; transformers makes up its experts.",
         WRITTEN,
         "FORM",
     ),

@@ -1,5 +1,6 @@
 """A forward pass in transformers, 4.57 or 5:
-text and two images of different grids, made by hand, so without processor, torchvision and network.
+text and, for what has a vision tower, two images of different grids, made by hand, so without processor, torchvision
+and network.
 """
 
 from __future__ import annotations
@@ -14,9 +15,12 @@ GRIDS = ((1, 4, 6), (1, 6, 4))
 
 
 def inputs(config: dict[str, Any], seed: int = 0) -> dict[str, Any]:
-    """Two sequences of one length, each of text, an image and text again."""
+    """Two sequences of one length, each of text, an image and text again; of text alone where there is no tower."""
     import torch
 
+    if "vision_config" not in config:
+        ids = torch.randint(config["vocab_size"], (2, 15), generator=torch.Generator().manual_seed(seed))
+        return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
     vision, vocab = config["vision_config"], config.get("text_config", config)["vocab_size"]
     merge, start, end, image = (
         vision["spatial_merge_size"],
@@ -48,20 +52,24 @@ def inputs(config: dict[str, Any], seed: int = 0) -> dict[str, Any]:
 def load(directory: Path, dtype: str = "float32") -> Any:
     """The model of a directory, computing in `dtype`.
 
-    Any weight that is missing, left over or of another shape is an error.
+    Any weight that is missing, left over or of another shape is an error, but for those of a multi-token-prediction
+    head, which transformers does not have.
     """
     import torch
     import transformers
 
     transformers.utils.logging.disable_progress_bar()
-    model, info = transformers.AutoModelForImageTextToText.from_pretrained(
+    config = json.loads((directory / "config.json").read_text())
+    auto = transformers.AutoModelForImageTextToText if "vision_config" in config else transformers.AutoModelForCausalLM
+    model, info = auto.from_pretrained(
         directory,
         dtype=getattr(torch, dtype),
         attn_implementation="eager",
         output_loading_info=True,
         local_files_only=True,
     )
-    faults = {what: found for what, found in info.items() if found}
+    surplus = {name for name in info.pop("unexpected_keys") if not name.startswith("mtp.")}
+    faults = {what: found for what, found in {**info, "unexpected_keys": surplus}.items() if found}
     assert not faults, faults
     return model.eval()
 
@@ -71,10 +79,8 @@ def forward(model: Any, config: dict[str, Any], seed: int = 0) -> Any:
     import torch
 
     batch = inputs(config, seed)
-    if (
-        "mm_token_type_ids" not in inspect.signature(model.forward).parameters
-    ):  # transformers 4.57 finds the images by itself
-        del batch["mm_token_type_ids"]
+    if "mm_token_type_ids" not in inspect.signature(model.forward).parameters:
+        batch.pop("mm_token_type_ids", None)  # transformers 4.57 finds the images by itself
     with torch.inference_mode():
         return model(**batch).logits.float()
 

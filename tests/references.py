@@ -19,11 +19,17 @@ from vlconv.converters.models.shared.config import ModelConfig, TextConfig, Visi
 
 def reference_config(config: ModelConfig) -> dict[str, Any]:
     """A config.json with the integers of `config`, and with the rope that the fixture's args state."""
-    made = tiny_config(config.model_type, tied=config.text.tied, text=_text(config.text), vision=_vision(config.vision))
+    vision = _vision(config.vision) if config.vision else None
+    made = tiny_config(config.model_type, tied=config.text.tied, text=_text(config.text), vision=vision)
     text = made.get("text_config", made)
-    text["rope_theta"] = 5000000
-    text["rope_scaling"] |= {"mrope_section": [4, 2, 2]}
-    if config.model_type == "qwen2_5_vl":
+    if "rope_parameters" in text:
+        # A quarter of a head turns: the sections add up to half of that.
+        text["rope_parameters"] |= {"rope_theta": 5000000, "mrope_section": [1, 1, 0]}
+    else:
+        text["rope_theta"] = 5000000
+    if config.vision and "rope_scaling" in text:
+        text["rope_scaling"] |= {"mrope_section": [4, 2, 2]}
+    if config.model_type in ("qwen2_5_vl", "qwen2"):
         del text["head_dim"]  # no such field: heads x head_dim is hidden
     return made
 
@@ -35,11 +41,22 @@ def _text(c: TextConfig) -> dict[str, Any]:
         "num_attention_heads": c.heads,
         "num_key_value_heads": c.groups,
         "head_dim": c.head_dim,
-        "intermediate_size": c.ffn,
+        "intermediate_size": c.ffn or None,
         "vocab_size": c.vocab,
     }
     experts = {"num_experts": c.experts, "moe_intermediate_size": c.moe_ffn, "mlp_only_layers": sorted(c.dense_layers)}
-    return fields | (experts if c.experts else {})
+    delta_net = {
+        "layer_types": [("full", "linear")[c.is_linear(layer)] + "_attention" for layer in range(c.layers)],
+        "linear_num_key_heads": c.key_heads,
+        "linear_num_value_heads": c.value_heads,
+        "linear_key_head_dim": c.key_dim,
+        "linear_value_head_dim": c.value_dim,
+        "linear_conv_kernel_dim": c.kernel,
+        "mtp_num_hidden_layers": c.mtp,
+    }
+    shared = {"shared_expert_intermediate_size": c.shared_ffn}
+    fields |= experts if c.experts else {}
+    return fields | (delta_net if c.kernel else {}) | (shared if c.shared_ffn else {})
 
 
 def _vision(c: VisionConfig) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,10 +13,12 @@ from mcore.forward import hf_text_logits, hf_vision_block, mcore_text_logits, mc
 from mcore.legacy import load_legacy, save_legacy
 from mcore.load import load_and_compare
 from mcore.save import save
-from mcore.tiny import random_hf_tensors, tiny, tiny_2_5
+from mcore.tiny import random_hf_tensors, tiny, tiny_2_5, tiny_text, without_tower
 from mcore.topology import Topology
 from torch.distributed.checkpoint import FileSystemReader
 from torch.distributed.checkpoint.metadata import TensorStorageMetadata
+
+from vlconv.converters.models.shared.config import ModelConfig
 
 pytestmark = pytest.mark.mcore_versions
 
@@ -74,7 +77,15 @@ CONFIGS = {
     "moe": tiny(moe=True),
     "mixed": tiny(moe=True, dense_layers=[1]),
     "2.5": tiny_2_5(),
+    "text dense": tiny_text("qwen3"),
+    "text tied": tiny_text("qwen3", tied=True),
+    "text moe": tiny_text("qwen3_moe"),
+    "text mixed": tiny_text("qwen3_moe", dense_layers=[1]),
+    "text biased": tiny_text("qwen2", tied=True),
+    "half dense": without_tower(tiny()),
+    "half moe": without_tower(tiny(moe=True)),
 }
+WITH_TOWER = [name for name, config in CONFIGS.items() if config.vision]
 
 
 def shapes(directory: Path) -> dict[str, tuple[int, ...]]:
@@ -98,6 +109,52 @@ def test_stacked_keys_are_those_of_trainers(
     } == expected.keys()
 
 
+LANGUAGE = {name: shape for name, shape in STACKED.items() if name.startswith("language_model.")}
+LANGUAGE_MOE = {name: shape for name, shape in STACKED_MOE.items() if name.startswith("language_model.")}
+BIASED = {
+    "decoder.layers.self_attention.linear_qkv.weight": (4, 128, 64),
+    "decoder.layers.self_attention.linear_qkv.bias": (4, 128),
+    "decoder.layers.self_attention.linear_proj.weight": (4, 64, 64),
+}
+
+
+def alone(shapes: dict[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
+    return {name.removeprefix("language_model."): shape for name, shape in shapes.items()}
+
+
+def biased(shapes: dict[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
+    left = ("q_layernorm.weight", "k_layernorm.weight", "output_layer.weight")
+    return {name: shape for name, shape in shapes.items() if not name.endswith(left)} | BIASED
+
+
+@pytest.mark.parametrize(
+    ("config", "bare", "topology", "expected"),
+    [
+        ("text dense", None, Topology(tp=2, pp=2), alone(LANGUAGE)),
+        ("text moe", None, Topology(ep=2), alone(LANGUAGE_MOE)),
+        ("text biased", None, Topology(tp=4), biased(alone(LANGUAGE))),
+        ("half dense", None, Topology(tp=2), LANGUAGE),
+        ("half dense", True, Topology(tp=2), alone(LANGUAGE)),
+        ("half moe", True, Topology(), alone(LANGUAGE_MOE)),
+        ("text dense", False, Topology(), LANGUAGE),
+    ],
+)
+def test_a_language_model_alone(
+    tmp_path: Path, config: str, bare: bool | None, topology: Topology, expected: dict[str, tuple[int, ...]]
+) -> None:
+    hf = random_hf_tensors(CONFIGS[config])
+    directory = save(tmp_path / "ckpt", CONFIGS[config], hf, topology, optimizer=False, bare=bare)
+    assert shapes(directory) == expected
+    assert load_and_compare(directory, CONFIGS[config], hf, Topology(tp=2), bare=bare) == []
+    assert set(whole(CONFIGS[config], hf, bare=bare)) == set(per_layer(expected, CONFIGS[config]))
+
+
+def per_layer(stacked: dict[str, tuple[int, ...]], config: ModelConfig) -> Iterator[str]:
+    for name in stacked:
+        before, layers, after = name.partition("decoder.layers.")
+        yield from (f"{before}{layers}{i}.{after}" for i in range(config.text.layers)) if layers else [name]
+
+
 def test_megatron_lm_folder(tmp_path: Path) -> None:
     directory = save(
         tmp_path / "ckpt", CONFIGS["tied"], random_hf_tensors(CONFIGS["tied"]), Topology(), iteration=10, padded=True
@@ -117,6 +174,9 @@ def test_megatron_lm_folder(tmp_path: Path) -> None:
         ("2.5", "singleton", Topology(tp=2), Topology(pp=2)),
         ("moe", "stacked", Topology(tp=2, ep=2), Topology(tp=2, ep=2, etp=1)),
         ("mixed", "singleton", Topology(tp=2, pp=2, ep=2, etp=1), Topology(ep=4)),
+        ("text tied", "stacked", Topology(pp=2), Topology(tp=4)),
+        ("text mixed", "per_layer", Topology(tp=2, ep=2), Topology(pp=4)),
+        ("text biased", "stacked", Topology(tp=2, pp=2, vpp=2), Topology()),
     ],
 )
 def test_megatron_reshards_what_it_saved(
@@ -134,6 +194,9 @@ def test_megatron_reshards_what_it_saved(
         ("moe", Topology(tp=2, ep=2, etp=1), ["mp_rank_00_000", "mp_rank_01_001"]),
         ("mixed", Topology(ep=2, copies=2), ["mp_rank_00_000", "mp_rank_00_001"]),
         ("2.5", Topology(), ["mp_rank_00"]),
+        ("text tied", Topology(pp=2), ["mp_rank_00_000", "mp_rank_00_001"]),
+        ("text moe", Topology(ep=2), ["mp_rank_00_000", "mp_rank_00_001"]),
+        ("text biased", Topology(tp=2), ["mp_rank_00", "mp_rank_01"]),
     ],
 )
 def test_legacy_files_come_back(tmp_path: Path, config: str, topology: Topology, folders: list[str]) -> None:
@@ -168,13 +231,23 @@ def test_formulas_agree_with_transformers(config: str) -> None:
     torch.testing.assert_close(
         mcore_text_logits(state, CONFIGS[config], ids), hf_text_logits(hf, CONFIGS[config], ids), atol=1e-5, rtol=0
     )
-    hidden = torch.randn(20, CONFIGS[config].vision.hidden, generator=torch.Generator().manual_seed(2))
-    torch.testing.assert_close(
-        mcore_vision_block(state, CONFIGS[config], 1, hidden),
-        hf_vision_block(hf, CONFIGS[config], 1, hidden),
-        atol=1e-5,
-        rtol=0,
-    )
+
+
+@pytest.mark.parametrize("config", WITH_TOWER)
+def test_formulas_of_towers_agree_with_transformers(config: str) -> None:
+    hf = random_hf_tensors(CONFIGS[config], scale=0.05)
+    hidden = torch.randn(20, CONFIGS[config].tower.hidden, generator=torch.Generator().manual_seed(2))
+    ours = mcore_vision_block(whole(CONFIGS[config], hf), CONFIGS[config], 1, hidden)
+    theirs = hf_vision_block(hf, CONFIGS[config], 1, hidden)
+    torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=0)
+
+
+def test_a_bare_state_is_understood() -> None:
+    config = CONFIGS["half moe"]
+    hf = random_hf_tensors(config, scale=0.05)
+    ids = torch.arange(8)[None]
+    bare, prefixed = (mcore_text_logits(whole(config, hf, bare=bare), config, ids) for bare in (True, False))
+    torch.testing.assert_close(bare, prefixed, atol=0, rtol=0)
 
 
 def test_a_failing_rank_is_quoted() -> None:

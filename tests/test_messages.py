@@ -74,12 +74,13 @@ KNOWN: dict[str, set[str]] = {
     # Names and sentences of our own tables, and options that were checked against them.
     "everywhere": {"layout.name", "model_type", "options.format", "output.format"},
     "converters/layouts/__init__.py": {"file_format", "known"},
-    "converters/layouts/names.py": {"layout", "release.name"},
+    "converters/layouts/names.py": {"layout", "release.name", "what"},
+    "converters/checkpoint/gated_order.py": {"seen.layout.name", "what"},
     "converters/models/__init__.py": {"kind"},  # after it was looked up in a table
     "converters/options/rules.py": {"name", "known"},
     "converters/output/replaceable.py": {"kind.name"},
     "converters/tensors/cast.py": {"self._dtype"},
-    "converters/tensors/sharding.py": {"what", "size"},
+    "converters/tensors/sharding.py": {"what", "size", "sections"},
     "converters/conversion/megatron_output.py": {"what", "wrong", "rows", "tp"},
     "converters/conversion/execute.py": {"shortage"},
     "converters/conversion/fill.py": {"specials", "warning"},
@@ -91,6 +92,7 @@ KNOWN: dict[str, set[str]] = {
     "converters/formats/dcp/read.py": {"found.dtype", "spec.dtype", "lengths", "missing", "offset"},
     "converters/formats/dcp/unfold.py": {"shape", "dtype"},
     "converters/formats/keys.py": {"tensor.spec.dtype", "dtype"},
+    "converters/formats/pieces.py": {"dtype", "first.dtype", "order", "missing"},
     "converters/formats/sums/replicas.py": {
         "what",
         "how",
@@ -112,7 +114,13 @@ KNOWN: dict[str, set[str]] = {
     "converters/models/shared/fields.py": {"path", "v", "n", "tie.said", "tie.tied"},
     "converters/models/shared/hf_dialects.py": {"form", "shapes"},
     # What was made safe where it was made, and is told here.
-    "converters/checkpoint/consistency.py": {"where", "line", "reference.said", "found", "expected"},
+    "converters/checkpoint/carried.py": {"shape"},
+    "converters/checkpoint/consistency.py": {
+        *("where", "line", "reference.said", "found", "expected"),
+        "model.vision_prefix",  # of our own table
+    },
+    "converters/checkpoint/mtp.py": {"where", "whose", "asked"},
+    "converters/config/reference_weights.py": {"first_line(error)"},
     "converters/checkpoint/shape_errors.py": {"where", "want"},
     "converters/checkpoint/describe.py": {
         *("opened.form", "side.seen.seen_by", "found.said", "known.overridden", "known.unproven", "tie.said", "told"),
@@ -127,9 +135,13 @@ KNOWN: dict[str, set[str]] = {
             "listed",
             "text",
             "dtype",
+            "reference.said",
+            "side.reference_dtypes.why_not",
         ),
     },
-    "converters/conversion/convert.py": {"line", "known"},
+    "converters/conversion/convert.py": {"line", "known", "main"},
+    "converters/options/__init__.py": {"self.mtp", "get_args(MtpAsIs)"},
+    "converters/tensors/offset.py": {"target"},
     "converters/conversion/summary.py": {"beside.missing", "why", "specials", "size", "name"},
     "converters/verification/verify.py": {"w"},
     "converters/formats/dcp/backend.py": {"wrong", "known"},
@@ -139,7 +151,7 @@ KNOWN: dict[str, set[str]] = {
     "converters/formats/legacy/held/agreement.py": {"what.format(listed)", "twice", "number"},
     "converters/formats/legacy/held/ends.py": {"where"},
     "converters/formats/legacy/held/copies.py": {"folders"},  # their names are of a rank's folder, or they are refused
-    "converters/formats/legacy/whole.py": {"first.folder", "shard.folder"},
+    "converters/formats/legacy/whole.py": {"first.folder", "shard.folder", "copy.folder", "how"},
     "converters/formats/holes.py": {"told(found)"},  # which Holes makes safe
     "converters/manifest/record.py": {"where"},
     "converters/output/faults.py": {"hint", "left"},

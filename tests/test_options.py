@@ -79,3 +79,21 @@ def test_every_error_can_be_caught_by_its_name() -> None:
 def test_functions_take_text_for_paths(tmp_path: Path) -> None:
     with pytest.raises(converters.NotACheckpoint, match="nowhere"):
         converters.mcore2hf(str(tmp_path / "nowhere"), str(tmp_path / "out"))
+
+
+def test_prefixes_to_carry_are_one_or_many() -> None:
+    assert Mcore2HfOptions(carry="model.visual.").carry == ("model.visual.",)  # type: ignore[arg-type]
+    assert Mcore2HfOptions(carry=("a.", "b.", "a.")).carry == ("a.", "b.")
+    with pytest.raises(OptionError, match="no beginning of tensors' names"):
+        Mcore2HfOptions(carry=("a.", ""))
+
+
+def test_what_is_asked_of_a_head_is_known() -> None:
+    for kind in (Mcore2HfOptions, Mcore2McoreOptions, VerifyOptions):
+        assert kind(mtp="carry").mtp == "carry"
+        with pytest.raises(OptionError, match="--mtp 'keep' is none of require, carry, drop"):
+            kind(mtp="keep")
+    with pytest.raises(OptionError, match="a Hugging Face source has none"):
+        Hf2McoreOptions(mtp="carry")  # type: ignore[arg-type]
+    assert VerifyOptions(mtp="carry", carry=("a.",)).source(1).carry == ("a.",)
+    assert (VerifyOptions(mtp="carry").mtp_of_hf, VerifyOptions(mtp="drop").mtp_of_hf) == (None, "drop")

@@ -14,79 +14,20 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from vlconv.converters.models import MODELS, Shapes, model_for
+from tiny_fields import ARCHITECTURES, IDS, NESTED, TEXTS, VISIONS, VOCAB
 
-IDS = {
-    "bos_token_id": 280,
-    "im_start": 281,
-    "eos_token_id": 282,
-    "vision_start_token_id": 283,
-    "vision_end_token_id": 284,
-    "image_token_id": 286,
-    "video_token_id": 287,
-}
-VOCAB = 300
+from vlconv.converters.models import Shapes, model_for
 
-_TEXT: dict[str, Any] = {
-    "attention_dropout": 0.0,
-    "bos_token_id": IDS["bos_token_id"],
-    "eos_token_id": IDS["eos_token_id"],
-    "hidden_act": "silu",
-    "hidden_size": 64,
-    "initializer_range": 0.02,
-    "intermediate_size": 96,
-    "max_position_embeddings": 4096,
-    "num_attention_heads": 8,
-    "num_hidden_layers": 4,
-    "num_key_value_heads": 4,
-    "rms_norm_eps": 1e-06,
-    "use_cache": True,
-    "vocab_size": VOCAB,
-}
-
-_QWEN3_TEXT: dict[str, Any] = _TEXT | {
-    "attention_bias": False,
-    "dtype": "bfloat16",
-    "head_dim": 16,
-    "rope_scaling": {"mrope_interleaved": True, "mrope_section": [4, 2, 2], "rope_type": "default"},
-    "rope_theta": 5000000,
-}
-
-_MOE: dict[str, Any] = {
-    "decoder_sparse_step": 1,
-    "mlp_only_layers": [],
-    "moe_intermediate_size": 24,
-    "norm_topk_prob": True,
-    "num_experts": 4,
-    "num_experts_per_tok": 2,
-}
-
-_VISION: dict[str, Any] = {
-    "depth": 4,
-    "hidden_size": 32,
-    "initializer_range": 0.02,
-    "intermediate_size": 48,
-    "num_heads": 4,
-    "out_hidden_size": 64,
-    "patch_size": 4,
-    "spatial_merge_size": 2,
-    "temporal_patch_size": 2,
-}
-
-_QWEN3_VISION: dict[str, Any] = _VISION | {
-    "deepstack_visual_indexes": [0, 2],
-    "hidden_act": "gelu_pytorch_tanh",
-    "in_channels": 3,
-    "num_position_embeddings": 16,
-}
-
-_QWEN25_VISION: dict[str, Any] = _VISION | {
-    "fullatt_block_indexes": [1, 3],
-    "hidden_act": "silu",
-    "in_chans": 3,
-    "tokens_per_second": 2,
-    "window_size": 16,
-}
+__all__ = [
+    "IDS",
+    "VOCAB",
+    "tiny_config",
+    "tiny_shapes",
+    "tiny_weights",
+    "write_side_files",
+    "write_tiny_hf",
+    "write_weights",
+]
 
 
 def tiny_config(
@@ -97,48 +38,32 @@ def tiny_config(
     vision: dict[str, Any] | None = None,
     **top: Any,
 ) -> dict[str, Any]:
-    """A config.json as transformers 4.57 and the Hub write it, of tiny geometry: 4 layers, hidden 64, 8 heads in 4
-    groups, vocabulary 300, vision depth 4.
+    """A config.json as transformers and the Hub write it, of tiny geometry: 4 layers, hidden 64, 8 heads in 4 groups
+    (in 2 where there is no deepstack and no tower of windows), vocabulary 300, vision depth 4.
 
     Args:
-        model_type: a key of MODELS.
+        model_type: one of tiny_fields.TEXTS.
         tied: tie_word_embeddings, in both places.
         text: fields of the language model to set or, with None as value, to remove.
         vision: the same for the vision tower.
         top: the same for the top level.
     """
-    ids = {
-        name: IDS[name] for name in ("image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id")
-    }
     config: dict[str, Any] = {
-        "architectures": [MODELS[model_type].architecture],
+        "architectures": [ARCHITECTURES[model_type]],
         "model_type": model_type,
         "tie_word_embeddings": tied,
-        **ids,
     }
-    if model_type == "qwen2_5_vl":  # the Hub's configs of Qwen2.5-VL are flat
-        config |= _TEXT | {
-            "rope_scaling": {"type": "mrope", "mrope_section": [2, 1, 1]},
-            "rope_theta": 1000000.0,
-            "torch_dtype": "bfloat16",
-        }
-        config |= {
-            "max_window_layers": 4,
-            "sliding_window": 4096,
-            "use_sliding_window": False,
-            "vision_config": {"model_type": model_type, **_QWEN25_VISION},
-        }
+    if model_type in NESTED:
+        config["text_config"] = TEXTS[model_type] | {"model_type": f"{model_type}_text", "tie_word_embeddings": tied}
     else:
-        config["text_config"] = (
-            _QWEN3_TEXT
-            | (_MOE if model_type == "qwen3_vl_moe" else {})
-            | {"model_type": f"{model_type}_text", "tie_word_embeddings": tied}
-        )
-        config["vision_config"] = {"model_type": model_type, **_QWEN3_VISION}
+        config |= TEXTS[model_type]
+    if model_type in VISIONS:
+        config |= {name: i for name, i in IDS.items() if name.startswith(("image_", "video_", "vision_"))}
+        config["vision_config"] = {"model_type": model_type, **VISIONS[model_type]}
     config = copy.deepcopy(config)
     for section, changes in (
         (config.get("text_config", config), text),
-        (config["vision_config"], vision),
+        (config.get("vision_config", {}), vision),
         (config, top),
     ):
         section.update(changes or {})
@@ -153,25 +78,57 @@ def tiny_shapes(config: dict[str, Any]) -> Shapes:
     return model.hf_tensors(model.config(config))
 
 
-def tiny_weights(shapes: Shapes, seed: int = 0, dtype: str = "bfloat16") -> dict[str, Any]:
+def tiny_weights(
+    shapes: Shapes, seed: int = 0, dtype: str = "bfloat16", *, delta_dtype: str = "float32", fine: bool = False
+) -> dict[str, Any]:
     """Random torch tensors at the scale of a fresh initialisation, so that every one of them matters in a forward pass.
 
-    Each depends on the seed and its name alone. Matrices have standard deviation 1/sqrt(inputs), norms scatter about 1,
-    biases about 0.
+    Each depends on the seed and its name alone, and on whether there is a Gated DeltaNet among the names. Matrices have
+    standard deviation 1/sqrt(inputs), norms scatter about 1, biases about 0. Beside a Gated DeltaNet the language
+    model's norms are zero-centred, but for its own.
+
+    Args:
+        shapes: name -> shape.
+        seed: another one, other numbers.
+        dtype: of all tensors but those of `delta_dtype`.
+        delta_dtype: of A_log and linear_attn.norm.weight where the Hub has them in float32: Qwen3.5; "bfloat16" as in
+            Qwen3.6.
+        fine: those have numbers that bfloat16 does not hold; else a trainer that rounds them loses nothing.
     """
     import torch
 
+    hybrid = any(".linear_attn." in name for name in shapes)
+    wide = any(".linear_attn.in_proj_qkv." in name for name in shapes) and dtype == "bfloat16"
     tensors = {}
     for name, shape in shapes.items():
         generator = torch.Generator().manual_seed(zlib.crc32(f"{seed} {name}".encode()))
         noise = torch.randn(shape, generator=generator)
         if len(shape) == 1:
-            value = 0.1 * noise + (1.0 if "norm" in name or "ln_q" in name else 0.0) * (not name.endswith("bias"))
+            value = 0.1 * noise + _centre(name, hybrid)
         else:
-            inputs = shape[-2] if ".mlp.experts." in name and not name.endswith(".weight") else prod(shape[1:])
-            value = noise * inputs**-0.5
-        tensors[name] = value.to(getattr(torch, dtype))
+            value = noise * _inputs(name, shape, hybrid) ** -0.5
+        if name.endswith((".A_log", ".dt_bias")):
+            value = 5 * value  # a head forgets half of its state in one token, or in ten
+        if wide and name.endswith((".A_log", ".linear_attn.norm.weight")):
+            tensors[name] = (value if fine else value.bfloat16()).to(getattr(torch, delta_dtype))
+        else:
+            tensors[name] = value.to(getattr(torch, dtype))
     return tensors
+
+
+def _centre(name: str, hybrid: bool) -> float:
+    """What the numbers of a vector scatter about."""
+    if name.endswith("bias") or not ("norm" in name or "ln_q" in name):
+        return 0.0
+    return 0.0 if hybrid and not name.startswith("model.visual.") and ".linear_attn." not in name else 1.0
+
+
+def _inputs(name: str, shape: tuple[int, ...], hybrid: bool) -> int:
+    """How many numbers a matrix sums up for one; experts in one tensor are [E, in, out], beside a Gated DeltaNet
+    [E, out, in].
+    """
+    packed = ".mlp.experts." in name and not name.endswith(".weight")
+    return shape[-1 if hybrid else -2] if packed else prod(shape[1:])
 
 
 def write_weights(directory: Path, tensors: dict[str, Any], shards: int = 1) -> None:
@@ -195,20 +152,30 @@ def write_weights(directory: Path, tensors: dict[str, Any], shards: int = 1) -> 
 
 
 def write_tiny_hf(
-    directory: Path, config: dict[str, Any] | None = None, seed: int = 0, dtype: str = "bfloat16", shards: int = 1
+    directory: Path,
+    config: dict[str, Any] | None = None,
+    seed: int = 0,
+    dtype: str = "bfloat16",
+    shards: int = 1,
+    tensors: dict[str, Any] | None = None,
+    **delta: Any,
 ) -> dict[str, Any]:
-    """Make a complete Hugging Face directory of a tiny model and return its tensors (torch) by name."""
+    """Make a complete Hugging Face directory of a tiny model and return its tensors (torch) by name: `tensors` if they
+    are given; `delta` as in tiny_weights.
+    """
     config = tiny_config() if config is None else config
     directory.mkdir(parents=True, exist_ok=True)
     (directory / "config.json").write_text(json.dumps(config, indent=2) + "\n")
     write_side_files(directory, config)
-    tensors = tiny_weights(tiny_shapes(config), seed, dtype)
+    tensors = tiny_weights(tiny_shapes(config), seed, dtype, **delta) if tensors is None else tensors
     write_weights(directory, tensors, shards)
     return tensors
 
 
 def write_side_files(directory: Path, config: dict[str, Any]) -> None:
-    """Write what lies beside the weights in a release: generation_config, tokenizer, processors, chat template."""
+    """Write what lies beside the weights in a release: generation_config, tokenizer, chat template, and processors
+    where there is a vision tower.
+    """
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
@@ -221,19 +188,6 @@ def write_side_files(directory: Path, config: dict[str, Any]) -> None:
     special = [f"<|{name}|>" for name in names]
     tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in special])
     tokenizer.save(str(directory / "tokenizer.json"))
-    patch = config["vision_config"]["patch_size"]
-    processor = {
-        "patch_size": patch,
-        "temporal_patch_size": 2,
-        "merge_size": 2,
-        "size": {"longest_edge": 16384, "shortest_edge": 64},
-    }
-    processor |= {
-        "image_mean": [0.5] * 3,
-        "image_std": [0.5] * 3,
-        "image_processor_type": "Qwen2VLImageProcessorFast",
-        "processor_class": "Qwen3VLProcessor",
-    }
     added = {
         str(len(vocab) + i): {"content": token, "special": True, "normalized": False, "lstrip": False, "rstrip": False}
         for i, token in enumerate(special)
@@ -254,13 +208,33 @@ def write_side_files(directory: Path, config: dict[str, Any]) -> None:
             "do_sample": True,
             "top_k": 20,
         },
+    }
+    if "vision_config" in config:
+        documents |= _processors(config["vision_config"]["patch_size"])
+    else:
+        tokens["chat_template"] = CHAT_TEMPLATE
+    for name, document in documents.items():
+        (directory / name).write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
+    (directory / "merges.txt").write_text("#version: 0.2\n" + "".join(f"{a} {b}\n" for a, b in merges))
+
+
+def _processors(patch: int) -> dict[str, Any]:
+    """What makes patches of images and videos."""
+    processor = {
+        "patch_size": patch,
+        "temporal_patch_size": 2,
+        "merge_size": 2,
+        "size": {"longest_edge": 16384, "shortest_edge": 64},
+        "image_mean": [0.5] * 3,
+        "image_std": [0.5] * 3,
+        "image_processor_type": "Qwen2VLImageProcessorFast",
+        "processor_class": "Qwen3VLProcessor",
+    }
+    return {
         "preprocessor_config.json": processor,
         "video_preprocessor_config.json": processor | {"video_processor_type": "Qwen3VLVideoProcessor"},
         "chat_template.json": {"chat_template": CHAT_TEMPLATE},
     }
-    for name, document in documents.items():
-        (directory / name).write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
-    (directory / "merges.txt").write_text("#version: 0.2\n" + "".join(f"{a} {b}\n" for a, b in merges))
 
 
 CHAT_TEMPLATE = (

@@ -27,8 +27,9 @@ def names(
 ) -> None:
     """Print both full names of every pair of tensors that a layout maps.
 
-    One line each, tab-separated: Megatron's name and shape, Hugging Face's name and shape, and = for the same tensor, T
-    for one whose last two axes are exchanged, or the number of boxes that they share. Nothing is read.
+    One line each, tab-separated: Megatron's name and shape, Hugging Face's name and shape, and = for the same tensor,
+    -1 for one that Megatron holds minus one, T for one whose last two axes are exchanged, or the number of boxes that
+    they share. Nothing is read.
     """
     try:
         pairs = converters.names(layout, model)

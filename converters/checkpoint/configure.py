@@ -5,19 +5,23 @@ It is a reference's, or the one that the checkpoint gives itself.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..config.from_facts import config_from_facts
+from ..config.output_layer import why_without
 from ..config.reference import Reference, find_reference
 from ..config.shape_facts import visible_traits
+from ..errors import ReferenceFault
 from ..layouts.shared.splits import split_of
-from ..models import model_with
+from ..models import MODELS, model_with
 from ..models.shared.config import ModelConfig
 from ..models.shared.fields import Tie
 from ..models.shared.model import Model
 from ..options import McoreSource
 from ..tensors.vocabulary import OUTPUT_LAYER
-from .consistency import agreed_facts, agreed_model, agreed_rows, agreed_tie
+from .carried import Carried, carry
+from .consistency import agreed_facts, agreed_model, agreed_rows, agreed_tie, check_tower
+from .mtp import Head, layers_of, settle_head, with_layers
 from .recognise import Recognised
 
 
@@ -26,8 +30,12 @@ class Configured:
     """A config that agrees with the checkpoint.
 
     Attributes:
-        reference: where it comes from.
-        model, config: what it describes.
+        reference: where it comes from; its config.json is that of the model to write.
+        model: what it describes.
+        whole: the model to write: what the checkpoint holds, and what goes along.
+        config: what is read of the checkpoint alone.
+        head: what becomes of a multi-token-prediction head.
+        carried: what goes along; None: nothing.
         tie: whether the embeddings are tied, and who said so.
         overridden: contradictions that --trust-reference settled.
         unproven: what only the reference says.
@@ -37,7 +45,10 @@ class Configured:
 
     reference: Reference
     model: Model
+    whole: ModelConfig
     config: ModelConfig
+    head: Head
+    carried: Carried | None
     tie: Tie
     overridden: list[str]
     unproven: list[str]
@@ -45,12 +56,13 @@ class Configured:
     padding: str
 
 
-def configure(seen: Recognised, asked: McoreSource) -> Configured:
+def configure(seen: Recognised, asked: McoreSource, *, filling: bool = False) -> Configured:
     """Find the config of a checkpoint, and hold it against all that the checkpoint states and shows but shapes.
 
     Args:
         seen: the checkpoint.
-        asked: reference, revision, divisor and whom to trust.
+        asked: reference, revision, divisor, whom to trust and what goes along.
+        filling: of what is to go along the checkpoint may hold some itself.
 
     Raises:
         ReferenceFault: no reference, and the checkpoint does not suffice; lists what is missing.
@@ -58,12 +70,45 @@ def configure(seen: Recognised, asked: McoreSource) -> Configured:
     """
     near = seen.opened.directory
     found = find_reference(asked.reference, asked.revision, near) or _own_config(seen, asked)
-    model = agreed_model(found, seen.layout)
-    tie = agreed_tie(found.config, _output_layer(seen), seen.layout)
-    config = model.config(found.config, tie.tied)
-    overridden, unproven = agreed_facts(found, config, seen.stated, asked.trust_reference)
-    rows, padding = agreed_rows(seen.specs, config, asked.make_vocab_size_divisible_by, seen.stated)
-    return Configured(found, model, config, tie, overridden, unproven, rows, padding)
+    asked = lacking(asked, seen) if filling else asked
+    model = agreed_model(found, seen.layout, asked.carry)
+    without = why_without(found.directory, asked.no_output_layer)
+    tie = agreed_tie(found.config, _output_layer(seen), seen.layout, without)
+    said = model.config_of(found.config, tie)
+    overridden, unproven = agreed_facts(found, said, seen.stated, asked.trust_reference)
+    rows, padding = agreed_rows(seen.specs, said, asked.make_vocab_size_divisible_by, seen.stated)
+    whose = "the reference's config.json" if found.directory else f"the config.json made from {found.said}"
+    head = settle_head(said, found.config, seen.names, asked.mtp, where="the checkpoint", whose=whose)
+    tower = model.traits.tower and bool(seen.layout.tower)
+    carried = _carried(found, head, asked, tower)
+    check_tower(model, seen.layout, carried is not None and carried.tower)
+    return Configured(
+        reference=found._replace(config=head.hf_config),
+        model=model,
+        whole=carried.config if carried else head.config,
+        config=with_layers(head.config if tower else replace(head.config, vision=None), head.layers),
+        head=head,
+        carried=carried,
+        tie=tie,
+        overridden=overridden,
+        unproven=unproven,
+        rows=rows,
+        padding=padding,
+    )
+
+
+def lacking(asked: McoreSource, seen: Recognised) -> McoreSource:
+    """What is asked, without what the checkpoint holds itself."""
+    towers = tuple(model.vision_prefix for model in MODELS.values() if model.traits.tower) if seen.layout.tower else ()
+    carry = tuple(prefix for prefix in asked.carry if not prefix.startswith(towers))
+    has_head = asked.mtp == "carry" and layers_of(seen.names) > 0
+    return replace(asked, carry=carry, mtp=None if has_head else asked.mtp)
+
+
+def _carried(found: Reference, head: Head, asked: McoreSource, tower: bool) -> Carried | None:
+    if not head.carried and not asked.carry:
+        return None
+    return carry(found, head.config, asked.carry, head=head.carried, tower=tower)
 
 
 def _output_layer(seen: Recognised) -> bool | None:
@@ -78,12 +123,19 @@ def _own_config(seen: Recognised, asked: McoreSource) -> Reference:
     Raises:
         ReferenceFault: it does not suffice; lists what is missing.
     """
-    traits = model_with(visible_traits(seen.names, seen.layout.tower)).traits
-    shapes = seen.opened.shapes({old: split_of(new, seen.layout, traits) for new, old in seen.names.items()})
+    layout = seen.layout
+    if not layout.tower and all(MODELS[name].traits.tower for name in layout.models):
+        raise ReferenceFault(
+            "the checkpoint holds the language model of a model with a vision tower alone, by layout "
+            f"{layout.name}, and there is no Hugging Face reference beside it",
+            "Pass --reference with the Hugging Face model that was trained; --carry takes its vision tower along.",
+        )
+    traits = model_with(visible_traits(seen.names, layout.tower)).traits
+    shapes = seen.opened.shapes({old: split_of(new, layout, traits) for new, old in seen.names.items()})
     made = config_from_facts(
         {new: shapes[old] for new, old in seen.names.items()},
         [(s.where, s.values) for s in seen.stated],
-        tower=seen.layout.tower,
+        tower=layout.tower,
         divisor=asked.make_vocab_size_divisible_by,
         tie_shown=not seen.opened.tied_copy,
     )

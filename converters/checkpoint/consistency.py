@@ -5,7 +5,7 @@ All of it is checked before a byte of weights is read.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -25,9 +25,20 @@ from ..tensors.spec import Shape, TensorSpec
 from ..tensors.vocabulary import EMBEDDING, OUTPUT_LAYER, explain
 
 
-def agreed_model(reference: Reference, layout: Layout) -> Model:
-    """The config's model, which must be one that the layout exists for."""
+def agreed_model(reference: Reference, layout: Layout, carry: Sequence[str] = ()) -> Model:
+    """The config's model, which must be one that the layout exists for.
+
+    Of a layout without a vision tower it may be one with a tower, where that is to go along.
+
+    Args:
+        reference: whose config.json it is.
+        layout: the checkpoint's.
+        carry: the prefixes of what is to go along.
+    """
     model = model_for(reference.config)
+    if model.traits.tower and not layout.tower and carry:
+        return model
+    check_tower(model, layout, carried=False)
     if model.model_type not in layout.models:
         raise MismatchError(
             f"the checkpoint's layout {layout.name} is one of {', '.join(layout.models)}; the reference is a "
@@ -37,10 +48,31 @@ def agreed_model(reference: Reference, layout: Layout) -> Model:
     return model
 
 
-def agreed_tie(hf_config: dict[str, Any], output_layer: bool | None, layout: Layout) -> Tie:
-    """Whether the embeddings are tied, by config and tensors together; `output_layer` None: it shows nothing."""
+def check_tower(model: Model, layout: Layout, carried: bool) -> None:
+    """A model with a vision tower needs one: the checkpoint's, or one that goes along.
+
+    Raises:
+        MismatchError: there is neither.
+    """
+    if model.traits.tower and not layout.tower and not carried:
+        raise MismatchError(
+            f"the checkpoint holds the language model of a {model.model_type} alone, without its vision tower",
+            f"--carry {model.vision_prefix} takes the tower of the reference's weights along, byte for byte and "
+            "untrained; or give the config.json of a model without one.",
+        )
+
+
+def agreed_tie(hf_config: dict[str, Any], output_layer: bool | None, layout: Layout, without: str) -> Tie:
+    """Whether the embeddings are tied, by config and tensors together.
+
+    Args:
+        hf_config: config.json.
+        output_layer: whether the tensors have one; None: they do not show it.
+        layout: whose they are.
+        without: why there may be none at all; "": there may not.
+    """
     try:
-        return decide_tie(hf_config, output_layer)
+        return decide_tie(hf_config, output_layer, without)
     except MismatchError as error:
         raise MismatchError(
             error.what, layout.untied_hint if layout.untied_hint and output_layer is False else error.hint
@@ -98,13 +130,17 @@ def check_complete(have: Mapping[str, TensorSpec], want: Mapping[str, Shape], la
         (False, "decoder layers", "text_config.num_hidden_layers"),
         (True, "vision blocks", "vision_config.depth"),
     ):
-        found, expected = (_layers(n for n in names if n.startswith(layout.tower) == tower) for names in (have, want))
+        found, expected = (_layers(n for n in names if _in_tower(n, layout) == tower) for names in (have, want))
         if found and found != expected:
             raise MismatchError(
                 f"{where}: has {found} {what} where the reference's {field} is {expected}",
                 "The reference config belongs to another model or size.",
             )
     check_names(have, want, where)
+
+
+def _in_tower(name: str, layout: Layout) -> bool:
+    return bool(layout.tower) and name.startswith(layout.tower)
 
 
 def _layers(names: Iterable[str]) -> int:

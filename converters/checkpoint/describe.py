@@ -14,9 +14,12 @@ from ..models.shared.config import ModelConfig
 from ..models.shared.fields import Tie
 from ..models.shared.hf_dialects import Dialect
 from ..report import Report
+from ..tensors.offset import RULE, Offset
 from ..tensors.spec import Reader
 from .hf_side import HfSide
+from .mapping import alone
 from .mcore_side import McoreSide
+from .mtp import FIELD
 
 SAID = 20
 """Warnings of one kind that are shown: two checkpoints mixed up would give hundreds."""
@@ -24,6 +27,9 @@ SAID = 20
 
 LISTED = 3
 """Tensors that a sentence names; the data has them all."""
+
+HEAD = "tensors of a multi-token-prediction head"
+"""What is ignored where one is dropped."""
 
 
 def describe_mcore(report: Report, side: McoreSide, dtype: str | None = None) -> None:
@@ -42,15 +48,17 @@ def describe_mcore(report: Report, side: McoreSide, dtype: str | None = None) ->
         layout=layout.name,
         layout_because=side.seen.seen_by,
     )
-    _model(report, side.config)
+    _model(report, side.whole)
     _config_from(report, side.known.reference)
     _agreement(report, side)
     _tie(report, side.config, side.known.tie)
     _padding(report, side)
     _dtypes(report, side.reader, dtype)
+    _carried(report, side)
     if opened.ignored:
         listed = ", ".join(f"{count} {kind}" for kind, count in sorted(opened.ignored.items()))
         report.fact("ignored", f"entries that are no weights: {listed}", ignored=opened.ignored)
+    _left_behind(report, side.left_behind, restated=side.known.head.restated)
     _unclaimed(report, opened.unclaimed)
     _integrity(report, side)
     report.warnings += told_holes(side.chunks.holes)
@@ -147,7 +155,42 @@ def describe_hf(report: Report, side: HfSide) -> None:
     if side.copy:
         report.fact("dropped", f"{shown(side.copy)}, bit for bit the embedding that it is tied to", dropped=side.copy)
     _dtypes(report, side.reader, None)
+    _left_behind(report, side.left_behind, restated=side.restated)
     report.warnings += told_holes(side.chunks.holes)
+
+
+def _left_behind(report: Report, names: Sequence[str], *, restated: bool) -> None:
+    """A multi-token-prediction head that is dropped, or the promise of one."""
+    said = [f"{len(names)} tensors of a multi-token-prediction head ({_some(names)})"] * bool(names)
+    said += [f"the promise of a multi-token-prediction head: {FIELD} becomes 0 in config.json"] * restated
+    if said:
+        report.fact("left_behind", "; ".join(said), left_behind=list(names), head_promise_taken_back=restated)
+    if names:
+        report.data["ignored"] = {**report.data.get("ignored", {}), HEAD: len(names)}
+
+
+def _carried(report: Report, side: McoreSide) -> None:
+    """What goes along from the reference."""
+    carried = side.known.carried
+    if carried is None:
+        return
+    specs = [*carried.reader.specs.values(), *carried.others.specs.values()]
+    nbytes, count = sum(spec.nbytes for spec in specs), sum(carried.prefixes.values())
+    listed = ", ".join(f"{number} {shown(prefix)}*" for prefix, number in carried.prefixes.items())
+    reference = side.known.reference
+    report.fact(
+        "carried",
+        f"{listed} from {shown_path(reference.directory)} ({reference.said}), byte for byte: {sized(nbytes)} that the "
+        "checkpoint does not hold, and that were not trained with it",
+        carried={
+            "tensors": count,
+            "prefixes": dict(carried.prefixes),
+            "bytes": nbytes,
+            "from": str(reference.directory),
+            "files": {path.name: path.stat().st_size for path in carried.files},
+            "untrained": True,
+        },
+    )
 
 
 def describe_dialect(report: Report, config: ModelConfig, dialect: Dialect) -> None:
@@ -161,9 +204,11 @@ def describe_dialect(report: Report, config: ModelConfig, dialect: Dialect) -> N
 def _model(report: Report, config: ModelConfig) -> None:
     t, v = config.text, config.vision
     moe = f", {t.experts} experts of {t.moe_ffn}" if t.experts else ""
+    tower = f"; vision {v.depth} blocks of {v.hidden}" if v else ""
+    head = f"; {t.mtp} layers of multi-token prediction" if t.mtp else ""
     text = (
-        f"{config.model_type}: {t.layers} layers of {t.hidden}, {t.heads}/{t.groups} heads{moe}, vocabulary {t.vocab}; "
-        f"vision {v.depth} blocks of {v.hidden}"
+        f"{config.model_type}: {t.layers} layers of {t.hidden}, {t.heads}/{t.groups} heads{moe}, vocabulary {t.vocab}"
+        f"{head}{tower}"
     )
     report.fact("model", text, model_type=config.model_type)
 
@@ -171,9 +216,11 @@ def _model(report: Report, config: ModelConfig) -> None:
 def _tie(report: Report, config: ModelConfig, tie: Tie) -> None:
     report.fact(
         "embeddings",
-        f"{'tied' if config.text.tied else 'not tied'}, by {tie.said}",
+        f"{'tied' if config.text.tied else 'not tied'}, by {tie.said}"
+        + (f"; without an output layer, by {shown(tie.without)}" if tie.without else ""),
         tied=config.text.tied,
         tie_because=tie.said,
+        output_layer=not tie.without,
     )
 
 
@@ -195,3 +242,38 @@ def _dtypes(report: Report, reader: Reader, dtype: str | None) -> None:
 
 def _some(names: Sequence[str]) -> str:
     return ", ".join(map(shown, names[:LISTED])) + (f", … {len(names) - LISTED} more" if len(names) > LISTED else "")
+
+
+def describe_computed(report: Report, steps: Sequence[Offset]) -> None:
+    """What is computed instead of moved, before it is."""
+    adding = [step for step in steps if step.names]
+    if adding:
+        listed = " and ".join(
+            f"{len(step.names)} tensors are the source's {'plus' if step.amount > 0 else 'minus'} one "
+            f"({_some(step.names)})"
+            for step in adding
+        )
+        report.fact(
+            "computed",
+            f"{listed}: {RULE}",
+            computed=[{"tensors": step.names, "added": step.amount, "rule": RULE} for step in adding],
+        )
+
+
+def describe_reference_dtypes(report: Report, side: McoreSide, dtypes: Mapping[str, str]) -> None:
+    """Tensors that get the dtype which the reference's weights have."""
+    have = {hf: side.reader.specs[name].dtype for name, hf in alone(side.table, rights=dtypes).items()}
+    changed = {name: dtype for name, dtype in dtypes.items() if have[name] != dtype}
+    if changed:
+        kinds = Counter(f"{have[name]} to {dtype}" for name, dtype in changed.items())
+        listed = ", ".join(f"{count} {kind}" for kind, count in kinds.items())
+        report.fact(
+            "reference_dtypes",
+            f"as the reference's weights have them: {listed} ({_some(list(changed))})",
+            reference_dtypes=changed,
+        )
+    if side.reference_dtypes.why_not:
+        report.warnings.append(
+            f"dtypes are the checkpoint's alone, those of the reference's weights could not be had: "
+            f"{side.reference_dtypes.why_not}"
+        )

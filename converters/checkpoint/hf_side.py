@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ..config.hf_config import read_config
+from ..config.output_layer import why_without
 from ..errors import MismatchError, shown, shown_path
 from ..formats import safetensors
 from ..formats.chunks import ChunkReader
@@ -18,13 +19,16 @@ from ..models import model_for
 from ..models.shared.config import ModelConfig
 from ..models.shared.fields import Tie, decide_tie, stated_tie
 from ..models.shared.hf_dialects import Dialect, ExpertsForm, dialect_copies, read_dialect
-from ..models.shared.model import Model
+from ..models.shared.model import MTP, Model
+from ..options.rules import MtpAsIs
 from ..tensors.dtypes import FLOATS
-from ..tensors.mapped import Mapped, Renamed, check_names
+from ..tensors.mapped import Mapped, check_names
 from ..tensors.rules import flipped, hulls
 from ..tensors.spec import Reader, Shape, TensorSpec
 from ..tensors.vocabulary import EMBEDDING, OUTPUT_LAYER
+from .mtp import settle_head
 from .shape_errors import check_shapes
+from .union import Union, only, without
 
 
 @dataclass(frozen=True)
@@ -33,7 +37,7 @@ class HfSide:
 
     Attributes:
         directory: that holds config.json and the weights.
-        hf_config: config.json.
+        hf_config: config.json; without a head that is dropped.
         model, config: what it describes.
         tie: whether the embeddings are tied, and who said so.
         copy: the output layer of a tied model that is there all the same, bit for bit the embedding; "" without.
@@ -41,6 +45,8 @@ class HfSide:
         reader: the tensors under the Hub's names.
         chunks: the reader below it.
         files: all files that were opened.
+        left_behind: the tensors of a multi-token-prediction head that is dropped.
+        restated: whether `hf_config` is another than the directory's.
     """
 
     directory: Path
@@ -53,14 +59,26 @@ class HfSide:
     reader: Reader
     chunks: ChunkReader
     files: SeenFiles
+    left_behind: list[str] = field(default_factory=list)
+    restated: bool = False
 
 
-def open_hf_side(directory: Path, experts_form: ExpertsForm | None = None) -> HfSide:
+def open_hf_side(
+    directory: Path,
+    experts_form: ExpertsForm | None = None,
+    mtp: MtpAsIs | None = None,
+    carried: Sequence[str] = (),
+    *,
+    no_output_layer: bool = False,
+) -> HfSide:
     """Open a Hugging Face directory; every name and shape is checked against its config.
 
     Args:
         directory: with config.json and safetensors weights.
         experts_form: how its experts are oriented, where their shape cannot show it.
+        mtp: what becomes of a multi-token-prediction head; None: what is there.
+        carried: prefixes of names that may be there though the model does not list them.
+        no_output_layer: an embedding model has none.
 
     Raises:
         VlconvError: of every kind that errors.py names for a source.
@@ -68,24 +86,53 @@ def open_hf_side(directory: Path, experts_form: ExpertsForm | None = None) -> Hf
     check_finished(directory)
     files = SeenFiles()
     with files.noting():
-        return _open(directory, experts_form, files)
+        return _open(directory, experts_form, mtp, tuple(carried), files, why_without(directory, no_output_layer))
 
 
-def _open(directory: Path, experts_form: ExpertsForm | None, seen: SeenFiles) -> HfSide:
+def _open(
+    directory: Path,
+    experts_form: ExpertsForm | None,
+    mtp: MtpAsIs | None,
+    carried: tuple[str, ...],
+    seen: SeenFiles,
+    without_output: str,
+) -> HfSide:
     hf_config = read_config(directory)
     model = model_for(hf_config)
     raw = safetensors.open_hf(directory)
-    refuse_quantised(raw.specs)
+    refuse_quantised({name: spec for name, spec in raw.specs.items() if not (carried and name.startswith(carried))})
     copy = tied_copy(raw, hf_config)
-    tie = decide_tie(hf_config, not copy and any(name.endswith(OUTPUT_LAYER) for name in raw.specs))
-    config = model.config(hf_config, tie.tied)
-    files = Renamed(raw, {name: name for name in raw.specs if not copy or name != copy})
-    dialect = read_dialect({name: spec.shape for name, spec in files.specs.items()}, config, experts_form)
+    output_layer = not copy and any(name.endswith(OUTPUT_LAYER) for name in raw.specs)
+    tie = decide_tie(hf_config, output_layer, without_output)
     where = shown_path(directory)
-    check_names(files.specs, dialect_shapes(config, dialect), where)
-    check_shapes(files.specs, dialect_shapes(config, dialect), config, lambda c: dialect_shapes(c, dialect), where)
-    reader = Mapped(files, dialect_copies(config, dialect))
-    return HfSide(directory, hf_config, model, config, tie, copy, dialect, reader, raw, seen)
+    head = settle_head(
+        model.config_of(hf_config, tie), hf_config, raw.specs, mtp, where=where, whose="config.json", ways=("drop",)
+    )
+    config = head.config
+    left_behind = [name for name in raw.specs if head.dropped and name.startswith(MTP)]
+    files = without(raw, {copy, *left_behind} if copy else left_behind)
+    dialect = read_dialect({name: spec.shape for name, spec in files.specs.items()}, config, experts_form)
+    shapes = dialect_shapes(config, dialect)
+    others = only(files, {name for name in files.specs if carried and name.startswith(carried) and name not in shapes})
+    listed = without(files, others.specs)
+    refuse_quantised(listed.specs)
+    check_names(listed.specs, shapes, where)
+    check_shapes(listed.specs, shapes, config, lambda c: dialect_shapes(c, dialect), where)
+    reader = Union(Mapped(listed, dialect_copies(config, dialect)), others)
+    return HfSide(
+        directory=directory,
+        hf_config=head.hf_config,
+        model=model,
+        config=config,
+        tie=tie,
+        copy=copy,
+        dialect=dialect,
+        reader=reader,
+        chunks=raw,
+        files=seen,
+        left_behind=left_behind,
+        restated=head.restated,
+    )
 
 
 def tied_copy(raw: ChunkReader, hf_config: Mapping[str, Any]) -> str:

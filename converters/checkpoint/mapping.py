@@ -1,17 +1,72 @@
-"""A layout's table for a config, proven; and Hugging Face tensors read through one."""
+"""A layout's table for a config, proven; and tensors read through it, either way.
+
+Nearly all of it is moves. What a layout holds minus one is computed: one is added before the copies to the Hugging Face
+side, and subtracted after those from there.
+"""
 
 from __future__ import annotations
 
-from ..errors import MismatchError
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from ..errors import MismatchError, shown
 from ..layouts.layout import Layout
 from ..models import model_of
 from ..models.shared.config import ModelConfig
 from ..tensors.mapped import Mapped, prove
+from ..tensors.offset import Offset
 from ..tensors.rules import Table, flipped, table
 from ..tensors.spec import Reader
 
+REPORT = "This is a fault of vlconv: please report it with the config.json."
 
-def mapped_table(layout: Layout, config: ModelConfig, rows: int) -> Table:
+
+class HfView(NamedTuple):
+    """A checkpoint's tensors under their Hugging Face names, and the step on the way that computes."""
+
+    reader: Reader
+    step: Offset
+
+
+@dataclass(frozen=True)
+class Naming:
+    """The table of a layout for a config.
+
+    Attributes:
+        table: the moves.
+        less_one: name in the layout -> name on the Hub, of the tensors that the layout holds minus one.
+    """
+
+    table: Table
+    less_one: Mapping[str, str] = field(default_factory=dict)
+
+    def to_hf(self, reader: Reader, leave: Collection[str] = (), dtypes: Mapping[str, str] | None = None) -> HfView:
+        """The layout's tensors under their Hugging Face names.
+
+        Args:
+            reader: holds every left tensor of the table.
+            leave: names on the Hub of tensors that stay minus one.
+            dtypes: of single tensors, by their names on the Hub; each must be one tensor of the layout, too.
+        """
+        lefts = {right: left for left, right in alone(self.table, rights=dtypes or ()).items()}
+        plus = [left for left, right in self.less_one.items() if right not in leave]
+        step = Offset(reader, plus, 1.0, {lefts[right]: dtype for right, dtype in (dtypes or {}).items()})
+        return HfView(Mapped(step, self.table.copies), step)
+
+    def from_hf(self, reader: Reader, leave: Collection[str] = (), dtypes: Mapping[str, str] | None = None) -> Offset:
+        """Hugging Face tensors under the layout's names; padding reads as zeros.
+
+        Args:
+            reader: holds every right tensor of the table.
+            leave: names on the Hub of tensors that are minus one already.
+            dtypes: of single tensors, by their names in the layout.
+        """
+        minus = [left for left, right in self.less_one.items() if right not in leave]
+        return Offset(Mapped(reader, flipped(self.table.copies), self.table.pads), minus, -1.0, dtypes)
+
+
+def mapped_table(layout: Layout, config: ModelConfig, rows: int) -> Naming:
     """The table of a layout for a config.
 
     Proven to cover both sides, its right side being exactly the model's tensors.
@@ -27,13 +82,27 @@ def mapped_table(layout: Layout, config: ModelConfig, rows: int) -> Table:
     mapping = table(layout.rules(config, rows))
     prove(mapping)
     if mapping.right() != model_of(config).hf_tensors(config):
-        raise MismatchError(
-            f"layout {layout.name} does not map every tensor of this {config.model_type}",
-            "This is a fault of vlconv: please report it with the config.json.",
-        )
-    return mapping
+        raise MismatchError(f"layout {layout.name} does not map every tensor of this {config.model_type}", REPORT)
+    return Naming(mapping, alone(mapping, lefts=layout.less_one(config)))
 
 
-def from_hf(side: Reader, mapping: Table) -> Mapped:
-    """Hugging Face tensors under the names of a table's left side; padding reads as zeros."""
-    return Mapped(side, flipped(mapping.copies), mapping.pads)
+def alone(mapping: Table, lefts: Iterable[str] = (), rights: Iterable[str] = ()) -> dict[str, str]:
+    """Left name -> right name of tensors, named on either side, that are one tensor on both.
+
+    Raises:
+        MismatchError: one is several on the other side, or not there: a fault of vlconv.
+    """
+    lefts, rights = list(lefts), list(rights)
+    if not lefts and not rights:
+        return {}
+    there: dict[str, set[str]] = {}
+    back: dict[str, set[str]] = {}
+    for copy in mapping.copies:
+        there.setdefault(copy.left.name, set()).add(copy.right.name)
+        back.setdefault(copy.right.name, set()).add(copy.left.name)
+    pairs = {left: next(iter(there.get(left, ())), "") for left in lefts}
+    pairs |= {next(iter(back.get(right, ())), ""): right for right in rights}
+    for left, right in pairs.items():
+        if there.get(left) != {right} or back.get(right) != {left}:
+            raise MismatchError(f"{shown(left or right)} is not one tensor of both sides", REPORT)
+    return pairs

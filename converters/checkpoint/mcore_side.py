@@ -6,11 +6,12 @@ Table, `read` -> Reader.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from ..config.reference_weights import Dtypes, reference_dtypes, reference_names
 from ..errors import shown_path
 from ..formats import open_mcore
 from ..formats.chunks import ChunkReader
@@ -20,17 +21,21 @@ from ..layouts.layout import Layout
 from ..layouts.shared.splits import split_of
 from ..models import model_of
 from ..models.shared.config import ModelConfig
+from ..models.shared.hf_dialects import packs_head
 from ..models.shared.model import Model
 from ..options import McoreSource
-from ..tensors.mapped import Mapped, Renamed
+from ..tensors.mapped import Renamed
 from ..tensors.rules import Table, table
 from ..tensors.spec import Reader
 from ..tensors.vocabulary import EMBEDDING, OUTPUT_LAYER
 from .configure import Configured, configure
 from .consistency import check_complete
-from .mapping import mapped_table
+from .gated_order import check_gated_order
+from .mapping import HfView, Naming, mapped_table
+from .mtp import MEGATRON
 from .recognise import Recognised, recognise
 from .shape_errors import check_shapes
+from .union import Union
 
 
 @dataclass(frozen=True)
@@ -41,7 +46,7 @@ class McoreSide:
         seen: what was recognised in its files.
         known: the config that it is read with, and on whose word.
         layout: the trainer's naming, with what only the tensors show.
-        table: the mapping.
+        naming: the mapping.
         reader: the tensors under the names of the table's left side.
         chunks: the reader below it.
         files: all files that were opened.
@@ -50,7 +55,7 @@ class McoreSide:
     seen: Recognised
     known: Configured
     layout: Layout
-    table: Table
+    naming: Naming
     reader: Reader
     chunks: ChunkReader
     files: SeenFiles
@@ -72,16 +77,54 @@ class McoreSide:
 
     @property
     def config(self) -> ModelConfig:
-        """The model's integers."""
+        """The integers of what the checkpoint holds."""
         return self.known.config
 
+    @property
+    def whole(self) -> ModelConfig:
+        """The integers of the model to write: that, and what goes along."""
+        return self.known.whole
+
+    @property
+    def table(self) -> Table:
+        """The mapping, as far as it moves."""
+        return self.naming.table
+
+    def to_hf(self, leave: Collection[str] = (), dtypes: Mapping[str, str] | None = None) -> HfView:
+        """The checkpoint's own tensors under their Hugging Face names; see Naming.to_hf."""
+        return self.naming.to_hf(self.reader, leave, dtypes)
+
+    def with_carried(self, reader: Reader) -> Reader:
+        """Tensors under their Hugging Face names, and those that go along."""
+        carried = self.known.carried
+        return Union(reader, carried.reader, carried.others) if carried else reader
+
     @cached_property
-    def as_hf(self) -> Mapped:
-        """The same tensors under their Hugging Face names."""
-        return Mapped(self.reader, self.table.copies)
+    def as_hf(self) -> Reader:
+        """All tensors under their Hugging Face names, what goes along included, in the dtypes that they have."""
+        return self.with_carried(self.to_hf().reader)
+
+    @cached_property
+    def reference_dtypes(self) -> Dtypes:
+        """The dtypes of what releases may hold in float32, in the reference's weights, as far as they are at hand."""
+        with self.files.noting():
+            return reference_dtypes(self.known.reference, self.model.float32_tensors(self.config))
+
+    @cached_property
+    def head_packed(self) -> bool:
+        """Whether the reference's weights pack the experts of a multi-token-prediction head."""
+        if not (self.config.text.mtp and self.config.text.experts):
+            return False
+        with self.files.noting():
+            return packs_head(reference_names(self.known.reference))
+
+    @property
+    def left_behind(self) -> list[str]:
+        """The checkpoint's tensors that are not wanted: of a multi-token-prediction head that is dropped."""
+        return [name for name in self.seen.names if MEGATRON in name] if self.known.head.dropped else []
 
 
-def open_mcore_side(source: Path, asked: McoreSource) -> McoreSide:
+def open_mcore_side(source: Path, asked: McoreSource, *, filling: bool = False) -> McoreSide:
     """Open a Megatron checkpoint of any format and layout.
 
     Every name, shape and stated fact is checked against the reference config.
@@ -89,6 +132,7 @@ def open_mcore_side(source: Path, asked: McoreSource) -> McoreSide:
     Args:
         source: the checkpoint's directory or one above it.
         asked: how it is to be read.
+        filling: of what is to go along the checkpoint may hold some itself.
 
     Raises:
         VlconvError: of every kind that errors.py names for a source.
@@ -96,11 +140,12 @@ def open_mcore_side(source: Path, asked: McoreSource) -> McoreSide:
     files = SeenFiles()
     with files.noting():
         seen = recognise(open_mcore(source, asked.iteration), asked.layout)
-        known = configure(seen, asked)
+        known = configure(seen, asked, filling=filling)
         layout = _settled(seen, known.config)
-        mapping = mapped_table(layout, known.config, known.rows)
-        reader, chunks = _read(seen, layout, known.config, mapping)
-    return McoreSide(seen, known, layout, mapping, reader, chunks, files)
+        naming = mapped_table(layout, known.config, known.rows)
+        reader, chunks = _read(seen, layout, known, naming.table)
+        check_gated_order(seen, reader)
+    return McoreSide(seen, known, layout, naming, reader, chunks, files)
 
 
 def _settled(seen: Recognised, config: ModelConfig) -> Layout:
@@ -111,15 +156,17 @@ def _settled(seen: Recognised, config: ModelConfig) -> Layout:
     return layout.settle(layout, {name: spec.shape for name, spec in seen.specs.items()}, config)
 
 
-def _read(seen: Recognised, layout: Layout, config: ModelConfig, mapping: Table) -> tuple[Reader, ChunkReader]:
+def _read(seen: Recognised, layout: Layout, known: Configured, mapping: Table) -> tuple[Reader, ChunkReader]:
     """The checkpoint's tensors under the table's names, complete and of the right shapes, their chunks tiling them."""
     opened, where, want = seen.opened, shown_path(seen.opened.directory), mapping.left()
+    config, dropped = known.config, known.head.dropped
     found = _respelled(seen.names, layout, config)
+    found = {name: old for name, old in found.items() if not (dropped and MEGATRON in name)}
     if config.text.tied and opened.tied_copy:
         found = {name: old for name, old in found.items() if not name.endswith(OUTPUT_LAYER)}
     check_complete({name: opened.specs[old] for name, old in found.items()}, want, layout, where)
     traits = model_of(config).traits
-    whole = opened.assemble({old: split_of(name, layout, traits) for name, old in found.items()})
+    whole = opened.assemble({old: split_of(name, layout, traits, config.text) for name, old in found.items()})
     reader = Renamed(whole, found)
     rows = next((shape[0] for name, shape in want.items() if name.endswith(EMBEDDING)), 0)
     check_shapes(reader.specs, want, config, lambda c: table(layout.rules(c, max(rows, c.text.vocab))).left(), where)

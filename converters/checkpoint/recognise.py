@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from ..errors import MismatchError, shown
 from ..formats.directory.statements import Stated, statements
 from ..formats.opened import Opened
-from ..layouts import detect, named, tower_prefixes
+from ..layouts import detect, named
 from ..layouts.layout import Layout
 from ..layouts.refusals import refuse, stripped
 from ..tensors.spec import TensorSpec
@@ -27,6 +27,7 @@ class Recognised:
         specs: the tensors by names without prefixes.
         layout: the trainer's naming.
         seen_by: by what it was recognised, in words.
+        told: the user named the layout.
         stated: what the checkpoint states of itself.
     """
 
@@ -36,6 +37,7 @@ class Recognised:
     layout: Layout
     seen_by: str
     stated: list[Stated]
+    told: bool = False
 
 
 def recognise(opened: Opened, layout: str | None) -> Recognised:
@@ -52,10 +54,10 @@ def recognise(opened: Opened, layout: str | None) -> Recognised:
     """
     names = _without_wrappers(opened.specs)
     specs = {new: opened.specs[old] for new, old in names.items()}
-    refuse(specs, tower_prefixes())
+    refuse(specs)
     chosen = named(layout) if layout else detect(specs)
     seen_by = f"--layout {chosen.name}" if layout else chosen.why
-    return Recognised(opened, names, specs, chosen, seen_by, statements(opened.directory, opened.args))
+    return Recognised(opened, names, specs, chosen, seen_by, statements(opened.directory, opened.args), bool(layout))
 
 
 def _without_wrappers(specs: Mapping[str, TensorSpec]) -> dict[str, str]:

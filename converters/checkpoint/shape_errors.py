@@ -10,6 +10,7 @@ from dataclasses import fields, replace
 from typing import Any
 
 from ..errors import MismatchError, VlconvError, shown
+from ..models import model_of
 from ..models.shared.config import ModelConfig, TextConfig, VisionConfig, hf_path
 from ..tensors.spec import Shape, TensorSpec
 
@@ -65,11 +66,14 @@ def fields_behind(config: ModelConfig, shapes: Callable[[ModelConfig], Shapes], 
 
 def _variants(config: ModelConfig) -> Iterator[tuple[str, int, ModelConfig]]:
     """The config with one integer doubled, for each integer."""
+    flat = model_of(config).traits.flat_config
     for part, kind in (("text", TextConfig), ("vision", VisionConfig)):
-        section: TextConfig | VisionConfig = getattr(config, part)
+        section: TextConfig | VisionConfig | None = getattr(config, part)
+        if section is None:
+            continue
         for field in fields(section):
             value = getattr(section, field.name)
             if type(value) is int and value:
                 doubled: dict[str, Any] = {field.name: 2 * value}
                 changed: dict[str, Any] = {part: replace(section, **doubled)}
-                yield hf_path(kind, field.name), value, replace(config, **changed)
+                yield hf_path(kind, field.name, flat=flat), value, replace(config, **changed)

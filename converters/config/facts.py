@@ -6,10 +6,11 @@ from typing import Any, NamedTuple
 
 from ..errors import CorruptError, shown
 from ..models import model_of
-from ..models.shared.config import ModelConfig
+from ..models.shared.config import ModelConfig, VisionConfig
 from ..models.shared.fields import Fields, Json
+from ..models.shared.model import Model
 from ..models.shared.traits import Traits
-from .hf_config import rope_scaling, rope_theta, text_section
+from .hf_config import ROTARY, partial_rotary, rope_place, rope_scaling, rope_theta, text_section
 from .kinds import possible, wanted
 
 
@@ -32,8 +33,19 @@ GEOMETRY = {
     "vocab": "vocab_size",
     "experts": "num_experts",
     "moe_ffn": "moe_intermediate_size",
+    "shared_ffn": "shared_expert_intermediate_size",
+    "key_heads": "linear_num_key_heads",
+    "value_heads": "linear_num_value_heads",
+    "key_dim": "linear_key_head_dim",
+    "value_dim": "linear_value_head_dim",
+    "kernel": "linear_conv_kernel_dim",
+    "mtp": "mtp_num_hidden_layers",
 }
 """TextConfig's integers and their fields in config.json."""
+
+EXPERTS = ("experts", "moe_ffn")
+DELTA_NET = ("key_heads", "value_heads", "key_dim", "value_dim", "kernel")
+"""Those of them that only models with experts, or with Gated DeltaNets, have."""
 
 VISION = {
     "depth": "depth",
@@ -54,60 +66,88 @@ WINDOWS = {"fullatt_block_indexes": "fullatt_block_indexes", "window_size": "win
 """Which of Qwen2.5-VL's vision blocks see the whole image, and how far the others see, in pixels."""
 
 
-def needed(traits: Traits, *, dense_layers: bool) -> list[str]:
-    """The facts without which no config.json of such a model can be written.
+def needed(model: Model, *, dense_layers: bool) -> list[str]:
+    """The facts without which no config.json of a model can be written.
 
     Args:
-        traits: the model's.
+        model: the model.
         dense_layers: whether some layers have no experts; of a model with experts.
     """
-    names = ["layers", "hidden", "heads", "groups", "head_dim", "vocab", "tied"]
-    names += ["rope_theta", "mrope_section", "rms_norm_eps"]
+    traits = model.traits
+    names = ["layers", "hidden", "heads", "groups", "head_dim", "vocab", "tied", "rope_theta"]
+    names += ["mrope_section"] * traits.tower + ["partial_rotary"] * turns_in_part(model) + ["rms_norm_eps"]
     if traits.experts:
-        names += ["experts", "moe_ffn", "experts_per_token", "dense_layers"]
+        names += [*EXPERTS, "experts_per_token", "dense_layers"]
+    if traits.shared_expert:
+        names.append("shared_ffn")
+    if traits.linear_attention:
+        names += ["linear_layers", *DELTA_NET]
     if dense_layers or not traits.experts:
         names.append("ffn")
+    if not traits.tower:
+        return names
     vision = [name for name in VISION if name not in ("positions", "deepstack")]
     vision += ["positions"] * traits.position_table + ["deepstack"] * traits.deepstack
     vision += list(WINDOWS) * traits.windows
     return names + [f"vision.{name}" for name in vision]
 
 
+def turns_in_part(model: Model) -> bool:
+    """Whether positions rotate only a part of each head, which config.json then states."""
+    return model.family.rotary != 1
+
+
 def runtime_facts(hf_config: Json, config: ModelConfig) -> Facts:
     """What no shape shows, each with its field in config.json.
+
+    Of the parts that the config describes: without a vision tower where it has none.
 
     Raises:
         CorruptError: a field without which the model cannot be computed is missing, or of a kind that it cannot have.
     """
     section, path = text_section(hf_config)
-    text = Fields(section, path.rstrip("."))
-    scaling = rope_scaling(hf_config)
-    facts = {
-        "rope_theta": Fact(rope_theta(hf_config), f"{path}rope_theta"),
-        "rope_type": Fact(_rope_type(scaling), f"{path}rope_scaling.rope_type"),
-        "mrope_section": Fact(
-            _required(scaling, "mrope_section", f"{path}rope_scaling."), f"{path}rope_scaling.mrope_section"
-        ),
-        "rms_norm_eps": Fact(_required(section, "rms_norm_eps", path), f"{path}rms_norm_eps"),
-        "tied": Fact(config.text.tied, "tie_word_embeddings"),
-        "vision.heads": Fact(config.vision.heads, "vision_config.num_heads"),
-    }
+    text, model = Fields(section, path.rstrip(".")), model_of(config)
+    facts = _rope_facts(hf_config, model, path)
+    facts["rms_norm_eps"] = Fact(_required(section, "rms_norm_eps", path), f"{path}rms_norm_eps")
+    facts["tied"] = Fact(config.text.tied, "tie_word_embeddings")
     if config.text.experts:
         facts["experts_per_token"] = Fact(
             text.integer("num_experts_per_tok", most=config.text.experts), text.place("num_experts_per_tok")
         )
-    if config.vision.deepstack:
-        facts["vision.deepstack"] = Fact(list(config.vision.deepstack), "vision_config.deepstack_visual_indexes")
-    traits = model_of(config).traits
-    if not traits.qk_norm:  # then no tensor has the width of a head
+    if not model.traits.qk_norm:  # then no tensor has the width of a head
         facts["heads"] = Fact(config.text.heads, text.place("num_attention_heads"))
-    if traits.windows:
-        vision = Fields(hf_config["vision_config"], "vision_config")
-        for name in WINDOWS:
-            facts[f"vision.{name}"] = Fact(_required(vision.section, name, "vision_config."), vision.place(name))
+    if config.vision:
+        facts |= _vision_facts(hf_config, config.vision, model.traits)
     for name, fact in facts.items():
         if name != "rope_type" and not possible(name, fact.value):
             raise CorruptError(f"config.json: {fact.place} is {shown(fact.value)}, not {wanted(name)}")
+    return facts
+
+
+def _rope_facts(hf_config: Json, model: Model, path: str) -> Facts:
+    traits = model.traits
+    scaling, place = rope_scaling(hf_config, traits), f"{path}{rope_place(traits)}."
+    theta_place = place if traits.rope_parameters else path
+    facts = {
+        "rope_theta": Fact(rope_theta(hf_config), f"{theta_place}rope_theta"),
+        "rope_type": Fact(_rope_type(scaling), f"{place}rope_type"),
+    }
+    if traits.tower or scaling.get("mrope_section") is not None:
+        facts["mrope_section"] = Fact(_required(scaling, "mrope_section", place), f"{place}mrope_section")
+    if turns_in_part(model):
+        rotary = {ROTARY: partial_rotary(hf_config, traits)}
+        facts["partial_rotary"] = Fact(_required(rotary, ROTARY, theta_place), f"{theta_place}{ROTARY}")
+    return facts
+
+
+def _vision_facts(hf_config: Json, vision: VisionConfig, traits: Traits) -> Facts:
+    facts = {"vision.heads": Fact(vision.heads, "vision_config.num_heads")}
+    if vision.deepstack:
+        facts["vision.deepstack"] = Fact(list(vision.deepstack), "vision_config.deepstack_visual_indexes")
+    if traits.windows:
+        section = Fields(hf_config["vision_config"], "vision_config")
+        for name in WINDOWS:
+            facts[f"vision.{name}"] = Fact(_required(section.section, name, "vision_config."), section.place(name))
     return facts
 
 
@@ -126,23 +166,34 @@ def _required(section: Json, name: str, path: str) -> Any:
 
 
 def geometry_facts(hf_config: Json, config: ModelConfig) -> Facts:
-    """The integers of a model, each with its field in config.json."""
+    """What decides names, shapes and their order, each with its field in config.json.
+
+    The integers of a model, the layers that are not like the others, and two things that its model_type means.
+    """
     path = text_section(hf_config)[1]
-    text, unused = config.text, _unused(config)
+    text, traits, unused = config.text, model_of(config).traits, _unused(config)
     facts = {name: Fact(getattr(text, name), path + field) for name, field in GEOMETRY.items() if name not in unused}
     if text.experts:
         facts["dense_layers"] = Fact(sorted(text.dense_layers), f"{path}mlp_only_layers")
-    return facts | {
-        f"vision.{name}": Fact(_listed(getattr(config.vision, name)), f"vision_config.{field}")
-        for name, field in VISION.items()
-    }
+    facts["linear_layers"] = Fact(sorted(text.linear_layers), f"{path}layer_types")
+    facts["gated_attention"] = Fact(traits.gated_attention, f"{path}attn_output_gate")
+    facts["zero_centred_norms"] = Fact(traits.zero_centred_norms, "model_type (norms about zero)")
+    if config.vision:
+        for name, field in VISION.items():
+            facts[f"vision.{name}"] = Fact(_listed(getattr(config.vision, name)), f"vision_config.{field}")
+    return facts
 
 
 def _unused(config: ModelConfig) -> set[str]:
     """Integers that describe no tensor of this model."""
-    if not config.text.experts:
-        return {"moe_ffn"}
-    return set() if config.text.dense_layers else {"ffn"}
+    text, traits = config.text, model_of(config).traits
+    unused = set() if traits.linear_attention else set(DELTA_NET)
+    unused |= set() if traits.mtp else {"mtp"}
+    if not text.shared_ffn:
+        unused.add("shared_ffn")
+    if not text.experts:
+        return unused | {"moe_ffn"}
+    return unused if text.dense_layers else unused | {"ffn"}
 
 
 def _listed(value: object) -> object:

@@ -12,13 +12,14 @@ from typing import Any, NamedTuple
 from ..errors import MismatchError, ReferenceFault, shown
 from ..formats.json_file import parse_json
 from ..models import Model, Release, model_with
-from ..models.shared.config import ModelConfig, TextConfig, VisionConfig
+from ..models.shared.config import ModelConfig, TextConfig, VisionConfig, in_section
+from ..models.shared.traits import Traits
 from ..tensors.spec import Shape
 from ..tensors.vocabulary import explain
 from .facts import GEOMETRY, VISION, Facts, needed
 from .kinds import possible, wanted
 from .made_config import made_config, release_facts
-from .megatron_args import same, stated
+from .megatron_args import TRAINERS_OWN, same, stated
 from .reference import PLACES
 from .shape_facts import Values, shape_facts, visible_traits
 
@@ -31,6 +32,8 @@ RUNTIME = {
     "experts_per_token": "text_config.num_experts_per_tok",
     "tied": "tie_word_embeddings",
     "dense_layers": "text_config.mlp_only_layers",
+    "linear_layers": "text_config.layer_types",
+    "partial_rotary": "text_config.partial_rotary_factor",
     "vision.fullatt_block_indexes": "vision_config.fullatt_block_indexes",
     "vision.window_size": "vision_config.window_size",
 }
@@ -39,7 +42,10 @@ PATHS = {
     **{f"vision.{name}": f"vision_config.{field}" for name, field in VISION.items()},
     **RUNTIME,
 }
-"""Each fact's place in config.json, for messages."""
+"""Each fact's place in config.json, for messages: see _place."""
+
+IN_ROPE = ("rope_theta", "mrope_section", "partial_rotary")
+"""Those of them that a model with rope_parameters has there."""
 
 
 class MadeConfig(NamedTuple):
@@ -53,7 +59,8 @@ class MadeConfig(NamedTuple):
 class _Known:
     """Facts with their sources; the first source of a fact keeps it, and later ones must agree."""
 
-    def __init__(self) -> None:
+    def __init__(self, traits: Traits) -> None:
+        self.traits = traits
         self.values: Values = {}
         self.sources: dict[str, str] = {}
 
@@ -64,7 +71,7 @@ class _Known:
                 self.values[name], self.sources[name] = value, source(name)
             elif not same(self.values[name], value):
                 raise MismatchError(
-                    f"{PATHS.get(name, name)} is {shown(self.values[name])} by {self.sources[name]}, but "
+                    f"{shown(_place(name, self.traits))} is {shown(self.values[name])} by {self.sources[name]}, but "
                     f"{shown(value)} by {source(name)}",
                     "Pass --reference with the Hugging Face model that was trained.",
                 )
@@ -86,7 +93,7 @@ def config_from_facts(
             axis.
         statements: (where, values) of what the checkpoint states of itself: args, run_config, args.json,
             mca_config.json.
-        tower: what the names of the vision tower begin with.
+        tower: what the names of the vision tower begin with; "" where there is none.
         dtype: of the weights.
         divisor: --make-vocab-size-divisible-by, to explain padding.
         tie_shown: whether an output layer means that it is not tied; else it may be a copy of the embedding.
@@ -101,8 +108,8 @@ def config_from_facts(
     if whole is not None:
         return whole
     model = model_with(visible_traits(shapes, tower))
-    known = _Known()
-    seen = shape_facts(shapes, tower)
+    known = _Known(model.traits)
+    seen = shape_facts(shapes, tower, gated=model.traits.gated_attention)
     if not tie_shown and not seen.get("tied"):
         seen.pop("tied", None)
     known.add(seen, lambda _: SHAPES)
@@ -110,6 +117,9 @@ def config_from_facts(
     for where, values in statements:
         said = _relevant(stated(values), model)
         _check_kinds(said, where)
+        for name in TRAINERS_OWN:
+            if name in seen:
+                said.pop(name, None)
         known.add({name: fact.value for name, fact in said.items()}, _places(said, where))
         ids |= {name: values[name] for name in _token_ids(model) if type(values.get(name)) is int}
     _derive(known)
@@ -155,7 +165,8 @@ def _relevant(said: Facts, model: Model) -> Facts:
 
     The FFN width of dense layers is dropped where there are none: trainers then put the experts' there.
     """
-    useful = needed(model.traits, dense_layers=bool(said["dense_layers"].value) if "dense_layers" in said else False)
+    useful = needed(model, dense_layers=bool(said["dense_layers"].value) if "dense_layers" in said else False)
+    useful += ["mtp"] * model.traits.mtp + ["mrope_section"] * bool(model.family.mrope_section)
     return {name: fact for name, fact in said.items() if name in useful}
 
 
@@ -168,16 +179,24 @@ def _derive(known: _Known) -> None:
     if q_width and kv_width and head_dim and not (q_width % head_dim or kv_width % head_dim):
         derived = {"head_dim": head_dim, "heads": q_width // head_dim, "groups": kv_width // head_dim}
         known.add(derived, lambda _: SHAPES)
+    if (width := values.get("key_width")) and (key_heads := values.get("key_heads")) and width % key_heads == 0:
+        known.add({"key_dim": width // key_heads}, lambda _: SHAPES)
+    if width and (key_dim := values.get("key_dim")) and width % key_dim == 0:
+        known.add({"key_heads": width // key_dim}, lambda _: SHAPES)
     if values.get("vision.deepstack") is None and values.get("vision.mergers") == 0:
         known.add({"vision.deepstack": []}, lambda _: SHAPES)
 
 
 def _fitting(model: Model, values: Values, divisor: int | None) -> Release | None:
     """The official release with exactly these shapes."""
-    always = {"tied", "q_width", "kv_width", "vision.mergers"}
+    always = {"tied", "q_width", "kv_width"}
+    always |= {"vision.mergers"} if model.traits.tower else set()
+    always |= {"key_width"} if model.traits.linear_attention else set()
     for release in model.family.releases:
-        facts = release_facts(release) | {"vision.mergers": len(release.config.vision.deepstack)}
+        facts = release_facts(release)
         facts |= {"q_width": facts["heads"] * facts["head_dim"], "kv_width": facts["groups"] * facts["head_dim"]}
+        facts |= {"key_width": release.config.text.key_width}
+        facts |= {"vision.mergers": len(release.config.tower.deepstack)} if release.config.vision else {}
         shown_facts = always | {name for name in values if name in facts and name not in RUNTIME}
         alike = all(same(values.get(name), facts[name]) for name in shown_facts)
         if alike and _padded(values, facts["vocab"], divisor):
@@ -194,8 +213,17 @@ def _padded(values: Values, vocab: int, divisor: int | None) -> bool:
 
 
 def _complete(model: Model, known: _Known) -> None:
-    names = needed(model.traits, dense_layers=bool(known.values.get("dense_layers")))
-    _refuse([PATHS[name] for name in names if name not in known.values])
+    names = needed(model, dense_layers=bool(known.values.get("dense_layers")))
+    _refuse([_place(name, model.traits) for name in names if name not in known.values])
+
+
+def _place(name: str, traits: Traits) -> str:
+    """Where the config.json of such a model has a fact."""
+    path = in_section(PATHS.get(name, name), traits.flat_config)
+    if traits.rope_parameters and name in IN_ROPE:
+        parent, _, field = path.replace("rope_scaling.", "").rpartition(".")
+        return ".".join(filter(None, (parent, "rope_parameters", field)))
+    return path
 
 
 def _refuse(missing: list[str]) -> None:
@@ -210,7 +238,10 @@ def _refuse(missing: list[str]) -> None:
 
 def _config(model: Model, values: Values) -> ModelConfig:
     text = {name: values.get(name, 0) for name in (*GEOMETRY, "tied")}
-    text["dense_layers"] = frozenset(values.get("dense_layers", ()))
+    for name in ("dense_layers", "linear_layers"):
+        text[name] = frozenset(values.get(name, ()))
+    if not model.traits.tower:
+        return ModelConfig(model.model_type, TextConfig(**text))
     vision = {name: values.get(f"vision.{name}", 0) for name in VISION}
     vision["deepstack"] = tuple(values.get("vision.deepstack", ()))
     return ModelConfig(model.model_type, TextConfig(**text), VisionConfig(**vision))
@@ -235,7 +266,7 @@ def _by_source(known: _Known, model: Model) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     for name, source in known.sources.items():
         if name in PATHS:
-            found.setdefault(source, []).append(PATHS[name])
+            found.setdefault(source, []).append(_place(name, model.traits))
     same_for_all = ["token ids unless stated", "activations", "max_position_embeddings"]
     found[f"all releases of {model.model_type}"] = same_for_all
     return found

@@ -8,8 +8,9 @@ from typing import TypeGuard
 from ..models.shared.fields import LARGEST
 
 NUMBERS = ("rope_theta", "rms_norm_eps")
-LISTS = ("mrope_section", "dense_layers", "vision.deepstack", "vision.fullatt_block_indexes")
-FLAGS = ("tied",)
+PARTS = ("partial_rotary",)
+LISTS = ("mrope_section", "dense_layers", "linear_layers", "vision.deepstack", "vision.fullatt_block_indexes")
+FLAGS = ("tied", "gated_attention", "zero_centred_norms")
 """Names of facts (facts.py) by kind; all others are integers."""
 
 AN_INTEGER, A_LIST = f"an integer from 0 to {LARGEST}", f"a list of integers from 0 to {LARGEST}"
@@ -19,6 +20,8 @@ def wanted(name: str) -> str:
     """What a fact must be, in words."""
     if name in NUMBERS:
         return "a number above 0"
+    if name in PARTS:
+        return "a number above 0 and at most 1"
     return A_LIST if name in LISTS else "true or false" if name in FLAGS else AN_INTEGER
 
 
@@ -28,6 +31,8 @@ def possible(name: str, value: object) -> bool:
         return isinstance(value, bool)
     if name in NUMBERS:
         return is_number(value) and value > 0
+    if name in PARTS:
+        return is_number(value) and 0 < value <= 1
     if name in LISTS:
         return isinstance(value, list) and all(map(_is_size, value))
     return _is_size(value)
@@ -40,7 +45,7 @@ def is_number(value: object) -> TypeGuard[int | float]:
 
 def settled(name: str, value: object) -> object:
     """A value in the one form that comparisons and config.json want: 64.0 as 64, where integers are meant."""
-    if name not in NUMBERS and isinstance(value, float) and value.is_integer():
+    if name not in (*NUMBERS, *PARTS) and isinstance(value, float) and value.is_integer():
         return int(value)
     return value
 

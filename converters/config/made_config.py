@@ -1,6 +1,6 @@
 """A config.json made without one.
 
-From a model's integers and what no shape shows, in the form that transformers 4.57 and 5 both read.
+From a model's integers and what no shape shows, in the form that transformers 4.57 and 5 both read, where both know it.
 """
 
 from __future__ import annotations
@@ -9,9 +9,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..models import Release, model_of
-from ..models.shared.config import ModelConfig, TextConfig
+from ..models.shared.config import ModelConfig, TextConfig, VisionConfig
+from ..models.shared.language import FULL, LINEAR
 from ..models.shared.model import Model
-from .facts import GEOMETRY, VISION
+from ..models.shared.traits import Traits
+from .facts import DELTA_NET, EXPERTS, GEOMETRY, VISION, turns_in_part
+from .hf_config import ROTARY
 
 
 def made_config(
@@ -21,8 +24,9 @@ def made_config(
 
     Args:
         config: the integers.
-        runtime: rope_theta, mrope_section, rms_norm_eps; of a model with experts experts_per_token; of one with windows
-            vision.window_size and vision.fullatt_block_indexes.
+        runtime: rope_theta, rms_norm_eps; mrope_section of a model with a vision tower, and of another that has one;
+            partial_rotary of one that rotates a part of each head; experts_per_token of one with experts;
+            vision.window_size and vision.fullatt_block_indexes of one with windows.
         dtype: of the weights.
         release: the official release that this is, if it is one.
     """
@@ -36,30 +40,57 @@ def made_config(
         **model.family.token_ids,
         **model.family.top,
     }
-    vision = _vision(config, runtime, model)
+    vision = _vision(config.vision, runtime, model) if config.vision else {}
     if model.traits.flat_config:  # vLLM before 0.11 and transformers before 4.56 know the dtype by its old name alone
-        return {**top, "torch_dtype": dtype, **text, "vision_config": vision}
+        return {**top, "torch_dtype": dtype, **text, **({"vision_config": vision} if vision else {})}
     own = {"model_type": f"{model.model_type}_text", "dtype": dtype, "tie_word_embeddings": config.text.tied}
     return {**top, "text_config": text | own, "vision_config": {"model_type": model.model_type, **vision}}
 
 
 def _text(c: TextConfig, runtime: Mapping[str, Any], model: Model) -> dict[str, Any]:
-    text = {field: getattr(c, name) for name, field in GEOMETRY.items()}
-    if not model.traits.experts:
-        del text["num_experts"], text["moe_intermediate_size"]
-    if not c.ffn:  # not known of a model that has experts in every layer
-        del text["intermediate_size"]
-    if not model.traits.head_dim_field:
-        del text["head_dim"]
-    if model.traits.experts:
-        text |= {"mlp_only_layers": sorted(c.dense_layers), "num_experts_per_tok": runtime["experts_per_token"]}
-    rope = {**model.family.rope_scaling, "mrope_section": list(runtime["mrope_section"])}
-    text |= {"rms_norm_eps": runtime["rms_norm_eps"], "rope_theta": runtime["rope_theta"], "rope_scaling": rope}
-    return text | dict(model.family.text) | dict(model.family.text_ids)
+    traits, without = model.traits, _without(c, model.traits)
+    text: dict[str, Any] = {field: getattr(c, name) for name, field in GEOMETRY.items() if name not in without}
+    if traits.experts:
+        text["num_experts_per_tok"] = runtime["experts_per_token"]
+    if traits.dense_layers:
+        text["mlp_only_layers"] = sorted(c.dense_layers)
+    text |= {"rms_norm_eps": runtime["rms_norm_eps"], **_rope(runtime, model)}
+    text |= dict(model.family.text) | dict(model.family.text_ids)
+    return text | _layer_types(c, text) if traits.linear_attention else text
 
 
-def _vision(config: ModelConfig, runtime: Mapping[str, Any], model: Model) -> dict[str, Any]:
-    vision = {field: _listed(getattr(config.vision, name)) for name, field in VISION.items()}
+def _without(c: TextConfig, traits: Traits) -> set[str]:
+    """Names of GEOMETRY that have no field in such a config."""
+    without = set() if traits.experts else set(EXPERTS)
+    without |= set() if traits.shared_expert else {"shared_ffn"}
+    without |= set() if traits.linear_attention else set(DELTA_NET)
+    without |= set() if traits.mtp and (c.mtp or traits.rope_parameters) else {"mtp"}  # Qwen3-Next's has no such field
+    without |= set() if traits.head_dim_field else {"head_dim"}
+    return without | (set() if c.ffn else {"ffn"})  # not known of a model that has experts in every layer
+
+
+def _rope(runtime: Mapping[str, Any], model: Model) -> dict[str, Any]:
+    scaling = dict(model.family.rope_scaling)
+    if "mrope_section" in runtime:
+        scaling["mrope_section"] = list(runtime["mrope_section"])
+    else:  # nothing of three axes
+        scaling.pop("mrope_interleaved", None)
+    part = {ROTARY: runtime["partial_rotary"]} if turns_in_part(model) else {}
+    if model.traits.rope_parameters:
+        return {"rope_parameters": {**scaling, "rope_theta": runtime["rope_theta"], **part}}
+    return {"rope_theta": runtime["rope_theta"], "rope_scaling": scaling or None, **part}
+
+
+def _layer_types(c: TextConfig, text: Mapping[str, Any]) -> dict[str, Any]:
+    """The layers one by one, and the interval of those that attend: null where they have none."""
+    interval = text["full_attention_interval"]
+    regular = c.linear_layers == {i for i in range(c.layers) if (i + 1) % interval}
+    kinds = [LINEAR if c.is_linear(i) else FULL for i in range(c.layers)]
+    return {"layer_types": kinds, "full_attention_interval": interval if regular else None}
+
+
+def _vision(tower: VisionConfig, runtime: Mapping[str, Any], model: Model) -> dict[str, Any]:
+    vision = {field: _listed(getattr(tower, name)) for name, field in VISION.items()}
     if not model.traits.position_table:
         del vision["num_position_embeddings"]
     if not model.traits.deepstack:
@@ -71,14 +102,20 @@ def _vision(config: ModelConfig, runtime: Mapping[str, Any], model: Model) -> di
 
 
 def release_runtime(release: Release) -> dict[str, Any]:
-    """What no shape shows of an official release; without rms_norm_eps where that is disputed."""
+    """What no shape shows of an official release; without what releases of these shapes dispute."""
     model = model_of(release.config)
     family = model.family
-    runtime: dict[str, Any] = {"rope_theta": family.rope_theta, "mrope_section": list(family.mrope_section)}
+    runtime: dict[str, Any] = {}
+    if family.rope_theta is not None:
+        runtime["rope_theta"] = family.rope_theta
+    if family.mrope_section:
+        runtime["mrope_section"] = list(family.mrope_section)
+    if turns_in_part(model):
+        runtime["partial_rotary"] = family.rotary
     if release.rms_norm_eps is not None:
         runtime["rms_norm_eps"] = release.rms_norm_eps
     if model.traits.experts:
-        runtime["experts_per_token"] = family.experts_per_token
+        runtime["experts_per_token"] = release.experts_per_token or family.experts_per_token
     if model.traits.windows:
         runtime["vision.fullatt_block_indexes"] = list(family.full_attention_blocks)
         runtime["vision.window_size"] = family.window_size
@@ -86,11 +123,15 @@ def release_runtime(release: Release) -> dict[str, Any]:
 
 
 def release_facts(release: Release) -> dict[str, Any]:
-    """All that is known of an official release, under the names of facts.py."""
+    """All that is known of an official release, under the names of facts.py.
+
+    But for its multi-token-prediction head, which a checkpoint of the release may have or not.
+    """
     text, vision = release.config.text, release.config.vision
-    facts: dict[str, Any] = {name: getattr(text, name) for name in (*GEOMETRY, "tied")}
-    facts["dense_layers"] = sorted(text.dense_layers)
-    facts |= {f"vision.{name}": _listed(getattr(vision, name)) for name in VISION}
+    facts: dict[str, Any] = {name: getattr(text, name) for name in (*GEOMETRY, "tied") if name != "mtp"}
+    facts["dense_layers"], facts["linear_layers"] = sorted(text.dense_layers), sorted(text.linear_layers)
+    if vision:
+        facts |= {f"vision.{name}": _listed(getattr(vision, name)) for name in VISION}
     return facts | release_runtime(release)
 
 

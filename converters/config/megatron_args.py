@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from ..errors import shown
 from ..models.shared.fields import MOST_LAYERS
-from .facts import VISION, WINDOWS, Fact, Facts
+from .facts import DELTA_NET, EXPERTS, VISION, WINDOWS, Fact, Facts
 from .kinds import settled
 
 NAMES = {
@@ -28,6 +28,14 @@ NAMES = {
     "mrope_section": ("mrope_section",),
     "rms_norm_eps": ("norm_epsilon", "layernorm_epsilon"),
     "experts_per_token": ("moe_router_topk",),
+    "shared_ffn": ("moe_shared_expert_intermediate_size",),
+    "key_heads": ("linear_num_key_heads",),
+    "value_heads": ("linear_num_value_heads",),
+    "key_dim": ("linear_key_head_dim",),
+    "value_dim": ("linear_value_head_dim",),
+    "kernel": ("linear_conv_kernel_dim",),
+    "mtp": ("mtp_num_layers",),
+    "partial_rotary": ("rotary_percent",),
 }
 """Each fact's names in Megatron-LM's args and in megatron-core's TransformerConfig."""
 
@@ -37,6 +45,15 @@ TIES = {
     "tie_embeddings_and_output_weights": True,
 }
 """The tie's names, and which value of each means tied: Megatron-LM's, Megatron-Bridge's, ROLL's."""
+
+SWITCHES = {
+    "gated_attention": ("attention_output_gate",),
+    "zero_centred_norms": ("layernorm_zero_centered_gamma", "apply_layernorm_1p"),
+}
+"""What is off unless somebody switches it on: off says nothing, as some trainers have modules of their own instead."""
+
+TRAINERS_OWN = ("mtp",)
+"""What a trainer may set otherwise than the model has it: one trains without the multi-token-prediction head."""
 
 
 class Contradiction(NamedTuple):
@@ -65,14 +82,16 @@ def stated(args: Mapping[str, Any]) -> Facts:
     for arg, tied in TIES.items():
         if isinstance(args.get(arg), bool):
             said.setdefault("tied", Fact(args[arg] is tied, arg))
-    # Megatron-LM fills these two in for models that do not use them.
-    if args.get("group_query_attention") is False:
-        said.pop("groups", None)
-    if not said.get("experts", Fact(0, "")).value:
-        for name in ("experts", "moe_ffn", "experts_per_token"):
-            said.pop(name, None)
-    elif (dense := _dense_layers(args.get("moe_layer_freq"), said.get("layers"))) is not None:
+    for name, switches in SWITCHES.items():
+        on = next((arg for arg in switches if args.get(arg) is True), None)
+        if on:
+            said[name] = Fact(True, on)
+    _drop_defaults(said, args)
+    layers = said.get("layers")
+    if "experts" in said and (dense := _dense_layers(args.get("moe_layer_freq"), layers)) is not None:
         said["dense_layers"] = Fact(dense, "moe_layer_freq")
+    if (linear := _linear_layers(args.get("linear_attention_freq"), layers)) is not None:
+        said["linear_layers"] = Fact(linear, "linear_attention_freq")
     if (
         "mrope_section" not in said
         and (section := _number(_section(args, "rope_scaling").get("mrope_section"))) is not None
@@ -88,6 +107,19 @@ def stated(args: Mapping[str, Any]) -> Facts:
         if value is not None:
             said[f"vision.{name}"] = Fact(value, f"vision_config.{field}")
     return said
+
+
+def _drop_defaults(said: Facts, args: Mapping[str, Any]) -> None:
+    """What Megatron-LM fills in for models that do not use it."""
+    if args.get("group_query_attention") is False:
+        said.pop("groups", None)
+    unused: tuple[str, ...] = ()
+    if not said.get("experts", Fact(0, "")).value:
+        unused += (*EXPERTS, "experts_per_token", "shared_ffn")
+    if args.get("linear_attention_freq") is None:
+        unused += DELTA_NET
+    for name in unused:
+        said.pop(name, None)
 
 
 def _section(args: Mapping[str, Any], name: str) -> Mapping[str, Any]:
@@ -113,6 +145,18 @@ def _dense_layers(frequency: object, layers: Fact | None) -> list[int] | None:
     return None
 
 
+def _linear_layers(frequency: object, layers: Fact | None) -> list[int] | None:
+    """Megatron's linear_attention_freq.
+
+    Every n-th layer attends and the others do not, or a list with 1 for linear attention and 0 for attention.
+    """
+    if isinstance(frequency, list):
+        return [i for i, linear in enumerate(frequency) if linear == 1]
+    if type(frequency) is int and frequency > 0 and layers and type(layers.value) is int:
+        return [i for i in range(min(layers.value, MOST_LAYERS)) if (i + 1) % frequency]
+    return None
+
+
 def _number(value: object) -> Any:
     """An int, a float, or a list of ints; None for anything else. YAML reads 1e-06 as text."""
     if isinstance(value, bool):
@@ -128,7 +172,7 @@ def _number(value: object) -> Any:
 
 
 def contradictions(facts: Facts, args: Mapping[str, Any]) -> list[Contradiction]:
-    """Where config.json and the checkpoint's own words differ.
+    """Where config.json and the checkpoint's own words differ, but for what is the trainer's own to set.
 
     Args:
         facts: of a config.json: `runtime_facts` and `geometry_facts`.
@@ -138,7 +182,7 @@ def contradictions(facts: Facts, args: Mapping[str, Any]) -> list[Contradiction]
     return [
         Contradiction(name, facts[name], said[name])
         for name in facts
-        if name in said and not same(facts[name].value, said[name].value)
+        if name in said and name not in TRAINERS_OWN and not same(facts[name].value, said[name].value)
     ]
 
 

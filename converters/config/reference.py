@@ -42,6 +42,7 @@ class Reference(NamedTuple):
         sources: without a directory: source -> the fields of config.json that come from it.
         release: without a directory: the source in `sources` that is an official release, not the checkpoint; "" when
             none was needed.
+        hub_id, revision: of a directory that is a snapshot out of the Hub; "" and None of any other.
     """
 
     directory: Path | None
@@ -49,6 +50,8 @@ class Reference(NamedTuple):
     config: dict[str, Any]
     sources: Mapping[str, list[str]] = {}
     release: str = ""
+    hub_id: str = ""
+    revision: str | None = None
 
 
 class SideFiles(NamedTuple):
@@ -93,7 +96,7 @@ def find_reference(option: str | Path | None, revision: str | None, near: Path) 
             "Give a Hugging Face directory with a config.json, or a hub id.",
         )
     said = f"hub id {shown(hub_id)}" + (f", revision {shown(revision)}" if revision else "")
-    return _reference(_download(hub_id, revision), said)
+    return _reference(_download(hub_id, revision), said)._replace(hub_id=hub_id, revision=revision)
 
 
 def _reference(directory: Path, said: str) -> Reference:
@@ -153,7 +156,7 @@ def _download(hub_id: str, revision: str | None) -> Path:
         ]
     except (RepositoryNotFoundError, RevisionNotFoundError, HFValidationError) as error:
         raise ReferenceFault(
-            f"the Hub does not give {shown(hub_id)}: {_first_line(error)}", "Check the id, --revision and HF_TOKEN."
+            f"the Hub does not give {shown(hub_id)}: {first_line(error)}", "Check the id, --revision and HF_TOKEN."
         ) from error
     except Exception as error:  # which classes a failed connection raises differs between versions of huggingface_hub
         why = error
@@ -166,29 +169,31 @@ def _download(hub_id: str, revision: str | None) -> Path:
     except LocalEntryNotFoundError as error:
         raise ReferenceFault(
             f"the reference {shown(hub_id)} is not a directory here, not in the local cache, and the Hub cannot be "
-            f"reached: {_first_line(why or error)}",
+            f"reached: {first_line(why or error)}",
             "Pass --reference with a directory, or fetch its files beforehand where there is a network (HF_HOME is "
             "the cache).",
         ) from error
     except Exception as error:
         raise ReferenceFault(
-            f"the files of {shown(hub_id)} could not be fetched: {_first_line(error)}",
+            f"the files of {shown(hub_id)} could not be fetched: {first_line(error)}",
             "Try again, or pass --reference with a directory.",
         ) from error
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """What a library says went wrong, in one line that is safe to print."""
     lines = str(error).strip().splitlines()
     return shown(lines[0] if lines else type(error).__name__)
 
 
-def side_files(directory: Path | None) -> SideFiles:
+def side_files(directory: Path | None, sees: bool = True) -> SideFiles:
     """The files that go beside converted weights.
 
     Regular files at the top level, but no weights, no code and nothing that is written anew.
 
     Args:
         directory: the reference; None: there is none, so all is missing.
+        sees: whether it is a model of images and videos; another has no processors to miss.
 
     Raises:
         CorruptError: one of them is a link out of the directory, whoever named that.
@@ -210,7 +215,7 @@ def side_files(directory: Path | None) -> SideFiles:
                 files.append(path)
         elif refusal:
             skipped.append((path.name, refusal))
-    return SideFiles(files, skipped, _missing({path.name: path for path in files}))
+    return SideFiles(files, skipped, _missing({path.name: path for path in files}, sees))
 
 
 def _refusal(name: str, size: int) -> str | None:
@@ -223,13 +228,13 @@ def _refusal(name: str, size: int) -> str | None:
     return f"larger than {LARGEST // 10**6} MB" if size > LARGEST else None
 
 
-def _missing(there: Mapping[str, Path]) -> list[str]:
+def _missing(there: Mapping[str, Path], sees: bool) -> list[str]:
     missing = []
     if "tokenizer.json" not in there and not {"vocab.json", "merges.txt"} <= there.keys():
         missing.append("tokenizer")
-    if not there.keys() & {"preprocessor_config.json", "processor_config.json"}:
+    if sees and not there.keys() & {"preprocessor_config.json", "processor_config.json"}:
         missing += ["preprocessor_config.json", "video_preprocessor_config.json"]
-    elif not there.keys() & {"video_preprocessor_config.json", "processor_config.json"}:
+    elif sees and not there.keys() & {"video_preprocessor_config.json", "processor_config.json"}:
         missing.append("video_preprocessor_config.json")
     if "generation_config.json" not in there:
         missing.append("generation_config.json")

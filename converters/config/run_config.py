@@ -16,8 +16,10 @@ from ..models import model_of
 from ..models.shared.config import ModelConfig, TextConfig
 from ..models.shared.fields import Json
 from ..models.shared.model import Model
+from ..models.shared.traits import Traits
 from .facts import runtime_facts
 from .hf_config import config_to_write, text_section
+from .written_args import hybrid_args
 
 RUN_CONFIG = "run_config.yaml"
 
@@ -37,7 +39,7 @@ NOT_COPIED = ("architectures", "model_type", "name_or_path", "transformers_versi
 
 
 def run_config_yaml(hf_config: Json, config: ModelConfig, dtype: str) -> bytes:
-    """The file's bytes, the same for the same model.
+    """The file's bytes, the same for the same model: one that Megatron-Bridge has classes for (model.bridge).
 
     Args:
         hf_config: the model's config.json, of transformers 4 or 5.
@@ -46,9 +48,10 @@ def run_config_yaml(hf_config: Json, config: ModelConfig, dtype: str) -> bytes:
 
     Raises:
         CorruptError: config.json lacks a field without which the model cannot be computed.
-        UnsupportedError: an activation that no Qwen-VL has, or more than is read back.
+        UnsupportedError: an activation or a rope that no Qwen release has, or more than is read back.
     """
     model = model_of(config)
+    assert model.bridge is not None
     plain = config_to_write(hf_config, model, tied=config.text.tied, dtype=dtype)
     text, place = text_section(plain)
     if text.get("hidden_act", "silu") != "silu":
@@ -60,13 +63,17 @@ def run_config_yaml(hf_config: Json, config: ModelConfig, dtype: str) -> bytes:
         "_target_": model.bridge.provider,
         **_copied(model, text, plain),
         **_text(model, config.text),
+        **hybrid_args(config.text, model.traits),
         **_runtime(hf_config, config),
         **_dtype(dtype),
-        "vision_config": _transformers(model.bridge.vision_config, plain["vision_config"], dtype),
         # Of the loading model: the public loaders and training put their own in their place.
         "tensor_model_parallel_size": 1,
         "pipeline_model_parallel_size": 1,
     }
+    if model.bridge.layer_spec:
+        section |= {"transformer_layer_spec": _named(model.bridge.layer_spec), "hetereogenous_dist_checkpoint": True}
+    if model.bridge.vision_config:
+        section["vision_config"] = _transformers(model.bridge.vision_config, plain["vision_config"], dtype)
     if model.bridge.text_config:
         section["hf_text_config"] = _transformers(model.bridge.text_config, text, dtype)
     document = {"checkpoint": CHECKPOINT, "model": section}
@@ -94,7 +101,7 @@ def _copied(model: Model, text: Json, top: Json) -> dict[str, Any]:
 
 
 def _text(model: Model, c: TextConfig) -> dict[str, Any]:
-    """The language model's dimensions, and what all Qwen models are that Megatron's defaults are not."""
+    """The language model's dimensions, and what it is that Megatron's defaults are not."""
     section: dict[str, Any] = {
         "num_layers": c.layers,
         "hidden_size": c.hidden,
@@ -110,25 +117,34 @@ def _text(model: Model, c: TextConfig) -> dict[str, Any]:
         "gated_linear_unit": True,
         "hidden_dropout": 0.0,
         "normalization": "RMSNorm",
-        "position_embedding_type": "mrope",
+        "position_embedding_type": "mrope" if model.traits.tower else "rope",
         "activation_func": _named("torch.nn.functional.silu"),
     }
     if c.ffn:
         section["ffn_hidden_size"] = c.ffn
-    return section | (_experts(c) if c.experts else {})
+    if model.traits.zero_centred_norms:
+        section["layernorm_zero_centered_gamma"] = True
+    return section | (_experts(c, model.traits) if c.experts else {})
 
 
-def _experts(c: TextConfig) -> dict[str, Any]:
+def _experts(c: TextConfig, traits: Traits) -> dict[str, Any]:
     section: dict[str, Any] = {
-        "head_dim": c.head_dim,
         "num_moe_experts": c.experts,
         "moe_ffn_hidden_size": c.moe_ffn,
         "moe_grouped_gemm": True,
-        "moe_router_load_balancing_type": "aux_loss",
+        "moe_router_load_balancing_type": "global_aux_loss" if traits.shared_expert else "aux_loss",
         "moe_aux_loss_coeff": 1e-3,
-        "decoder_sparse_step": 1,
-        "mlp_only_layers": sorted(c.dense_layers),
     }
+    if traits.shared_expert:
+        section |= {
+            "moe_shared_expert_intermediate_size": c.shared_ffn,
+            "moe_shared_expert_gate": True,
+            "moe_router_dtype": "fp32",
+        }
+    if not traits.tower:  # what Megatron-Bridge sets, and what the classes of models with a tower have by default
+        section |= {"moe_token_dispatcher_type": "alltoall", "moe_permute_fusion": True}
+    elif traits.dense_layers:  # fields of their classes alone
+        section |= {"head_dim": c.head_dim, "decoder_sparse_step": 1, "mlp_only_layers": sorted(c.dense_layers)}
     if c.dense_layers:
         section["moe_layer_freq"] = [int(c.is_moe(layer)) for layer in range(c.layers)]
     return section
@@ -136,12 +152,19 @@ def _experts(c: TextConfig) -> dict[str, Any]:
 
 def _runtime(hf_config: Json, config: ModelConfig) -> dict[str, Any]:
     """What no shape shows."""
-    facts = {name: fact.value for name, fact in runtime_facts(hf_config, config).items()}
-    section = {
-        "rotary_base": facts["rope_theta"],
-        "mrope_section": list(facts["mrope_section"]),
-        "layernorm_epsilon": facts["rms_norm_eps"],
-    }
+    found = runtime_facts(hf_config, config)
+    facts = {name: fact.value for name, fact in found.items()}
+    section = {"rotary_base": facts["rope_theta"], "layernorm_epsilon": facts["rms_norm_eps"]}
+    if model_of(config).traits.tower:
+        section["mrope_section"] = list(facts["mrope_section"])
+    elif facts["rope_type"] != "default":
+        raise UnsupportedError(
+            f"config.json: {shown(found['rope_type'].place)} is {shown(facts['rope_type'])}; run_config.yaml is "
+            "written for a rope that is not scaled",
+            "Name another layout with --as-layout.",
+        )
+    if "partial_rotary" in facts:
+        section["rotary_percent"] = facts["partial_rotary"]
     return section | ({"moe_router_topk": facts["experts_per_token"]} if config.text.experts else {})
 
 

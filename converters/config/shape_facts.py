@@ -22,35 +22,60 @@ _MERGER = re.compile(
 _DEEPSTACK = re.compile(r"deepstack_merger_list\.([0-9]{1,9})\.")
 _DEEPSTACK_BLOCK = re.compile(r"blocks\.layers\.([0-9]{1,9})\.deepstack_layer\.")
 
+_LINEAR = ".self_attention.in_proj."
+"""In Megatron's words, the first projection of a Gated DeltaNet: of its weight, or of a part of it."""
+
 _HUGGING_FACE = {
     "embed_tokens.weight": _EMBEDDING,
     "self_attn.o_proj.weight": "self_attention.linear_proj.weight",
     "self_attn.q_norm.weight": "self_attention.q_layernorm.weight",
     "self_attn.k_proj.weight": "self_attention.k_proj.weight",
     "mlp.down_proj.weight": "mlp.linear_fc2.weight",
+    "mlp.shared_expert.down_proj.weight": "mlp.shared_experts.linear_fc2.weight",
     "mlp.gate.weight": "mlp.router.weight",
     "mlp.experts.down_proj": "mlp.experts.experts.linear_fc2.weight",
+    "mlp.experts.0.down_proj.weight": "mlp.experts.0.linear_fc2.weight",
     "lm_head.weight": "output_layer.weight",
+    **{
+        f"{module}.{theirs}": f"self_attention.{ours}"
+        for module in ("linear_attn", "self_attention.linear_attn", "self_attention")
+        for theirs, ours in (
+            ("in_proj_qkvz.weight", "in_proj.weight"),
+            ("in_proj_qkv.weight", "in_proj.weight"),
+            ("conv1d.weight", "conv1d.weight"),
+            ("A_log", "A_log"),
+            ("norm.weight", "out_norm.weight"),
+        )
+    },
 }
 """The names of a checkpoint that keeps Hugging Face's, and what Megatron calls the same."""
 
 Values = dict[str, Any]
 
 
-def shape_facts(shapes: Mapping[str, Shape], tower: str) -> Values:
+def shape_facts(shapes: Mapping[str, Shape], tower: str, *, gated: bool = False) -> Values:
     """Every fact that shapes show, under the names of facts.py.
 
-    Besides those: `rows` of the embedding, padding included, `q_width` and `kv_width`, the rows of all query heads and
-    of all key heads, and
-    `vision.mergers`, how many deepstack mergers there are.
+    Besides those: `rows` of the embedding, padding included; `q_width` and `kv_width`, the rows of all query heads and
+    of all key heads, and `key_width`, those of all key heads of a Gated DeltaNet; `vision.mergers`, how many deepstack
+    mergers there are.
 
     Args:
         shapes: names without wrappers' prefixes, one tensor per layer, experts on a leading axis.
-        tower: what the names of the vision tower begin with.
+        tower: what the names of the vision tower begin with; "" where there is none.
+        gated: whether attention has a gate, so that linear_qkv has the rows of its queries twice.
     """
-    towers = {name: shape for name, shape in shapes.items() if name.startswith(tower)}
+    towers = {name: shape for name, shape in shapes.items() if _of_tower(name, tower)}
     text = {_megatron(name): shape for name, shape in shapes.items() if name not in towers}
-    return _text_facts(text) | {f"vision.{name}": value for name, value in _vision_facts(towers).items()}
+    facts = _text_facts(text, gated)
+    if any("mtp.layers." in name for name in shapes):
+        facts["mtp"] = 1
+    return facts | ({f"vision.{name}": value for name, value in _vision_facts(towers).items()} if towers else {})
+
+
+def _of_tower(name: str, tower: str) -> bool:
+    """Whether a name is one of the vision tower's; `tower` "" where there is none."""
+    return bool(tower) and name.startswith(tower)
 
 
 def visible_traits(names: Collection[str], tower: str) -> dict[str, bool]:
@@ -58,13 +83,15 @@ def visible_traits(names: Collection[str], tower: str) -> dict[str, bool]:
 
     Args:
         names: without wrappers' prefixes, one tensor per layer.
-        tower: what the names of the vision tower begin with.
+        tower: what the names of the vision tower begin with; "" where there is none.
     """
-    text = [_megatron(name) for name in names if not name.startswith(tower)]
+    text = [_megatron(name) for name in names if not _of_tower(name, tower)]
     biases = (".self_attention.linear_qkv.bias", ".self_attention.q_proj.bias", ".self_attn.q_proj.bias")
     return {
+        "tower": len(text) < len(names),
         "qkv_bias": any(name.endswith(biases) for name in text),
         "qk_norm": any(name.endswith(".self_attention.q_layernorm.weight") for name in text),
+        "linear_attention": any(_LINEAR in f".{name}" for name in text),
         "experts": any(name.endswith(".mlp.router.weight") for name in text),
         "position_table": any(name.endswith(".pos_embed.weight") for name in names),
     }
@@ -78,13 +105,11 @@ def _megatron(name: str) -> str:
     theirs = next((end for end in _HUGGING_FACE if name.endswith(end)), None)
     if theirs is None:
         return name
-    return (
-        name.removesuffix(theirs).replace("decoder.layers.", "layers.").replace("layers.", "decoder.layers.")
-        + _HUGGING_FACE[theirs]
-    )
+    before = name.removesuffix(theirs).removesuffix("self_attention.")
+    return before.replace("decoder.layers.", "layers.").replace("layers.", "decoder.layers.") + _HUGGING_FACE[theirs]
 
 
-def _text_facts(shapes: Mapping[str, Shape]) -> Values:
+def _text_facts(shapes: Mapping[str, Shape], gated: bool) -> Values:
     embedding = next((name for name in shapes if name.endswith(_EMBEDDING)), "")
     prefix = embedding.removesuffix(_EMBEDDING)
     rows, hidden = _axes(shapes.get(embedding, ()), 2)
@@ -97,10 +122,13 @@ def _text_facts(shapes: Mapping[str, Shape]) -> Values:
     }
     if not layers:
         return _known(facts)
-    first = layers[0]
-    facts["q_width"] = _axes(first.get("self_attention.linear_proj.weight", ()), 2)[1]
-    facts["kv_width"] = _kv_width(first, facts["q_width"])
-    facts["head_dim"] = _axes(first.get("self_attention.q_layernorm.weight", ()), 1)[0]
+    linear = [i for i, layer in enumerate(layers) if any(f".{name}".startswith(_LINEAR) for name in layer)]
+    attending: dict[str, Shape] = next((layer for i, layer in enumerate(layers) if i not in linear), {})
+    facts["q_width"] = _axes(attending.get("self_attention.linear_proj.weight", ()), 2)[1]
+    facts["kv_width"] = _kv_width(attending, facts["q_width"], gated)
+    facts["head_dim"] = _axes(attending.get("self_attention.q_layernorm.weight", ()), 1)[0]
+    if linear:
+        facts |= _delta_net(layers[linear[0]]) | {"linear_layers": linear}
     facts["ffn"] = next(
         (_axes(layer["mlp.linear_fc2.weight"], 2)[1] for layer in layers if "mlp.linear_fc2.weight" in layer), None
     )
@@ -110,6 +138,9 @@ def _text_facts(shapes: Mapping[str, Shape]) -> Values:
         # [experts, hidden, width], or with the last two exchanged
         _, *sizes = _axes(layers[sparse[0]].get("mlp.experts.experts.linear_fc2.weight", ()), 3)
         facts["moe_ffn"] = next((size for size in sizes if size != hidden), hidden)
+        if None in sizes:  # each expert by itself
+            facts["moe_ffn"] = _axes(layers[sparse[0]].get("mlp.experts.0.linear_fc2.weight", ()), 2)[1]
+        facts["shared_ffn"] = _axes(layers[sparse[0]].get("mlp.shared_experts.linear_fc2.weight", ()), 2)[1]
         facts["dense_layers"] = sorted(set(range(len(layers))) - set(sparse))
     return _known(facts)
 
@@ -125,11 +156,25 @@ def _layers(shapes: Mapping[str, Shape], prefix: str) -> Iterator[dict[str, Shap
         yield from (found[i] for i in range(len(found)))
 
 
-def _kv_width(layer: Mapping[str, Shape], q_width: int | None) -> int | None:
-    """Rows of the keys alone: linear_qkv holds those of queries, keys and values."""
+def _delta_net(layer: Mapping[str, Shape]) -> Values:
+    """Of a Gated DeltaNet: the convolution runs over all queries, all keys and all values."""
+    value_heads = _axes(layer.get("self_attention.A_log", ()), 1)[0]
+    value_dim = _axes(layer.get("self_attention.out_norm.weight", ()), 1)[0]
+    rows, _, kernel = _axes(layer.get("self_attention.conv1d.weight", ()), 3)
+    keys = (rows - value_heads * value_dim) // 2 if rows and value_heads and value_dim else 0
+    return {
+        "value_heads": value_heads,
+        "value_dim": value_dim,
+        "kernel": kernel,
+        "key_width": keys if keys > 0 else None,
+    }
+
+
+def _kv_width(layer: Mapping[str, Shape], q_width: int | None, gated: bool) -> int | None:
+    """Rows of the keys alone: linear_qkv holds those of queries, their gates, keys and values."""
     together = _axes(layer.get("self_attention.linear_qkv.weight", ()), 2)[0]
     if together is not None and q_width is not None:
-        return (together - q_width) // 2
+        return (together - (2 if gated else 1) * q_width) // 2
     return _axes(layer.get("self_attention.k_proj.weight", ()), 2)[0]
 
 

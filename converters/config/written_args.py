@@ -41,15 +41,24 @@ def args_to_write(
     import torch
 
     facts = {name: fact.value for name, fact in runtime_facts(hf_config, config).items()}
-    text, traits = text_section(hf_config)[0], model_of(config).traits
+    text, model = text_section(hf_config)[0], model_of(config)
+    traits = model.traits
     sizes = {"vocab_size": config.text.vocab, "padded_vocab_size": rows, "make_vocab_size_divisible_by": divisor or 1}
     files = {
         "params_dtype": getattr(torch, dtype),
         "tokenizer_type": "HuggingFaceTokenizer",
         "ckpt_format": "torch",
     }
-    experts = _experts(config.text, facts, text, grouped_experts) if config.text.experts else {"num_experts": None}
-    return _layers(config.text, traits, facts, text) | sizes | experts | _rope(facts, text) | files | _sizes(topology)
+    experts: dict[str, Any] = {"num_experts": None}
+    if config.text.experts:
+        # Where releases have no such field, it is always so.
+        normalised = text.get("norm_topk_prob", "norm_topk_prob" not in model.family.text) is True
+        experts = _experts(config.text, facts, text, grouped_experts, normalised)
+        experts |= _experts_beside(config.text, traits)
+    layers = _layers(config.text, traits, facts, text) | hybrid_args(config.text, traits)
+    norms = {"apply_layernorm_1p": True} if traits.zero_centred_norms else {}
+    rope = _rope(facts, text, "mrope" if config.vision else "rope")
+    return layers | norms | sizes | experts | rope | files | _sizes(topology)
 
 
 def _layers(c: TextConfig, traits: Traits, facts: dict[str, Any], text: Json) -> dict[str, Any]:
@@ -79,16 +88,35 @@ def _layers(c: TextConfig, traits: Traits, facts: dict[str, Any], text: Json) ->
     }
 
 
-def _rope(facts: dict[str, Any], text: Json) -> dict[str, Any]:
-    """Positions. A rope that is scaled in some way has no word among these."""
+def hybrid_args(c: TextConfig, traits: Traits) -> dict[str, Any]:
+    """Of a model with Gated DeltaNets, with a gate on attention, with a multi-token-prediction head: of each its own.
+
+    Under the names that Megatron-LM's args and megatron-core's TransformerConfig share.
+    """
+    args: dict[str, Any] = {"attention_output_gate": True} if traits.gated_attention else {}
+    if traits.linear_attention:
+        args |= {
+            "experimental_attention_variant": "gated_delta_net",
+            "linear_attention_freq": [int(c.is_linear(layer)) for layer in range(c.layers)],
+            "linear_conv_kernel_dim": c.kernel,
+            "linear_key_head_dim": c.key_dim,
+            "linear_value_head_dim": c.value_dim,
+            "linear_num_key_heads": c.key_heads,
+            "linear_num_value_heads": c.value_heads,
+        }
+    return args | ({"mtp_num_layers": c.mtp or None} if traits.mtp else {})
+
+
+def _rope(facts: dict[str, Any], text: Json, kind: str) -> dict[str, Any]:
+    """Positions: `kind` of them, "rope" or "mrope". A rope that is scaled in some way has no word among these."""
     return {
         "max_position_embeddings": _number(text.get("max_position_embeddings")),
-        "position_embedding_type": "mrope" if facts["rope_type"] == "default" else None,
+        "position_embedding_type": kind if facts["rope_type"] == "default" else None,
         "add_position_embedding": True,
         "use_rotary_position_embeddings": False,  # the older word for position_embedding_type "rope", and stronger
-        "mrope_section": facts["mrope_section"],
+        "mrope_section": facts.get("mrope_section"),
         "rotary_base": int(facts["rope_theta"]),
-        "rotary_percent": _number(text.get("partial_rotary_factor", 1.0)),
+        "rotary_percent": facts.get("partial_rotary", _number(text.get("partial_rotary_factor", 1.0))),
         "rotary_interleaved": False,
     }
 
@@ -98,15 +126,22 @@ def _number(value: object) -> int | float | None:
     return value if is_number(value) else None
 
 
-def _experts(c: TextConfig, facts: dict[str, Any], text: Json, grouped: bool) -> dict[str, Any]:
-    """Of a model that has some."""
+def _experts_beside(c: TextConfig, traits: Traits) -> dict[str, Any]:
+    """The expert that all tokens pass, with a gate of its own."""
+    if not traits.shared_expert:
+        return {}
+    return {"moe_shared_expert_intermediate_size": c.shared_ffn, "moe_shared_expert_gate": True}
+
+
+def _experts(c: TextConfig, facts: dict[str, Any], text: Json, grouped: bool, normalised: bool) -> dict[str, Any]:
+    """Of a model that has some; `normalised`: the weights of the chosen ones are brought to a sum of 1."""
     return {
         "num_experts": c.experts,
         "moe_ffn_hidden_size": c.moe_ffn,
         "moe_layer_freq": [int(c.is_moe(i)) for i in range(c.layers)] if c.dense_layers else 1,
         "moe_router_topk": facts["experts_per_token"],
         # Softmax over the chosen experts is softmax over all of them, brought to a sum of 1.
-        "moe_router_pre_softmax": False if text.get("norm_topk_prob") is True else None,
+        "moe_router_pre_softmax": False if normalised else None,
         "moe_grouped_gemm": grouped,
     }
 

@@ -2,32 +2,41 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
 
-from ..checkpoint.describe import describe_dialect, describe_hf, describe_mcore
-from ..checkpoint.hf_side import in_dialect, open_hf_side
-from ..checkpoint.mapping import from_hf, mapped_table
+from ..checkpoint.describe import (
+    describe_computed,
+    describe_dialect,
+    describe_hf,
+    describe_mcore,
+    describe_reference_dtypes,
+)
+from ..checkpoint.hf_side import HfSide, open_hf_side
+from ..checkpoint.mapping import mapped_table
 from ..checkpoint.mcore_side import McoreSide, open_mcore_side
 from ..config.hf_config import config_json, config_to_write
 from ..config.reference import side_files
-from ..errors import MismatchError, UnsupportedError, naming_missing_libraries, shown_path
+from ..errors import MismatchError, UnsupportedError, naming_missing_libraries, shown, shown_path
 from ..formats import safetensors
+from ..formats.directory.contents import CONFIG
 from ..formats.holes import refuse_holes
 from ..formats.output_file import OutFile
-from ..layouts import known_layouts, to_write
+from ..layouts import known_layouts, named, to_write
+from ..models import model_of
 from ..models.shared.config import ModelConfig
-from ..models.shared.hf_dialects import Dialect
+from ..models.shared.hf_dialects import Dialect, one_by_one_is_read
 from ..options import Hf2McoreOptions, Mcore2HfOptions, Mcore2McoreOptions, McoreTarget
 from ..report import Observer, Report
-from ..tensors.cast import Cast
 from ..tensors.dtypes import main_dtype
+from ..tensors.offset import Offset
 from ..tensors.spec import Reader
 from .execute import execute
 from .fill import threads_of
 from .megatron_output import McoreFiles, check_divides, mcore_files, rows_to_write, topology_of
 from .plan import Plan
+from .readers import Weights, hf_dtypes, hf_reader, kept_less_one, mcore_reader, refuse_unlisted
 from .same_model import check_same_model
 from .summary import describe_links, describe_output, describe_side_files, describe_target
 
@@ -51,19 +60,25 @@ def mcore2hf(source: Path, target: Path, options: Mcore2HfOptions, observer: Obs
     side = open_mcore_side(source, options)
     if options.strict:
         refuse_warned(side)
-    dialect = Dialect(options.experts, options.hf_names)
-    reader = _cast(in_dialect(side.as_hf, side.config, dialect), options.dtype)
+    dialect = Dialect(options.experts, options.hf_names, options.experts == "hub" and side.head_packed)
+    dtypes = hf_dtypes(side, options.dtype)
+    view = side.to_hf(dtypes=dtypes)
+    reader = hf_reader(side, view.reader, dialect, options.dtype)
     files = [*safetensors.plan_hf(reader.specs, options.shard_bytes), _config_file(side, reader, "config.json")]
     with side.files.noting():
-        beside = side_files(side.known.reference.directory)
+        beside = side_files(side.known.reference.directory, side.model.traits.tower)
     report = Report("mcore2hf", "planned")
     describe_mcore(report, side, options.dtype)
-    describe_dialect(report, side.config, dialect)
-    if side.config.text.experts and dialect.experts == "per-expert":
+    describe_computed(report, [view.step])
+    if not options.dtype:
+        describe_reference_dtypes(report, side, dtypes)
+    describe_dialect(report, side.whole, dialect)
+    if side.config.text.experts and not one_by_one_is_read(dialect, side.model.traits):
         report.warnings.append(ONE_BY_ONE)
-    describe_output(report, target, reader, files, threads_of(options.threads), side.as_hf)
+    counted = side.with_carried(view.reader)
+    describe_output(report, target, reader, files, threads_of(options.threads), counted)
     describe_side_files(report, beside)
-    plan = Plan(report, reader, files, target, source, _sources(source, side), {"": beside.copy})
+    plan = Plan(report, reader, files, target, source, _sources(source, side), {"": beside.copy}, steps=[view.step])
     return execute(_of_mcore(plan, side), options, observer)
 
 
@@ -79,18 +94,46 @@ def hf2mcore(source: Path, target: Path, options: Hf2McoreOptions, observer: Obs
     Raises:
         VlconvError: see errors.py; nothing is written then.
     """
-    side = open_hf_side(source, options.experts_form)
+    side = open_hf_side(source, options.experts_form, options.mtp, no_output_layer=options.no_output_layer)
     if options.strict:
         refuse_holes(side.chunks.holes)
     report = Report("hf2mcore", "planned")
     describe_hf(report, side)
-    reader, output = _megatron(report, _Weights(side.reader, side.config, side.hf_config), target, options)
+    if not options.dtype:
+        _tell_wide(report, side)
+    reader, output = _megatron(report, Weights(side.reader, side.config, side.hf_config), target, options)
     with side.files.noting():
-        beside = side_files(source)
+        beside = side_files(source, model_of(side.config).traits.tower)
     describe_side_files(report, beside)
-    copied = {"huggingface": [source / "config.json", *beside.copy]}
-    plan = Plan(report, reader, output.files, target, source, [source], copied, links=output.links, seen=side.files)
+    files, copied = output.files, [source / "config.json", *beside.copy]
+    if side.restated:
+        files, copied = [*files, _small_file(f"huggingface/{CONFIG}", config_json(side.hf_config))], beside.copy
+    plan = Plan(
+        report,
+        reader,
+        files,
+        target,
+        source,
+        [source],
+        {"huggingface": copied},
+        links=output.links,
+        seen=side.files,
+        steps=[reader],
+    )
     return execute(plan, options, observer)
+
+
+def _tell_wide(report: Report, side: HfSide) -> None:
+    """What Megatron will make of tensors that releases hold in float32."""
+    names = [n for n in side.model.float32_tensors(side.config) if side.reader.specs[n].dtype == "float32"]
+    main = main_dtype(side.reader.specs)
+    if names and main != "float32":
+        report.fact(
+            "held_as",
+            f"{len(names)} float32 tensors among {main} are kept so ({shown(names[0])} is one); Megatron holds them in "
+            "its parameters' dtype once it has loaded them",
+            float32_tensors=names,
+        )
 
 
 @naming_missing_libraries()
@@ -114,15 +157,19 @@ def mcore2mcore(source: Path, target: Path, options: Mcore2McoreOptions, observe
     report.fact(
         "weights_only", "optimizer, scheduler and random states stay behind: training starts anew from these weights"
     )
-    weights = _Weights(side.as_hf, side.config, side.known.reference.config)
     layout = options.as_layout or _same_layout(side, options)
+    refuse_unlisted(side)
+    kept = kept_less_one(side, layout)
+    view = side.to_hf(leave=kept)
+    weights = Weights(side.with_carried(view.reader), side.whole, side.known.reference.config, kept, view.step)
     reader, output = _megatron(report, weights, target, replace(options, as_layout=layout))
     files = [*output.files, _config_file(side, reader, "huggingface/config.json")]
     with side.files.noting():
-        beside = side_files(side.known.reference.directory)
+        beside = side_files(side.known.reference.directory, side.model.traits.tower)
     describe_side_files(report, beside)
     copied = {"huggingface": beside.copy}
-    plan = Plan(report, reader, files, target, source, _sources(source, side), copied, links=output.links)
+    sources, steps = _sources(source, side), [view.step, reader]
+    plan = Plan(report, reader, files, target, source, sources, copied, links=output.links, steps=steps)
     return execute(_of_mcore(plan, side), options, observer)
 
 
@@ -153,55 +200,61 @@ def _same_layout(side: McoreSide, options: McoreTarget) -> str:
     Raises:
         UnsupportedError: that trainer does not read the format.
     """
-    layout = side.layout
-    if options.format not in layout.writes:
-        known = ", ".join(known_layouts(side.config.model_type, options.format))
+    layout, known = side.layout, ", ".join(_layouts_for(side.whole, options.format))
+    if layout.name not in _layouts_for(side.whole, options.format):
+        what = f"which is not written as {options.format}"
+        if options.format in layout.writes:
+            what = f"which has no name for all of this {side.model.model_type}"
         raise UnsupportedError(
-            f"the source is in layout {layout.name} ({layout.trainers}), which is not written as {options.format}",
+            f"the source is in layout {layout.name} ({layout.trainers}), {what}",
             f"Say in whose names to write it: --as-layout {known}.".replace(", ", " or --as-layout "),
         )
     return layout.name
 
 
+def _layouts_for(config: ModelConfig, file_format: str) -> list[str]:
+    """The layouts that a model can be written in, in a format: those with a tower, if it has one."""
+    known = known_layouts(config.model_type, file_format)
+    return [name for name in known if named(name).tower or config.vision is None]
+
+
 def _sources(source: Path, side: McoreSide) -> list[Path]:
-    reference = side.known.reference.directory
-    return [source, *([reference] if reference else [])]
-
-
-def _cast(reader: Reader, dtype: str | None) -> Reader:
-    """The reader, with --dtype applied."""
-    return Cast(reader, dtype) if dtype else reader
+    """What the output is made of: files that go along may be links to another folder, as in the Hub's cache."""
+    reference, carried = side.known.reference.directory, side.known.carried
+    folders = {Path(os.path.realpath(file)).parent for file in carried.files} if carried else set()
+    return [source, *([reference] if reference else []), *sorted(folders)]
 
 
 def _config_file(side: McoreSide, reader: Reader, name: str) -> OutFile:
     """The config.json that goes with a checkpoint's weights."""
     known = side.known
-    found = config_to_write(
-        known.reference.config, known.model, tied=known.config.text.tied, dtype=main_dtype(reader.specs)
-    )
-    data = config_json(found)
+    others = known.carried.others.specs if known.carried else {}
+    dtype = main_dtype({n: spec for n, spec in reader.specs.items() if n not in others})
+    found = config_to_write(known.reference.config, known.model, tied=known.whole.text.tied, dtype=dtype)
+    return _small_file(name, config_json(found))
+
+
+def _small_file(name: str, data: bytes) -> OutFile:
     return OutFile(name, len(data), literals=[(0, data)])
 
 
-class _Weights(NamedTuple):
-    """A model's weights under the Hub's names, wherever they lie."""
-
-    reader: Reader
-    config: ModelConfig
-    hf_config: dict[str, Any]
-
-
-def _megatron(report: Report, weights: _Weights, target: Path, options: McoreTarget) -> tuple[Reader, McoreFiles]:
+def _megatron(report: Report, weights: Weights, target: Path, options: McoreTarget) -> tuple[Offset, McoreFiles]:
     """A reader of the tensors to write, and the files they go to; told in the report."""
-    hf_reader, config, hf_config = weights
+    config = weights.config
     if options.as_iteration is not None:
         check_same_model(target, config)
     layout = to_write(options.as_layout, config.model_type, options.format)
+    if config.vision and not layout.tower:
+        raise MismatchError(
+            f"layout {layout.name} has no vision tower, and this {config.model_type} has one",
+            f"Layouts with one: {', '.join(_layouts_for(config, options.format))}.",
+        )
     check_divides(config, layout, topology_of(options))
     rows = rows_to_write(config, options)
-    reader = from_hf(_cast(hf_reader, options.dtype), mapped_table(layout, config, rows))
-    output = mcore_files(reader.specs, config, hf_config, layout, options)
-    describe_target(report, layout, options, rows - config.text.vocab, rows)
+    reader = mcore_reader(weights, mapped_table(layout, config, rows), options.dtype)
+    output = mcore_files(reader.specs, config, weights.hf_config, layout, options)
+    describe_computed(report, [*([weights.step] if weights.step else []), reader])
+    describe_target(report, layout, options, config, rows)
     describe_output(report, target / output.folder, reader, output.files, threads_of(options.threads), reader)
     describe_links(report, output.links)
     return reader, output

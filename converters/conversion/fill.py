@@ -13,8 +13,9 @@ from ..output.writing.copies import copy_file
 from ..output.writing.writer import write_files
 from ..report import Observer
 from ..tensors.nonfinite import Specials
+from ..tensors.offset import all_counts
 from .plan import Plan
-from .summary import describe_checksums, describe_specials, unsummed
+from .summary import describe_checksums, describe_rounded, describe_specials, unsummed
 
 
 def fill(plan: Plan, root: Path, journal: Journal, options: OutputOptions, observer: Observer) -> list[WrittenFile]:
@@ -38,6 +39,7 @@ def fill(plan: Plan, root: Path, journal: Journal, options: OutputOptions, obser
             f"not all weights are numbers: {specials}",
             "Nothing was written. Without --strict they are converted as they are, and counted.",
         )
+    describe_rounded(plan.report, all_counts(plan.steps))
     _tell_unsummed(plan, options)
     if chunks:
         describe_checksums(plan.report, chunks)

@@ -55,7 +55,13 @@ DECISIONS = (
     "experts",
     "hf_names",
     "dropped",
+    "carried",
+    "left_behind",
     "ignored",
+    "computed",
+    "reference_dtypes",
+    "held_as",
+    "rounded",
     "weights_only",
     "written_as",
     "rows_written",
@@ -67,10 +73,17 @@ DECISIONS = (
 def asked_for(options: OutputOptions) -> dict[str, Any]:
     """The options on which the bytes of an output depend, where they are not the default."""
     return {
-        field.name: value if isinstance(value, bool | int | str | None) else str(value)
+        field.name: _plain(value)
         for field in fields(options)
         if field.name not in WHERE_AND_HOW and (value := getattr(options, field.name)) != field.default
     }
+
+
+def _plain(value: Any) -> Any:
+    """An option's value as JSON has it."""
+    if isinstance(value, tuple):
+        return list(map(_plain, value))
+    return value if isinstance(value, bool | int | str | None) else str(value)
 
 
 def write_manifest(
@@ -136,6 +149,10 @@ def _changes(report: Report, plan: Plan) -> dict[str, Any]:
         "padding_rows_cut": data.get("padding_rows", 0),
         "padding_rows_added": data.get("target_padding_rows", 0),
         "special_numbers": data.get("special_numbers", {}),
+        "computed": data.get("computed", []),
+        "rounded": data.get("rounded", {}),
+        "carried": data.get("carried", {}),
+        "left_behind": data.get("left_behind", []),
         "copied": sorted(path.name for path in plan.copied),
     }
 

@@ -10,7 +10,7 @@ from ..config.written_args import args_to_write
 from ..errors import MismatchError
 from ..formats.dcp.write import plan_torch_dist
 from ..formats.directory.locate import TRACKER
-from ..formats.keys import LISTS
+from ..formats.keys import pieces_of
 from ..formats.legacy.write import LegacyModel, plan_legacy
 from ..formats.output_file import OutFile
 from ..layouts.layout import Layout
@@ -19,7 +19,7 @@ from ..models import model_of
 from ..models.shared.config import ModelConfig
 from ..options import McoreTarget
 from ..tensors.dtypes import main_dtype
-from ..tensors.sharding import Topology
+from ..tensors.sharding import Split, Topology
 from ..tensors.spec import TensorSpec
 from ..tensors.vocabulary import padded
 
@@ -67,7 +67,11 @@ def check_divides(config: ModelConfig, layout: Layout, topology: Topology) -> No
     dealt = {"text_config.num_key_value_heads": c.groups}
     if len(c.dense_layers) or not c.experts:
         dealt["text_config.intermediate_size"] = c.ffn
-    if not layout.replicated:
+    if c.linear_layers:
+        dealt |= {"text_config.linear_num_key_heads": c.key_heads, "text_config.linear_num_value_heads": c.value_heads}
+    if c.shared_ffn:
+        dealt["text_config.shared_expert_intermediate_size"] = c.shared_ffn
+    if v and not layout.replicated:
         dealt |= {
             "vision_config.num_heads": v.heads,
             "vision_config.intermediate_size": v.ffn,
@@ -139,10 +143,12 @@ def mcore_files(
     if output.format == "torch":
         files = plan_legacy(_legacy(specs, config, hf_config, layout, output), topology)
     else:
-        lists = () if output.per_layer else tuple(name for name in layout.stacks(config) if name in LISTS)
+        lists = () if output.per_layer else layout.stacks(config)
         args = _args(specs, config, hf_config, layout, output) | WEIGHTS_ALONE if layout.numbered else None
-        files = plan_torch_dist(specs, lists, layout.extra_state(config), output.as_iteration or 0, args)
-        if layout.run_config:
+        splits = _splits(specs, config, layout)
+        sections = {name: s.sections for name, s in splits.items() if s.sections and pieces_of(name)}
+        files = plan_torch_dist(specs, lists, layout.extra_state(config), output.as_iteration or 0, args, sections)
+        if layout.run_config and model_of(config).bridge:
             files.append(_small_file(RUN_CONFIG, run_config_yaml(hf_config, config, main_dtype(specs))))
             links = {ALSO: folder} if folder == RELEASE else {}
     for file in files:
@@ -163,7 +169,7 @@ def _legacy(
 ) -> LegacyModel:
     return LegacyModel(
         specs=specs,
-        splits={name: split_of(name, layout, model_of(config).traits) for name in specs},
+        splits=_splits(specs, config, layout),
         text=layout.text,
         extra_state=list(layout.extra_state(config)),
         sequential=layout.sequential,
@@ -171,6 +177,11 @@ def _legacy(
         args=_args(specs, config, hf_config, layout, output),
         iteration=output.as_iteration or 0,
     )
+
+
+def _splits(specs: Mapping[str, TensorSpec], config: ModelConfig, layout: Layout) -> dict[str, Split]:
+    traits = model_of(config).traits
+    return {name: split_of(name, layout, traits, config.text) for name in specs}
 
 
 def _args(

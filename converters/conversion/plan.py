@@ -11,6 +11,7 @@ from ..formats.dcp.integrity import Integrity
 from ..formats.output_file import OutFile
 from ..formats.seen_files import SeenFiles
 from ..report import Report
+from ..tensors.offset import Offset
 from ..tensors.spec import Reader
 
 
@@ -30,6 +31,7 @@ class Plan:
         links: name below the target -> what it is a relative symbolic link to.
         seen: the source files, which must not change until all is written.
         integrity: the sums of whole files that the source states.
+        steps: what computes on the way, which counts what it rounds.
     """
 
     report: Report
@@ -43,6 +45,7 @@ class Plan:
     links: Mapping[str, str] = field(default_factory=dict)
     seen: SeenFiles = field(default_factory=SeenFiles)
     integrity: Integrity | None = None
+    steps: Sequence[Offset] = ()
 
     @property
     def copied(self) -> list[Path]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from ..config.hf_config import read_config
 from ..errors import SourceError, TargetError, shown_path
 from ..formats.directory.contents import CONFIG, HF_FILES, is_save_directory
-from ..models import model_for
+from ..models import model_for, model_of
 from ..models.shared.config import ModelConfig, TextConfig, VisionConfig, hf_path
 from ..models.shared.fields import Json
 
@@ -53,15 +53,20 @@ def _differences(theirs: ModelConfig, ours: ModelConfig) -> Iterator[str]:
     if theirs.model_type != ours.model_type:
         yield f"model_type {theirs.model_type} there, {ours.model_type} here"
         return
+    flat = model_of(ours).traits.flat_config
     parts: tuple[tuple[type[TextConfig] | type[VisionConfig], object, object], ...] = (
         (TextConfig, theirs.text, ours.text),
         (VisionConfig, theirs.vision, ours.vision),
     )
     for part, there, here in parts:
+        if there is None or here is None:
+            if there is not here:
+                yield f"{'a' if there else 'no'} vision tower there, {'one' if here else 'none'} here"
+            continue
         for field in fields(part):
             a, b = getattr(there, field.name), getattr(here, field.name)
             if a != b:
-                yield f"{hf_path(part, field.name)} {_said(a)} there, {_said(b)} here"
+                yield f"{hf_path(part, field.name, flat=flat)} {_said(a)} there, {_said(b)} here"
 
 
 def _said(value: object) -> str:

@@ -11,9 +11,11 @@ from ..errors import shown, shown_path, sized
 from ..formats.chunks import ChunkReader
 from ..formats.output_file import OutFile, WrittenFile
 from ..layouts.layout import Layout
+from ..models.shared.config import ModelConfig
 from ..options import McoreTarget
 from ..report import Report
 from ..tensors.nonfinite import Specials
+from ..tensors.offset import Rounded
 from ..tensors.spec import Reader, TensorSpec
 from ..tensors.tiling import WINDOW
 
@@ -49,8 +51,15 @@ def _elements(specs: Mapping[str, TensorSpec]) -> int:
     return sum(prod(spec.shape) for spec in specs.values())
 
 
-def describe_target(report: Report, layout: Layout, output: McoreTarget, padding: int, rows: int) -> None:
-    """What kind of Megatron checkpoint will be written."""
+HEAD_IN_RANK_FILES = (
+    "the layer of the multi-token-prediction head is called transformer_layer in these rank files, as by megatron-core "
+    "0.16; 0.19 calls it mtp_model_layer there, and loads --format torch_dist alone"
+)
+
+
+def describe_target(report: Report, layout: Layout, output: McoreTarget, config: ModelConfig, rows: int) -> None:
+    """What kind of Megatron checkpoint of a model will be written; `rows`: of the embedding."""
+    padding = rows - config.text.vocab
     sizes = {
         "TP": output.tensor_model_parallel_size,
         "PP": output.pipeline_model_parallel_size,
@@ -72,6 +81,8 @@ def describe_target(report: Report, layout: Layout, output: McoreTarget, padding
         report.warnings.append(
             f"{layout.trainers} load no release: write it with --as-iteration 1, as their own converter does"
         )
+    if config.text.mtp and output.format == "torch":
+        report.warnings.append(HEAD_IN_RANK_FILES)
     report.fact(
         "rows_written",
         f"{rows} of embedding and output layer, {padding} of them padding (zeros)",
@@ -117,6 +128,22 @@ def describe_specials(report: Report, specials: Specials) -> None:
         report.warnings.append(f"not all weights are numbers: {specials}")
     else:
         report.fact("numbers", "no NaN, no infinity")
+
+
+def describe_rounded(report: Report, counts: Mapping[str, Rounded]) -> None:
+    """How many elements of those that are computed have no exact result."""
+    if not counts:
+        return
+    elements, rounded = sum(c.elements for c in counts.values()), sum(c.rounded for c in counts.values())
+    report.fact(
+        "rounded",
+        f"{rounded:,} of {elements:,} elements in {len(counts)} computed tensors were rounded, the others are exact",
+        rounded={
+            "elements": elements,
+            "rounded": rounded,
+            "tensors": {name: count.rounded for name, count in counts.items()},
+        },
+    )
 
 
 def describe_integrity(report: Report, vouched: Sequence[str], unlisted: Sequence[str]) -> None:

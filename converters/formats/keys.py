@@ -7,24 +7,36 @@
 | …experts.experts.{e}.linear_fc1.weight [2M, H]  | …experts.experts.linear_fc1.weight [E, 2M, H]     |
 | …experts.linear_fc1.weight{e} (grouped, legacy) | the same                                          |
 | …experts.local_experts.{e}.linear_fc1.weight    | the same                                          |
+| …in_proj.weight.query [K, H], .key, .value, …   | …in_proj.weight [2K + 2V + 2nv, H]                |
 
 Whether a block is stacked is read off each key: a list name that no number follows.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 from ..errors import CorruptError, shown
 from ..tensors.spec import Shape, TensorSpec
 from .chunks import Chunk, row_major
+from .pieces import Piece, Pieces
 
 LISTS = ("layers", "deepstack_merger_list", "deepstack_norm_list")
 """Module lists that megatron-core's sharded_state_dict may stack."""
 
 MOST_LAYERS, MOST_TENSORS = 4096, 1 << 18
 """No model has more. A few bytes of metadata can claim any number of them, and all are enumerated."""
+
+_IN_PROJ, _CONV1D = ("query", "key", "value", "z", "beta", "alpha"), ("query", "key", "value")
+
+SECTIONS = {
+    "self_attention.in_proj.weight": _IN_PROJ,
+    "self_attention.in_proj.bias": _IN_PROJ,
+    "self_attention.conv1d.weight": _CONV1D,
+    "self_attention.conv1d.bias": _CONV1D,
+}
+"""How the names of a Gated DeltaNet's tensors end that megatron-core saves in pieces, and their pieces in order."""
 
 _HEADS = {
     "optimizer": "optimizer",
@@ -59,6 +71,11 @@ def kind_of_ignored(name: str) -> str:
     return next(by_head, "") or next((kind for part, kind in _PARTS.items() if part in name), "")
 
 
+def pieces_of(name: str) -> tuple[str, ...]:
+    """The pieces of a canonical tensor, in order; () for one that is never saved in pieces."""
+    return SECTIONS.get(".".join(name.split(".")[-3:]), ())
+
+
 def ignorable(name: str) -> bool:
     """Whether an entry is no weight of a model, however it is called."""
     return bool(kind_of_ignored(name))
@@ -71,12 +88,15 @@ class Fold(NamedTuple):
     stacked: bool = False
     expert: int | None = None
     half: str = ""  # "w" gate, "v" up
+    piece: str = ""  # of a Gated DeltaNet's tensor; a stranger's may be any
 
 
 def fold(key: str) -> Fold:
     """Read a key. Pure text, no shapes."""
     parts = key.split(".")
-    half = ""
+    half = piece = ""
+    if pieces_of(key.rpartition(".")[0]):
+        piece = parts.pop()
     if parts[-1].endswith(("_w", "_v")) and parts[-1][:-2] in ("weight", "bias"):
         parts[-1], half = parts[-1][:-2], parts[-1][-1]
     parts, expert, half = _expert(parts, half)
@@ -86,7 +106,7 @@ def fold(key: str) -> Fold:
             parts.insert(at + 1, "{}")
             stacked = True
             break
-    return Fold(".".join(parts), stacked, expert, half)
+    return Fold(".".join(parts), stacked, expert, half, piece)
 
 
 def _expert(parts: list[str], half: str) -> tuple[list[str], int | None, str]:
@@ -127,11 +147,18 @@ def canonical(stored: Iterable[Stored]) -> tuple[dict[str, TensorSpec], dict[str
     Raises:
         CorruptError: keys of different forms claim one tensor and do not fit together.
     """
+    pieces = Pieces()
     shapes: dict[str, Shape] = {}
     dtypes: dict[str, str] = {}
     chunks: dict[str, list[Chunk]] = {}
     for tensor in stored:
-        for name, shape, listed in _unstack(tensor, fold(tensor.spec.name)):
+        how = fold(tensor.spec.name)
+        for name, shape, listed in _unstack(tensor, how):
+            if how.piece:
+                one = Piece(TensorSpec(tensor.spec.name, shape, tensor.spec.dtype), listed)
+                pieces.add(name, how.piece, pieces_of(name), one)
+                _check_number(tensor, len(pieces))
+                continue
             known, dtype = shapes.get(name, shape), dtypes.setdefault(name, tensor.spec.dtype)
             if len(known) != len(shape) or known[1:] != shape[1:] or dtype != tensor.spec.dtype:
                 raise CorruptError(
@@ -140,13 +167,27 @@ def canonical(stored: Iterable[Stored]) -> tuple[dict[str, TensorSpec], dict[str
                     "Two forms of one tensor are in the checkpoint, or it is damaged.",
                 )
             shapes[name] = (max(known[0], shape[0]), *shape[1:]) if shape else shape
-            if len(shapes) > MOST_TENSORS:
-                raise CorruptError(
-                    f"{shown(tensor.spec.name)}: more than {MOST_TENSORS} tensors, which no model has",
-                    "The checkpoint is damaged or hostile.",
-                )
+            _check_number(tensor, len(shapes))
             chunks.setdefault(name, []).extend(listed)
-    return {name: TensorSpec(name, shape, dtypes[name]) for name, shape in shapes.items()}, chunks
+    whole = {name: TensorSpec(name, shape, dtypes[name]) for name, shape in shapes.items()}
+    for spec, listed in pieces.joined(whole):
+        whole[spec.name], chunks[spec.name] = spec, listed
+    return whole, chunks
+
+
+def _check_number(tensor: Stored, found: int) -> None:
+    if found > MOST_TENSORS:
+        raise CorruptError(
+            f"{shown(tensor.spec.name)}: more than {MOST_TENSORS} tensors, which no model has",
+            "The checkpoint is damaged or hostile.",
+        )
+
+
+def in_pieces(stored: Iterable[Stored], specs: Mapping[str, TensorSpec]) -> frozenset[str]:
+    """Which of a file's canonical tensors it keeps in pieces."""
+    folds = [(tensor.spec.shape, how) for tensor in stored if (how := fold(tensor.spec.name)).piece]
+    names = {how.name.replace("{}", str(i), 1) for shape, how in folds for i in range(shape[0] if how.stacked else 1)}
+    return frozenset(names & specs.keys())
 
 
 def _unstack(tensor: Stored, how: Fold) -> Iterator[tuple[str, Shape, list[Chunk]]]:

@@ -36,6 +36,8 @@ class Opened:
         args: reads what the checkpoint states of itself: names as in Megatron's args; {} when it states nothing.
         tied_copy: an output layer is there that may be a copy of the embedding, for the last pipeline stage of a tied
             model.
+        sectioned: names of the tensors that the files keep in pieces (keys.SECTIONS), as megatron-core's own Gated
+            DeltaNet is saved.
         warnings: filled while assembling.
         unclaimed: file -> bytes in it that belong to nothing the checkpoint describes; files without any are left out.
         integrity: the sums of whole files that it states; None: it states none.
@@ -50,6 +52,7 @@ class Opened:
     form: str = ""
     args: Callable[[], dict[str, Any]] = dict
     tied_copy: bool = False
+    sectioned: frozenset[str] = frozenset()
     warnings: list[str] = field(default_factory=list)
     unclaimed: dict[str, int] = field(default_factory=dict)
     integrity: Integrity | None = None

@@ -6,13 +6,15 @@ from collections.abc import Iterable
 
 from ..errors import MismatchError, UnsupportedError, shown
 from ..models import MODELS
-from .hf_names import HF, HF_OLD
+from .hf_names import HF, HF_OLD, HF_TEXT
 from .hf_towers import MEGATRON_BRIDGE_0_3, MEGATRON_BRIDGE_QWEN2_5, MS_SWIFT, ROLL
+from .hybrid import MBRIDGE_QWEN3_5, MS_SWIFT_GDN, MS_SWIFT_GDN_DECOUPLED, MS_SWIFT_HF_GDN, SLIME_VL
 from .layout import Layout
 from .mbridge import MBRIDGE
 from .mbridge_qwen2_5 import MBRIDGE_QWEN2_5
 from .mindspeed_mm import MINDSPEED_MM, MINDSPEED_MM_CANONICAL
 from .pai import PAI
+from .text_only import LANGUAGE_MODEL, MEGATRON_LM, MS_SWIFT_TEXT, SLIME_TEXT
 
 _ALL = (
     MBRIDGE,
@@ -24,16 +26,21 @@ _ALL = (
     ROLL,
     MINDSPEED_MM,
     MINDSPEED_MM_CANONICAL,
+    MBRIDGE_QWEN3_5,
+    MS_SWIFT_GDN,
+    MS_SWIFT_GDN_DECOUPLED,
+    MS_SWIFT_HF_GDN,
+    SLIME_VL,
+    MEGATRON_LM,
+    SLIME_TEXT,
+    MS_SWIFT_TEXT,
+    LANGUAGE_MODEL,
     HF,
     HF_OLD,
+    HF_TEXT,
 )
 
 LAYOUTS: dict[str, Layout] = {layout.name: layout for layout in _ALL}
-
-
-def tower_prefixes() -> tuple[str, ...]:
-    """What the names of a vision tower begin with, in any layout."""
-    return tuple(sorted({layout.tower for layout in LAYOUTS.values()}))
 
 
 def named(name: str) -> Layout:

@@ -30,14 +30,14 @@ def settle(layout: Layout, shapes: Mapping[str, Shape], config: ModelConfig) -> 
         MismatchError: square experts, whose orientation nothing shows.
     """
     new = any(name.startswith("language_model.") for name in shapes)
-    dialect = Dialect(read_dialect(shapes, config).experts, "new" if new else "old")
+    dialect = read_dialect(shapes, config)._replace(hf_names="new" if new else "old")
     return replace(layout, rules=lambda c, rows: _rules(c, dialect))
 
 
 HF = Layout(
     name="hf",
     trainers="FSDP2 trainers, torch DCP",
-    serves=lambda traits: True,
+    serves=lambda traits: traits.tower,
     tower="visual.",
     has=("visual.patch_embed.", "language_model.layers."),
     lacks=(),
@@ -55,4 +55,14 @@ HF_OLD = replace(
     trainers="FSDP2 trainers, torch DCP, Qwen2.5-VL's old names",
     serves=lambda traits: traits.later_prefixes is not None,
     has=("visual.patch_embed.", "layers."),
+)
+
+HF_TEXT = replace(
+    HF,
+    name="hf-text",
+    trainers="FSDP2 trainers, torch DCP, text-only models",
+    serves=lambda traits: not traits.tower,
+    tower="",
+    has=("embed_tokens.", "layers."),
+    lacks=("visual.",),
 )

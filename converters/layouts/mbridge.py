@@ -1,4 +1,4 @@
-"""mbridge: Qwen3-VL, dense and MoE, with a Megatron-core vision tower.
+"""mbridge: Qwen3-VL and Qwen3.5, dense and MoE, with a Megatron-core vision tower.
 
 Written by mbridge, Megatron-Bridge 0.4 and later, and AReaL and verl through either.
 """
@@ -12,6 +12,7 @@ from ..models.shared.config import ModelConfig
 from ..tensors.rules import Copy, Rule
 from .layout import Layout, Spellings
 from .shared import language, towers
+from .shared.linear_attention import less_one
 
 
 def rules(config: ModelConfig, vocab_rows: int) -> Iterator[Rule]:
@@ -22,7 +23,7 @@ def rules(config: ModelConfig, vocab_rows: int) -> Iterator[Rule]:
 
 def vision(config: ModelConfig) -> Iterator[Copy]:
     """Patch embedding, blocks, the merger after the last block and those of deepstack."""
-    v, h = config.vision, model_of(config).vision_prefix
+    v, h = config.tower, model_of(config).vision_prefix
     yield from towers.deepstack_front(config)
     yield from merger(
         config, "vision_model.merger", f"{h}merger", norm=v.hidden
@@ -35,7 +36,7 @@ def vision(config: ModelConfig) -> Iterator[Copy]:
 
 def merger(config: ModelConfig, m: str, h: str, norm: int) -> Iterator[Copy]:
     """merge x merge patches become one token of the language model."""
-    v = config.vision
+    v = config.tower
     yield from towers.norm(f"{m}.patch_norm.", f"{h}.norm.", norm)
     yield from towers.linear(f"{m}.linear_fc1.", f"{h}.linear_fc1.", v.merged, v.merged)
     yield from towers.linear(f"{m}.linear_fc2.", f"{h}.linear_fc2.", v.out_hidden, v.merged)
@@ -51,7 +52,7 @@ def extra_state(config: ModelConfig) -> Iterator[str]:
     """Every module with Transformer Engine underneath; the patch embedding has none."""
     yield from language.extra_state(config)
     yield from towers.extra_state(config)
-    for m in ("merger", *(f"decoder.deepstack_merger_list.{k}" for k in range(len(config.vision.deepstack)))):
+    for m in ("merger", *(f"decoder.deepstack_merger_list.{k}" for k in range(len(config.tower.deepstack)))):
         for module in ("patch_norm", "linear_fc1", "linear_fc2"):
             yield f"vision_model.{m}.{module}"
 
@@ -59,14 +60,17 @@ def extra_state(config: ModelConfig) -> Iterator[str]:
 MBRIDGE = Layout(
     name="mbridge",
     trainers="mbridge, Megatron-Bridge >= 0.4, AReaL, verl",
-    serves=lambda traits: traits.deepstack,
+    serves=lambda traits: traits.tower and traits.position_table,
     tower="vision_model.",
     has=("vision_model.merger.patch_norm.", "language_model."),
     lacks=(),
     rules=rules,
     spellings=spellings,
     extra_state=extra_state,
-    stacks=lambda config: ("layers", "deepstack_merger_list"),
+    stacks=lambda config: language.stacks(
+        config, "vision_model.decoder.layers", "vision_model.decoder.deepstack_merger_list"
+    ),
     writes=("torch_dist", "torch"),
     run_config=True,
+    less_one=less_one,
 )

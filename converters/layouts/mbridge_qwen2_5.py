@@ -22,7 +22,7 @@ def rules(config: ModelConfig, vocab_rows: int) -> Iterator[Rule]:
 
 def vision(config: ModelConfig) -> Iterator[Copy]:
     """Patch embedding without bias, blocks, the norm after the last of them and the merger."""
-    v, h = config.vision, model_of(config).vision_prefix
+    v, h = config.tower, model_of(config).vision_prefix
     yield from rename("vision_model.patch_embed.proj.weight", f"{h}patch_embed.proj.weight", v.patch_shape)
     yield from towers.gated_blocks(config)
     yield from rename("vision_model.decoder.final_layernorm.weight", f"{h}merger.ln_q.weight", (v.hidden,))

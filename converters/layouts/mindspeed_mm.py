@@ -14,7 +14,7 @@ from ..models.shared.config import ModelConfig, VisionConfig
 from ..tensors.rules import Copy, Rule, pad_rows, rename
 from .layout import Layout
 from .shared import language, towers
-from .shared.language import BESIDE
+from .shared.decoder_layer import BESIDE
 
 _ENCODER = "image_encoder.encoder"
 _BLOCKS = "image_encoder.encoder.blocks.layers"
@@ -27,7 +27,7 @@ def rules(config: ModelConfig, vocab_rows: int) -> Iterator[Rule]:
 
 
 def _deepstack_tower(config: ModelConfig) -> Iterator[Copy]:
-    v, h = config.vision, model_of(config).vision_prefix
+    v, h = config.tower, model_of(config).vision_prefix
     yield from towers.conv(f"{_ENCODER}.patch_embed.proj.", f"{h}patch_embed.proj.", v.patch_shape)
     yield from rename(f"{_ENCODER}.pos_embed.weight", f"{h}pos_embed.weight", (v.positions, v.hidden))
     yield from towers.layer_norm_blocks(config, _BLOCKS, BESIDE)
@@ -39,21 +39,21 @@ def _deepstack_tower(config: ModelConfig) -> Iterator[Copy]:
 
 
 def _projector(config: ModelConfig, m: str, h: str, norm: int) -> Iterator[Copy]:
-    v = config.vision
+    v = config.tower
     yield from towers.norm(f"{m}.layernorm.", f"{h}.norm.", norm)
     yield from towers.linear(f"{m}.encoder.linear_fc1.", f"{h}.linear_fc1.", v.merged, v.merged)
     yield from towers.linear(f"{m}.encoder.linear_fc2.", f"{h}.linear_fc2.", v.out_hidden, v.merged)
 
 
 def _windowed_tower(config: ModelConfig) -> Iterator[Copy]:
-    v, h = config.vision, model_of(config).vision_prefix
+    v, h = config.tower, model_of(config).vision_prefix
     yield from rename(f"{_ENCODER}.patch_embed.proj.weight", f"{h}patch_embed.proj.weight", v.patch_shape)
     yield from towers.gated_blocks(config, _BLOCKS, BESIDE)
     yield from _windowed_merger(config)
 
 
 def _windowed_merger(config: ModelConfig) -> Iterator[Copy]:
-    v, h = config.vision, model_of(config).vision_prefix
+    v, h = config.tower, model_of(config).vision_prefix
     yield from rename("image_encoder.projector.layernorm.weight", f"{h}merger.ln_q.weight", (v.hidden,))
     yield from towers.linear("image_encoder.projector.encoder.linear_fc1.", f"{h}merger.mlp.0.", v.merged, v.merged)
     yield from towers.linear("image_encoder.projector.encoder.linear_fc2.", f"{h}merger.mlp.2.", v.out_hidden, v.merged)
@@ -79,7 +79,7 @@ MINDSPEED_MM = Layout(
 
 def canonical_rules(config: ModelConfig, vocab_rows: int) -> Iterator[Rule]:
     """The form with q, k, v and gate, up apart, in the decoder and, but for the QKV, in the vision blocks."""
-    c, v, model = config.text, config.vision, model_of(config)
+    c, v, model = config.text, config.tower, model_of(config)
     m, h = "text_decoder.", model.text_prefix
     yield from pad_rows(
         f"{m}embedding.word_embeddings.weight", f"{h}embed_tokens.weight", c.vocab, vocab_rows, (c.hidden,)
@@ -87,7 +87,7 @@ def canonical_rules(config: ModelConfig, vocab_rows: int) -> Iterator[Rule]:
     for i in range(c.layers):
         yield from _apart(config, f"{m}decoder.layers.{i}", f"{h}layers.{i}")
     yield from rename(f"{m}decoder.final_layernorm.weight", f"{h}norm.weight", (c.hidden,))
-    if not c.tied:
+    if c.has_output_layer:
         yield from pad_rows(f"{m}output_layer.weight", "lm_head.weight", c.vocab, vocab_rows, (c.hidden,))
     yield from rename(
         f"{_ENCODER}.patch_embed.proj.weight", f"{model.vision_prefix}patch_embed.proj.weight", v.patch_shape

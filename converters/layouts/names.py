@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import NamedTuple
 
 from ..errors import MismatchError, shown
@@ -18,8 +19,8 @@ class NamePair(NamedTuple):
     Attributes:
         mcore, hf: full names; of mcore the canonical ones: one tensor per layer, experts on a leading axis.
         mcore_shape, hf_shape: of the whole tensors.
-        how: "=" where they are the same tensor, "T" where the last two axes are exchanged, else how many boxes they
-            share.
+        how: "=" where they are the same tensor, "-1" where mcore's is that minus one, "T" where the last two axes are
+            exchanged, else how many boxes they share.
     """
 
     mcore: str
@@ -46,13 +47,16 @@ def name_pairs(layout: str, model: str) -> Iterator[NamePair]:
             f"layout {layout} is one of {', '.join(chosen.models)}, not of {config.model_type}",
             "Name one of those models.",
         )
+    if not chosen.tower:
+        config = replace(config, vision=None)
     mapping = table(chosen.rules(config, config.text.vocab))
-    left, right = mapping.left(), mapping.right()
+    left, right, less_one = mapping.left(), mapping.right(), set(chosen.less_one(config))
     shared: dict[tuple[str, str], list[Copy]] = {}
     for copy in mapping.copies:
         shared.setdefault((copy.left.name, copy.right.name), []).append(copy)
     for (mcore, hf), copies in shared.items():
-        yield NamePair(mcore, left[mcore], hf, right[hf], _how(copies, left[mcore], right[hf]))
+        how = "-1" if mcore in less_one else _how(copies, left[mcore], right[hf])
+        yield NamePair(mcore, left[mcore], hf, right[hf], how)
 
 
 def _how(copies: list[Copy], left: Shape, right: Shape) -> str:
@@ -65,8 +69,9 @@ def _how(copies: list[Copy], left: Shape, right: Shape) -> str:
 def _release(model: str) -> Release:
     found = next((release for release in RELEASES if release.name == model), None)
     if found is None and model in MODELS:
-        found = MODELS[model].family.releases[0]
+        found = next(iter(MODELS[model].family.releases), None)
     if found is None:
         there = ", ".join([*MODELS, *(release.name for release in RELEASES)])
-        raise MismatchError(f"no model is called {shown(model)!r}", f"There are: {there}.")
+        what = "has no release of its own" if model in MODELS else "is no model that is known"
+        raise MismatchError(f"{shown(model)} {what}", f"There are: {there}.")
     return found

@@ -23,7 +23,7 @@ def rules(config: ModelConfig, vocab_rows: int) -> Iterator[Rule]:
 
 def vision(config: ModelConfig) -> Iterator[Copy]:
     """Patch embedding, blocks, the merger after the last block and those of deepstack."""
-    v, h = config.vision, model_of(config).vision_prefix
+    v, h = config.tower, model_of(config).vision_prefix
     yield from towers.deepstack_front(config)
     m = "vision_model.decoder"
     yield from merger(config, f"{m}.final_layernorm", "vision_model.projection.encoder", f"{h}merger", norm=v.hidden)
@@ -39,7 +39,7 @@ def vision(config: ModelConfig) -> Iterator[Copy]:
 
 def merger(config: ModelConfig, norm_module: str, encoder: str, h: str, norm: int) -> Iterator[Copy]:
     """merge x merge patches become one token of the language model."""
-    v = config.vision
+    v = config.tower
     yield from towers.norm(f"{norm_module}.", f"{h}.norm.", norm)
     yield from towers.linear(f"{encoder}.linear_fc1.", f"{h}.linear_fc1.", v.merged, v.merged)
     yield from towers.linear(f"{encoder}.linear_fc2.", f"{h}.linear_fc2.", v.out_hidden, v.merged)
@@ -50,10 +50,10 @@ def extra_state(config: ModelConfig) -> Iterator[str]:
     yield from language.extra_state(config)
     yield from towers.extra_state(config)
     yield "vision_model.decoder.final_layernorm"
-    for module in ("projection", *(f"decoder.deepstack_merger_list.{k}" for k in range(len(config.vision.deepstack)))):
+    for module in ("projection", *(f"decoder.deepstack_merger_list.{k}" for k in range(len(config.tower.deepstack)))):
         yield f"vision_model.{module}.encoder.linear_fc1"
         yield f"vision_model.{module}.encoder.linear_fc2"
-    for k in range(len(config.vision.deepstack)):
+    for k in range(len(config.tower.deepstack)):
         yield f"vision_model.decoder.deepstack_norm_list.{k}"
 
 

@@ -47,11 +47,6 @@ _REFUSALS = (
         "Merge the adapter into the model with the trainer first.",
     ),
     _Refusal(
-        lambda name, spec: name.startswith("mtp.") or ".mtp." in name,
-        "belongs to a multi-token-prediction head",
-        "No Qwen-VL release has one; it is not converted.",
-    ),
-    _Refusal(
         lambda name, spec: name.endswith("output_layer.weight") and bool(spec.shape) and spec.shape[0] == 1,
         "has one row: this is a critic or reward model",
         "Only language models with their output layer are converted.",
@@ -77,7 +72,7 @@ _REFUSALS = (
 )
 
 
-def refuse(specs: Mapping[str, TensorSpec], towers: tuple[str, ...]) -> None:
+def refuse(specs: Mapping[str, TensorSpec]) -> None:
     """Refuse a checkpoint of another kind of model by name.
 
     Raises:
@@ -92,11 +87,6 @@ def refuse(specs: Mapping[str, TensorSpec], towers: tuple[str, ...]) -> None:
         name = next((n for n, spec in specs.items() if refusal.meets(n, spec)), None)
         if name is not None:
             raise UnsupportedError(f"{shown(name)} {shown(list(specs[name].shape))} {refusal.what}", refusal.hint)
-    if not any(name.startswith(towers) for name in specs):
-        raise UnsupportedError(
-            "the checkpoint holds no vision tower",
-            "This is a text-only model, or the text part of one; vlconv converts whole Qwen-VL models.",
-        )
     if _is_pai_qwen2(specs):
         raise UnsupportedError(
             "the checkpoint is Pai-Megatron-Patch's Qwen2-VL: a projection, norms with bias and no deepstack",

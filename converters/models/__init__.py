@@ -4,8 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from ..errors import CorruptError, UnsupportedError, shown
+from ..errors import CorruptError, ReferenceFault, UnsupportedError, shown
+from .qwen2 import QWEN2
 from .qwen2_5_vl import QWEN2_5_VL
+from .qwen3 import QWEN3
+from .qwen3_5 import QWEN3_5
+from .qwen3_5_moe import QWEN3_5_MOE
+from .qwen3_5_text import QWEN3_5_MOE_TEXT, QWEN3_5_TEXT
+from .qwen3_moe import QWEN3_MOE
+from .qwen3_next import QWEN3_NEXT
 from .qwen3_vl import QWEN3_VL
 from .qwen3_vl_moe import QWEN3_VL_MOE
 from .shared.config import ModelConfig, TextConfig, VisionConfig
@@ -33,21 +40,33 @@ __all__ = [
     "model_with",
 ]
 
-MODELS: dict[str, Model] = {model.model_type: model for model in (QWEN3_VL, QWEN3_VL_MOE, QWEN2_5_VL)}
+_ALL = (
+    QWEN3_VL,
+    QWEN3_VL_MOE,
+    QWEN2_5_VL,
+    QWEN3_5,
+    QWEN3_5_MOE,
+    QWEN2,
+    QWEN3,
+    QWEN3_MOE,
+    QWEN3_5_TEXT,
+    QWEN3_5_MOE_TEXT,
+    QWEN3_NEXT,
+)
+
+MODELS: dict[str, Model] = {model.model_type: model for model in _ALL}
 
 RELEASES: tuple[Release, ...] = tuple(release for model in MODELS.values() for release in model.family.releases)
 
 REFUSED = {
+    "qwen": "Qwen (the first)",
     "qwen_vl": "Qwen-VL (the first)",
+    "qwen2_moe": "Qwen2-MoE, or Qwen1.5-MoE",
     "qwen2_vl": "Qwen2-VL",
     "qwen2_5_omni": "Qwen2.5-Omni",
     "qwen3_omni_moe": "Qwen3-Omni",
-    "qwen3_5": "Qwen3.5-VL (hybrid linear attention)",
-    "qwen3_5_moe": "Qwen3.5-VL MoE (hybrid linear attention)",
-    "qwen3_next": "Qwen3-Next (hybrid linear attention)",
-    "qwen2": "Qwen2 (a text-only model)",
-    "qwen3": "Qwen3 (a text-only model)",
-    "qwen3_moe": "Qwen3-MoE (a text-only model)",
+    "qwen4_exp": "Qwen3.8-Flash-Next, a preview of Qwen4 of another architecture",
+    "qwen4_exp_text": "the text part of Qwen3.8-Flash-Next, a preview of Qwen4 of another architecture",
     "qwen3_vl_text": "the text part of Qwen3-VL alone",
     "qwen3_vl_moe_text": "the text part of Qwen3-VL-MoE alone",
     "qwen2_5_vl_text": "the text part of Qwen2.5-VL alone",
@@ -68,7 +87,8 @@ def model_for(hf_config: Json) -> Model:
     if kind not in MODELS:
         known = f"{REFUSED[kind]}, model_type {kind!r}" if kind in REFUSED else f"model_type {shown(kind)!r}"
         raise UnsupportedError(f"config.json names {known}, which is not supported", f"Supported: {', '.join(MODELS)}.")
-    if hf_config.get("quantization_config") is not None:
+    sections = (hf_config, *(value for value in hf_config.values() if isinstance(value, Mapping)))
+    if any(section.get("quantization_config") is not None for section in sections):
         raise UnsupportedError(
             f"config.json describes quantised weights of {kind} (quantization_config)", "Use the unquantised model."
         )
@@ -88,10 +108,16 @@ def model_with(seen: Mapping[str, bool]) -> Model:
 
     Raises:
         UnsupportedError: no model has just these, so it is one that is not converted; says what was seen.
+        ReferenceFault: several have them.
     """
     fitting = [m for m in MODELS.values() if all(getattr(m.traits, name) is seen[name] for name in VISIBLE)]
     if len(fitting) == 1:
         return fitting[0]
+    if fitting:
+        raise ReferenceFault(
+            f"the tensors are those of {' and of '.join(m.model_type for m in fitting)}: no name tells them apart",
+            "Pass --reference with the Hugging Face model that was trained.",
+        )
     said = ", ".join(f"{name.replace('_', ' ')}: {'yes' if seen[name] else 'no'}" for name in VISIBLE)
     raise UnsupportedError(
         f"the tensors are those of no model that is converted ({said})", f"Supported: {', '.join(MODELS)}."

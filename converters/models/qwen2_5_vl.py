@@ -4,22 +4,31 @@ from __future__ import annotations
 
 from functools import partial
 
-from ..errors import CorruptError
 from .shared.config import ModelConfig, VisionConfig
 from .shared.fields import Fields, Json
-from .shared.language import text_config, text_tensors
+from .shared.language import mtp_tensors, text_config, text_tensors
 from .shared.model import BridgeClasses, Model, Shapes
 from .shared.release import QWEN_IDS, QWEN_TEXT_IDS, Family, Release, text_of_release
 from .shared.traits import Prefixes, Traits
 from .shared.vision import blocks, linear, vision_config
 
 TRAITS = Traits(
+    tower=True,
     qkv_bias=True,
     qk_norm=False,
     head_dim_field=False,
+    gated_attention=False,
+    linear_attention=False,
+    fused_linear_projections=False,
+    zero_centred_norms=False,
     experts=False,
+    dense_layers=False,
+    shared_expert=False,
+    experts_on_hub="transposed",
+    mtp=False,
     flat_config=True,
     plain_rope_type="mrope",
+    rope_parameters=False,
     later_prefixes=Prefixes("model.language_model.", "model.visual."),  # transformers 4.52 and later
     position_table=False,
     deepstack=False,
@@ -32,15 +41,7 @@ def read_config(hf_config: Json, tied: bool) -> ModelConfig:
     """The integers of a config.json, flat as on the Hub or with a text_config; the head dimension is hidden / heads."""
     nested = hf_config.get("text_config") is not None
     text = Fields(hf_config["text_config"], "text_config") if nested else Fields(hf_config)
-    hidden, heads = text.integer("hidden_size"), text.integer("num_attention_heads")
-    if hidden % heads:
-        raise CorruptError(
-            f"config.json: {text.place('hidden_size')} {hidden} is not a multiple of "
-            f"{text.place('num_attention_heads')} {heads}"
-        )
-    return ModelConfig(
-        "qwen2_5_vl", text_config(text, tied, head_dim=hidden // heads), vision_config(hf_config, TRAITS)
-    )
+    return ModelConfig("qwen2_5_vl", text_config(text, tied, TRAITS), vision_config(hf_config, TRAITS))
 
 
 def vision_tensors(v: VisionConfig) -> Shapes:
@@ -117,6 +118,7 @@ QWEN2_5_VL = Model(
     family=FAMILY,
     read_config=read_config,
     read_text=partial(text_tensors, traits=TRAITS),
+    read_mtp=partial(mtp_tensors, traits=TRAITS),
     read_vision=vision_tensors,
     bridge=BridgeClasses(
         provider="megatron.bridge.models.qwen_vl.Qwen25VLModelProvider",

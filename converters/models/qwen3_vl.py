@@ -8,19 +8,29 @@ from typing import Any
 
 from .shared.config import ModelConfig, VisionConfig
 from .shared.fields import Fields, Json
-from .shared.language import text_config, text_tensors
+from .shared.language import mtp_tensors, text_config, text_tensors
 from .shared.model import BridgeClasses, Model, Shapes
 from .shared.release import QWEN_IDS, QWEN_TEXT_IDS, Family, Release, text_of_release
 from .shared.traits import Prefixes, Traits
 from .shared.vision import blocks, layer_norm, linear, vision_config
 
 TRAITS = Traits(
+    tower=True,
     qkv_bias=False,
     qk_norm=True,
     head_dim_field=True,
+    gated_attention=False,
+    linear_attention=False,
+    fused_linear_projections=False,
+    zero_centred_norms=False,
     experts=False,
+    dense_layers=False,
+    shared_expert=False,
+    experts_on_hub="transposed",
+    mtp=False,
     flat_config=False,
     plain_rope_type="default",
+    rope_parameters=False,
     later_prefixes=None,
     position_table=True,
     deepstack=True,
@@ -32,7 +42,7 @@ TRAITS = Traits(
 def read_config(hf_config: Json, tied: bool) -> ModelConfig:
     """The integers of a Qwen3-VL config.json."""
     text = Fields(hf_config.get("text_config"), "text_config")
-    return ModelConfig("qwen3_vl", text_config(text, tied), vision_config(hf_config, TRAITS))
+    return ModelConfig("qwen3_vl", text_config(text, tied, TRAITS), vision_config(hf_config, TRAITS))
 
 
 def vision_tensors(v: VisionConfig) -> Shapes:
@@ -129,6 +139,7 @@ QWEN3_VL = Model(
     family=FAMILY,
     read_config=read_config,
     read_text=partial(text_tensors, traits=TRAITS),
+    read_mtp=partial(mtp_tensors, traits=TRAITS),
     read_vision=vision_tensors,
     bridge=BridgeClasses(
         provider="megatron.bridge.models.qwen_vl.Qwen3VLModelProvider",

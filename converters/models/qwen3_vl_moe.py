@@ -8,18 +8,18 @@ from functools import partial
 from . import qwen3_vl
 from .shared.config import ModelConfig
 from .shared.fields import Fields, Json
-from .shared.language import text_config, text_tensors
+from .shared.language import mtp_tensors, text_config, text_tensors
 from .shared.model import BridgeClasses
 from .shared.release import Release, text_of_release
 from .shared.vision import vision_config
 
-TRAITS = replace(qwen3_vl.TRAITS, experts=True)
+TRAITS = replace(qwen3_vl.TRAITS, experts=True, dense_layers=True)
 
 
 def read_config(hf_config: Json, tied: bool) -> ModelConfig:
     """The integers of a Qwen3-VL-MoE config.json; transformers 5 spells num_experts "num_local_experts"."""
     text = Fields(hf_config.get("text_config"), "text_config")
-    return ModelConfig("qwen3_vl_moe", text_config(text, tied, moe=True), vision_config(hf_config, TRAITS))
+    return ModelConfig("qwen3_vl_moe", text_config(text, tied, TRAITS), vision_config(hf_config, TRAITS))
 
 
 def _release(name: str, layers: int, hidden: int, heads: int, ffn: int, expert_ffn: int) -> Release:
@@ -47,6 +47,7 @@ QWEN3_VL_MOE = replace(
     family=FAMILY,
     read_config=read_config,
     read_text=partial(text_tensors, traits=TRAITS),
+    read_mtp=partial(mtp_tensors, traits=TRAITS),
     bridge=BridgeClasses(
         provider="megatron.bridge.models.qwen_vl.Qwen3VLMoEModelProvider",
         vision_config="transformers.models.qwen3_vl_moe.configuration_qwen3_vl_moe.Qwen3VLMoeVisionConfig",

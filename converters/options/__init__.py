@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from ..errors import OptionError
-from .rules import RULES, TOPOLOGY, ExpertsForm, Format, HfNames, Witness, WrittenExperts
+from .rules import RULES, TOPOLOGY, ExpertsForm, Format, HfNames, Mtp, MtpAsIs, Witness, WrittenExperts
 
 
 class Options:
@@ -50,6 +50,10 @@ class McoreReading(Options):
         make_vocab_size_divisible_by: as the trainer has it: explains the padding of the vocabulary, beside what is
             tried without it.
         trust_reference: the reference wins where the checkpoint's own words contradict it.
+        mtp: what becomes of the multi-token-prediction head: "require" that the checkpoint has one, "carry" the
+            reference's, byte for byte and untrained, or "drop" it; None: what the checkpoint has.
+        carry: prefixes of tensors' names: the reference's tensors whose names begin so go along, byte for byte.
+        no_output_layer: an embedding model has none, though its config.json says that it is not tied.
     """
 
     revision: str | None = None
@@ -57,6 +61,9 @@ class McoreReading(Options):
     layout: str | None = None
     make_vocab_size_divisible_by: int | None = None
     trust_reference: bool = False
+    mtp: Mtp | None = None
+    carry: tuple[str, ...] = ()
+    no_output_layer: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -187,9 +194,22 @@ class Hf2McoreOptions(McoreTarget):
 
     Attributes:
         experts_form: settles how the source lays out its experts where their shape cannot; None: recognised.
+        mtp: "require" that the source has a multi-token-prediction head, or "drop" it; None: what the source has.
+        no_output_layer: an embedding model has none, though its config.json says that it is not tied.
     """
 
     experts_form: ExpertsForm | None = None
+    mtp: MtpAsIs | None = None
+    no_output_layer: bool = False
+
+    def __post_init__(self) -> None:
+        """Raises OptionError: values that do not go together, too."""
+        super().__post_init__()
+        if self.mtp is not None and self.mtp not in get_args(MtpAsIs):
+            raise OptionError(
+                f"--mtp {self.mtp} takes it from a reference, and a Hugging Face source has none",
+                f"Give one of {', '.join(get_args(MtpAsIs))}.",
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -215,6 +235,11 @@ class VerifyOptions(McoreReading, RunOptions):
     witness: Witness | None = None
     on_disk: Path | None = None
     values: bool = False
+
+    @property
+    def mtp_of_hf(self) -> MtpAsIs | None:
+        """What becomes of the head of a Hugging Face side, which has nothing to carry one from."""
+        return None if self.mtp == "carry" else self.mtp
 
     def source(self, number: int, iteration: int | None = None) -> McoreSource:
         """How side number 0 (A) or 1 (B) is read; `iteration` is one that its name gives."""

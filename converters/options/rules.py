@@ -18,6 +18,8 @@ per-expert: `experts.N.gate_proj.weight` and so on.
 
 WrittenExperts = Literal["hub", "per-expert"]
 HfNames = Literal["old", "new"]
+Mtp = Literal["require", "carry", "drop"]
+MtpAsIs = Literal["require", "drop"]
 Format = Literal["torch_dist", "torch"]
 Witness = Literal["megatron-core", "transformers"]
 
@@ -83,6 +85,14 @@ def _texts(name: str, value: Any) -> tuple[str, ...]:
     return tuple(fspath(one) for one in ((value,) if isinstance(value, str | Path) else value))
 
 
+def _prefixes(name: str, value: Any) -> tuple[str, ...]:
+    found = (value,) if isinstance(value, str) else tuple(value)
+    for prefix in found:
+        if not isinstance(prefix, str) or not prefix:
+            raise OptionError(f"{_flag(name)} {_given(prefix)} is no beginning of tensors' names such as model.visual.")
+    return tuple(dict.fromkeys(found))
+
+
 def _path(name: str, value: Any) -> Path:
     return Path(value)
 
@@ -125,5 +135,7 @@ RULES: dict[str, Any] = {
     "hf_names": _one_of(HfNames),
     "experts_form": _one_of(ExpertsForm),
     "witness": _one_of(Witness),
+    "mtp": _one_of(Mtp),
+    "carry": _prefixes,
 }
 """How the value of each option is put into one form, or refused."""

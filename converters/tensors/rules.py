@@ -34,11 +34,15 @@ Rule = Copy | Pad
 
 
 class Rows(NamedTuple):
-    """A part of an interleaved tensor: `per_group` rows of `name` for each group, from row `start` on."""
+    """A part of an interleaved tensor: `per_group` rows of `name` for each group, from row `start` on.
+
+    From one group's rows to the next one's are `step` rows; None: as many as a group has.
+    """
 
     name: str
     per_group: int
     start: int = 0
+    step: int | None = None
 
 
 def flipped(copies: Iterable[Copy]) -> list[Copy]:
@@ -80,7 +84,7 @@ def interleave(left: str, groups: int, tail: Shape, parts: Sequence[Rows]) -> It
     for group in range(groups):
         for part in parts:
             lengths = (part.per_group, *tail)
-            start = part.start + group * part.per_group
+            start = part.start + group * (part.per_group if part.step is None else part.step)
             yield Copy(Box(left, (row, *zero), lengths), Box(part.name, (start, *zero), lengths))
             row += part.per_group
 

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import accumulate
+from math import gcd
 from typing import NamedTuple
 
 from ..errors import MismatchError
@@ -19,18 +21,22 @@ class Split(NamedTuple):
     Attributes:
         axis: the axis that is cut among the tensor-parallel ranks (for an expert, the expert-tensor-parallel ones);
             None: every rank has all of it.
-        gated: the axis holds [gate; up], and a rank has its part of either.
+        sections: relative sizes of the pieces that the axis holds one behind the other, GATED for [gate; up]; a rank
+            has its part of each, one behind the other. (): the axis is a single piece.
         expert: axis 0 counts experts, which are dealt out among the expert-parallel ranks.
         tower: it belongs to a tower that may be cut by a tensor parallel size of its own.
     """
 
     axis: int | None = None
-    gated: bool = False
+    sections: tuple[int, ...] = ()
     expert: bool = False
     tower: bool = False
 
 
 REPLICATED = Split()
+
+GATED = (1, 1)
+"""Sections of a gated layer: gate and up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,27 +115,56 @@ class Part(NamedTuple):
     local: int
 
 
-def parts(shape: Shape, split: Split, rank: int, ranks: int) -> Iterator[Part]:
+def parts(shape: Shape, split: Split, rank: int, ranks: int, name: str = "a tensor") -> Iterator[Part]:
     """The boxes of a tensor that one rank has, in the order of its own tensor; experts are not looked at.
 
     Args:
         shape: of the whole tensor (of one expert, for an expert's).
         split: how it is cut; `split.axis` counts axes of `shape`.
         rank, ranks: which of how many.
+        name: of the tensor, for messages.
 
     Raises:
-        MismatchError: the axis does not divide.
+        MismatchError: the axis does not divide, into its sections or among the ranks.
     """
     if split.axis is None or ranks == 1:
         yield Part((0,) * len(shape), shape, 0)
         return
-    halves = 2 if split.gated else 1
-    whole = shape[split.axis] // halves
-    each = _divided(whole, ranks, f"{whole} rows or columns of a tensor {list(shape)}", "tensor parallel size")
-    for half in range(halves):
+    first = local = 0
+    what = f"{name} {list(shape)}"
+    for rows in sections_of(shape[split.axis], split.sections, what):
+        each = _divided(rows, ranks, f"{rows} rows or columns of {what}", "tensor parallel size")
         offsets, lengths = [0] * len(shape), list(shape)
-        offsets[split.axis], lengths[split.axis] = half * whole + rank * each, each
-        yield Part(tuple(offsets), tuple(lengths), half * each)
+        offsets[split.axis], lengths[split.axis] = first + rank * each, each
+        yield Part(tuple(offsets), tuple(lengths), local)
+        first, local = first + rows, local + each
+
+
+def sections_of(length: int, sections: tuple[int, ...], what: str) -> tuple[int, ...]:
+    """The sizes of an axis' sections.
+
+    Args:
+        length: of the axis.
+        sections: how the sizes compare; (): there is one section.
+        what: whose axis it is, for messages.
+
+    Raises:
+        MismatchError: an axis of that length has none that compare so.
+    """
+    if not sections:
+        return (length,)
+    total, common = sum(sections), gcd(*sections)
+    if min(sections) < 1 or length % (total // common):
+        raise MismatchError(
+            f"{length} rows or columns of {what} do not come in sections of {', '.join(map(str, sections))}",
+            "The reference config belongs to another model or size.",
+        )
+    return tuple(length // (total // common) * (size // common) for size in sections)
+
+
+def begins(sizes: tuple[int, ...]) -> tuple[int, ...]:
+    """Where each of several sections begins."""
+    return tuple(accumulate(sizes, initial=0))[:-1]
 
 
 def local_shape(shape: Shape, split: Split, ranks: int) -> Shape:

@@ -60,8 +60,8 @@ def explain(rows: int, vocab: int, divisor: int | None, stated: Mapping[str, Any
                 if padded(vocab, (base or 1) * ranks) == rows:
                     return f"{whose}: {vocab} rounded up to a multiple of {base}" + (f" x {ranks}" if ranks > 1 else "")
     raise MismatchError(
-        f"the embedding has {rows} rows, vocab_size (text_config.vocab_size) is {vocab}, and no usual padding "
-        "explains the difference",
+        f"the embedding has {rows} rows, config.json's vocab_size is {vocab}, and no usual padding explains "
+        "the difference",
         "Give the right --reference, or --make-vocab-size-divisible-by N as the trainer had it.",
     )
 

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from ..report import Difference, Observer
 from ..tensors.dtypes import ITEMSIZE, largest_difference, storage, widen
+from ..tensors.offset import Rounded
 from ..tensors.spec import Box, Reader, TensorSpec, whole
 from ..tensors.tiling import WINDOW, cut
 
@@ -21,11 +22,18 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class Comparison:
-    """What was compared, and what differs."""
+    """What was compared, and what differs.
+
+    Attributes:
+        differences: by tensor.
+        tensors, elements: how many were compared.
+        by_rule: tensors that are equal as the rule makes one side's of the other's -> what became of their elements.
+    """
 
     differences: list[Difference]
     tensors: int
     elements: int
+    by_rule: dict[str, Rounded] = field(default_factory=dict)
 
 
 Work = Callable[[int, Observer, bool], Comparison]
@@ -43,7 +51,10 @@ def in_turn(*works: Work) -> Work:
     def run(threads: int, observer: Observer, values: bool) -> Comparison:
         found = [work(threads, observer, values) for work in works]
         return Comparison(
-            [d for one in found for d in one.differences], found[0].tensors, sum(one.elements for one in found)
+            [d for one in found for d in one.differences],
+            found[0].tensors,
+            sum(one.elements for one in found),
+            {name: count for one in found for name, count in one.by_rule.items()},
         )
 
     return run

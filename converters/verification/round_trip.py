@@ -7,17 +7,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..checkpoint.hf_side import HfSide, open_hf_side
-from ..checkpoint.mapping import from_hf, mapped_table
+from ..checkpoint.mapping import Naming, mapped_table
 from ..checkpoint.mcore_side import McoreSide, open_mcore_side
+from ..checkpoint.union import only
 from ..conversion.convert import hf2mcore, mcore2hf
 from ..layouts import named
 from ..options import Hf2McoreOptions, Mcore2HfOptions, McoreSource, VerifyOptions
 from ..output.staging.scratch import Scratch
 from ..report import Observer, Report
-from ..tensors.mapped import Mapped
 from ..tensors.rules import Table
 from ..tensors.spec import Box
-from .compare import Comparison, Work, comparing
+from .by_rule import counting, there_and_back
+from .compare import Comparison, Work
 
 UNPROVEN = (
     "that the layout is right: both ways share one table, so a wrong order would come back equal. "
@@ -33,9 +34,16 @@ def round_trip(report: Report, side: HfSide | McoreSide, options: VerifyOptions)
     if options.on_disk:
         return OnDisk(side, options.on_disk, options)
     if isinstance(side, McoreSide):
-        return comparing(side.reader, from_hf(side.as_hf, side.table), list(unpadded(side.table)))
-    mapping = mapped_table(named(side.model.default_layout), side.config, side.config.text.vocab)
-    return comparing(side.reader, Mapped(from_hf(side.reader, mapping), mapping.copies))
+        back = side.naming.from_hf(side.to_hf().reader)
+        return there_and_back(side.reader, back, side.naming.less_one, 1.0, list(unpadded(side.table)))
+    naming = usual_naming(side)
+    there = only(side.reader, naming.table.right())
+    return there_and_back(there, naming.to_hf(naming.from_hf(there)).reader, naming.less_one.values(), -1.0)
+
+
+def usual_naming(side: HfSide) -> Naming:
+    """The table of the layout that a model is written in unless another is asked for."""
+    return mapped_table(named(side.model.default_layout), side.config, side.config.text.vocab)
 
 
 def unpadded(mapping: Table) -> Iterable[Box]:
@@ -68,14 +76,17 @@ class OnDisk:
             scratch.remove()
 
     def _from_hf(self, side: HfSide, folder: Path, threads: int, watch: Observer) -> Work:
-        hf2mcore(
-            side.directory,
-            folder / "mcore",
-            Hf2McoreOptions(threads=threads, experts_form=self.options.experts_form),
-            watch,
+        bare = self.options.no_output_layer
+        there = Hf2McoreOptions(
+            threads=threads,
+            experts_form=self.options.experts_form,
+            mtp=self.options.mtp_of_hf,
+            no_output_layer=bare,
         )
-        mcore2hf(folder / "mcore", folder / "hf", Mcore2HfOptions(threads=threads), watch)
-        return comparing(side.reader, open_hf_side(folder / "hf", "hub").reader)
+        hf2mcore(side.directory, folder / "mcore", there, watch)
+        mcore2hf(folder / "mcore", folder / "hf", Mcore2HfOptions(threads=threads, no_output_layer=bare), watch)
+        back = open_hf_side(folder / "hf", "hub", no_output_layer=bare)
+        return there_and_back(side.reader, back.reader, usual_naming(side).less_one.values(), -1.0)
 
     def _from_mcore(self, side: McoreSide, folder: Path, threads: int, watch: Observer) -> Work:
         there = Mcore2HfOptions(
@@ -83,18 +94,23 @@ class OnDisk:
             layout=side.layout.name,
             make_vocab_size_divisible_by=self.options.make_vocab_size_divisible_by,
             trust_reference=True,
+            mtp=self.options.mtp,
+            carry=self.options.carry,
+            no_output_layer=self.options.no_output_layer,
             threads=threads,
         )
         mcore2hf(side.directory, folder / "hf", there, watch)
-        # A layout that is only read comes back in the model's usual one.
-        layout = side.layout.name if "torch_dist" in side.layout.writes else None
-        hf2mcore(
-            folder / "hf",
-            folder / "mcore",
-            Hf2McoreOptions(threads=threads, as_layout=layout, experts_form="hub"),
-            watch,
-        )
-        return comparing(side.as_hf, open_mcore_side(folder / "mcore", McoreSource()).as_hf)
+        # A layout that is only read, or that has no names for what goes along, comes back in the model's usual one.
+        same = "torch_dist" in side.layout.writes and side.known.carried is None
+        layout = side.layout.name if same else None
+        bare = self.options.no_output_layer
+        options = Hf2McoreOptions(threads=threads, as_layout=layout, experts_form="hub", no_output_layer=bare)
+        hf2mcore(folder / "hf", folder / "mcore", options, watch)
+        back = open_mcore_side(folder / "mcore", McoreSource(no_output_layer=bare))
+        view = side.to_hf(dtypes=side.reference_dtypes.found)
+        ours = side.with_carried(view.reader)
+        work = there_and_back(ours, back.as_hf, back.naming.less_one.values(), -1.0)
+        return counting(work, side.naming, view.step)
 
 
 class _Watch:

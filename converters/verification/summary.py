@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from ..errors import shown
 from ..report import Report
+from ..tensors.offset import RULE
 from .compare import Comparison
+
+LISTED = 3
+"""Tensors that a sentence names; the data has them all."""
 
 
 def describe_comparison(report: Report, found: Comparison, seconds: float) -> None:
@@ -16,6 +21,27 @@ def describe_comparison(report: Report, found: Comparison, seconds: float) -> No
         tensors=found.tensors,
         elements=found.elements,
         seconds=round(seconds, 3),
+    )
+    describe_by_rule(report, found)
+
+
+def describe_by_rule(report: Report, found: Comparison) -> None:
+    """The tensors that are what the rule makes of the other side's, rather than moved from there."""
+    if not found.by_rule:
+        return
+    elements = sum(count.elements for count in found.by_rule.values())
+    rounded = sum(count.rounded for count in found.by_rule.values())
+    names = list(found.by_rule)
+    listed = ", ".join(map(shown, names[:LISTED])) + f", … {len(names) - LISTED} more" * (len(names) > LISTED)
+    report.fact(
+        "by_rule",
+        f"{len(names)} tensors are equal by rule ({listed}), which rounds {rounded:,} of {elements:,} elements: {RULE}",
+        by_rule=names,
+        rounded={
+            "elements": elements,
+            "rounded": rounded,
+            "tensors": {name: count.rounded for name, count in found.by_rule.items()},
+        },
     )
 
 

@@ -21,7 +21,8 @@ from ..formats import safetensors
 from ..options import VerifyOptions
 from ..output.staging.ended import abandoned, describe_abandoned
 from ..report import Observer, Report
-from ..tensors.spec import Box, Reader
+from ..tensors.spec import Box
+from .by_rule import pair_by_rule
 from .compare import Work, comparing, in_turn
 from .files import compare_files, describe_files, describe_manifest, manifest_about
 from .round_trip import round_trip
@@ -30,7 +31,18 @@ from .sources import Side, add_part, holding_sources
 from .summary import describe_comparison, describe_names
 from .witness import open_witness
 
-TOLD = ("source", "layout", "config_from", "vocabulary", "overridden", "not_provable", "dropped", "to_hash")
+TOLD = (
+    "source",
+    "layout",
+    "config_from",
+    "vocabulary",
+    "overridden",
+    "not_provable",
+    "dropped",
+    "carried",
+    "left_behind",
+    "to_hash",
+)
 """What is said of either side of a pair."""
 
 
@@ -118,7 +130,9 @@ def _tell_abandoned(report: Report, *sides: SidePath) -> None:
     describe_abandoned(report, abandoned([side.path for side in sides]))
 
 
-def open_side(named: SidePath, options: VerifyOptions, number: int, beside: Path | None = None) -> Side:
+def open_side(
+    named: SidePath, options: VerifyOptions, number: int, beside: Path | None = None, *, filling: bool = False
+) -> Side:
     """Open a directory as what it is.
 
     Args:
@@ -126,13 +140,20 @@ def open_side(named: SidePath, options: VerifyOptions, number: int, beside: Path
         options: how it is read.
         number: 0 for A, 1 for B: which of the references is meant.
         beside: a Hugging Face directory to fall back on as reference.
+        filling: what goes along is asked for both sides, and one that holds it itself does without.
     """
     if safetensors.holds(named.path):
-        return open_hf_side(named.path, options.experts_form)
+        return open_hf_side(
+            named.path,
+            options.experts_form,
+            options.mtp_of_hf,
+            options.carry,
+            no_output_layer=options.no_output_layer,
+        )
     asked = options.source(number, named.iteration)
     if asked.reference or not beside:
-        return open_mcore_side(named.path, asked)
-    side = open_mcore_side(named.path, replace(asked, reference=beside))
+        return open_mcore_side(named.path, asked, filling=filling)
+    side = open_mcore_side(named.path, replace(asked, reference=beside), filling=filling)
     found = side.known.reference._replace(said="the other side")
     return replace(side, known=replace(side.known, reference=found))
 
@@ -144,7 +165,9 @@ def open_pair(a: SidePath, b: SidePath, options: VerifyOptions) -> tuple[Side, S
         NotComparable: both are one directory.
     """
     beside = [named.path if safetensors.holds(named.path) else None for named in (b, a)]
-    first, second = open_side(a, options, 0, beside[0]), open_side(b, options, 1, beside[1])
+    first, second = (
+        open_side(named, options, number, beside[number], filling=True) for number, named in enumerate((a, b))
+    )
     refuse_same(first.directory, second.directory)
     return first, second
 
@@ -166,7 +189,7 @@ def _pair(report: Report, a: Side, b: Side) -> Work:
         raise NotComparable(
             f"A is a {a.model.model_type}, B a {b.model.model_type}", "Only two copies of one model can be compared."
         )
-    works = [comparing(_as_hf(a), _as_hf(b))]
+    works = [pair_by_rule(a, b)]
     if isinstance(a, McoreSide) and isinstance(b, McoreSide) and a.layout.name == b.layout.name:
         works.append(comparing(a.reader, b.reader, list(_common(a.table.pads, b.table.pads))))
     return in_turn(*works)
@@ -178,10 +201,6 @@ def _common(ours: Iterable[Box], theirs: Iterable[Box]) -> Iterable[Box]:
         other = others.get(box.name)
         if other is not None and other.offsets == box.offsets:  # else the vocabularies differ, which is told already
             yield box._replace(lengths=(min(box.lengths[0], other.lengths[0]), *box.lengths[1:]))
-
-
-def _as_hf(side: Side) -> Reader:
-    return side.as_hf if isinstance(side, McoreSide) else side.reader
 
 
 def _witness(report: Report, side: Side, options: VerifyOptions) -> Work:

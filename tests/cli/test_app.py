@@ -123,6 +123,18 @@ class TestParsed:
             ("verify", "a", None, converters.VerifyOptions()),
         ]
 
+    def test_what_a_checkpoint_does_not_hold(self, called: list[Any]) -> None:
+        invoke("mcore2hf", "m", "h", "--mtp", "carry", "--carry", "model.visual.", "--carry", "talker.")
+        invoke("verify", "m", "h", "--mtp", "drop", "--carry", "talker.")
+        invoke("hf2mcore", "h", "m", "--mtp", "require")
+        assert [call[-1] for call in called] == [
+            converters.Mcore2HfOptions(mtp="carry", carry=("model.visual.", "talker.")),
+            converters.VerifyOptions(mtp="drop", carry=("talker.",)),
+            converters.Hf2McoreOptions(mtp="require"),
+        ]
+        refused = invoke("hf2mcore", "h", "m", "--mtp", "carry")
+        assert refused.exit_code == 2 and len(called) == 3
+
     def test_mcore2hf(self, called: list[Any]) -> None:
         text = "mcore2hf m h --reference r --revision v --iteration 0 --layout pai --dtype BF16"
         text += " --make-vocab-size-divisible-by 8 --max-shard-size 2GiB"

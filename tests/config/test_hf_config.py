@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import copy
 import json
+from importlib.metadata import version
 
 import pytest
 import torch
@@ -14,10 +15,14 @@ from tiny import tiny_config, write_tiny_hf
 
 from vlconv.converters.config.hf_config import config_json, config_to_write, read_config, rope_scaling, rope_theta
 from vlconv.converters.errors import CorruptError
-from vlconv.converters.models import model_for
+from vlconv.converters.models import MODELS, model_for
 from vlconv.converters.models.shared.fields import decide_tie
 
-KINDS = ["qwen3_vl", "qwen3_vl_moe", "qwen2_5_vl"]
+FIVE = ["qwen3_5", "qwen3_5_moe", "qwen3_5_text", "qwen3_5_moe_text"]
+"""What only transformers 5 knows."""
+TEXT_ONLY = ["qwen3", "qwen3_moe", "qwen2", "qwen3_next"]
+KINDS = ["qwen3_vl", "qwen3_vl_moe", "qwen2_5_vl", *TEXT_ONLY]
+HERE = [*KINDS, *FIVE] if int(version("transformers").split(".")[0]) >= 5 else KINDS
 
 
 def written(config, tied=False, dtype="bfloat16"):
@@ -32,9 +37,10 @@ def rope_parameters(config, keep=False):
     """The config with rope_parameters, as transformers 5 has it, instead of or beside the older fields."""
     config = copy.deepcopy(config)
     text = text_of(config)
-    text["rope_parameters"] = {**text["rope_scaling"], "rope_theta": text["rope_theta"]}
+    text["rope_parameters"] = {**(text.get("rope_scaling") or {}), "rope_theta": text["rope_theta"]}
     if not keep:
-        del text["rope_scaling"], text["rope_theta"]
+        text.pop("rope_scaling", None)
+        del text["rope_theta"]
     return config
 
 
@@ -56,6 +62,14 @@ VARIANTS = {
     "rope_parameters beside rope_scaling": ("qwen3_vl", False, lambda c: rope_parameters(c, keep=True)),
     "rope_parameters only, Qwen2.5-VL": ("qwen2_5_vl", False, rope_parameters),
     "rope_parameters only, MoE": ("qwen3_vl_moe", False, rope_parameters),
+    "rope_parameters only, text alone": ("qwen3", False, rope_parameters),
+    "rope_parameters only, text alone, Qwen2.5": ("qwen2", True, rope_parameters),
+    "rope_parameters only, Qwen3-Next": ("qwen3_next", False, rope_parameters),
+    "num_local_experts, text alone": (
+        "qwen3_moe",
+        False,
+        lambda c: changed(c, text={"num_experts": None, "num_local_experts": 4}),
+    ),
     "num_local_experts only": (
         "qwen3_vl_moe",
         False,
@@ -87,7 +101,7 @@ def test_every_variant_becomes_the_same_model(tmp_path, variant):
 
 
 @pytest.mark.versions
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", HERE)
 @pytest.mark.parametrize("tied", [False, True])
 def test_what_the_installed_transformers_writes_is_converted(tmp_path, kind, tied):
     from transformers import AutoConfig
@@ -96,31 +110,36 @@ def test_what_the_installed_transformers_writes_is_converted(tmp_path, kind, tie
     expected = logits(tmp_path)
     AutoConfig.from_pretrained(tmp_path).save_pretrained(tmp_path)
     config = written(read_config(tmp_path), tied)
-    assert_readable_by_4_57(config, tied)
+    assert_as_the_hub(config, tied)
+    assert (kind in FIVE) or text_of(config)["rope_theta"] in (1e6, 5e6, 1e7)
     (tmp_path / "config.json").write_bytes(config_json(config))
     assert torch.equal(logits(tmp_path), expected)
 
 
-def assert_readable_by_4_57(config, tied):
-    text = text_of(config)
-    assert "rope_parameters" not in text
-    assert text["rope_scaling"]["mrope_section"]
-    assert "rope_theta" not in text["rope_scaling"]
-    assert text["rope_theta"] in (1e6, 5e6)
+def assert_as_the_hub(config, tied):
+    """What 4.57 knows in a form that it reads."""
+    text, tower = text_of(config), "vision_config" in config
+    assert ("rope_parameters" in text) == (config["model_type"] in FIVE)
+    if "rope_parameters" in text:
+        assert not text.keys() & {"rope_scaling", "rope_theta"}
+        assert text["rope_parameters"].keys() >= {"rope_theta", "mrope_section", ROTARY}
+    else:
+        assert (text["rope_scaling"] or {}).get("mrope_section") or not tower
+        assert "rope_theta" not in (text["rope_scaling"] or {})
+        assert (ROTARY in text) == (config["model_type"] == "qwen3_next")
     assert "num_local_experts" not in text
-    assert ("num_experts" in text) == (config["model_type"] == "qwen3_vl_moe")
+    assert ("num_experts" in text) == ("moe" in config["model_type"] or config["model_type"] == "qwen3_next")
     assert config[TIE] is tied
     assert text[TIE] is tied
     assert config["dtype"] == "bfloat16"
     assert "torch_dtype" not in config
-    assert config["vision_config"]["model_type"] == config["model_type"]
+    assert not tower or config["vision_config"]["model_type"] == config["model_type"]
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [*KINDS, *FIVE])
 def test_a_config_as_on_the_hub_stays_as_it_is(kind):
     config = tiny_config(kind, tied=True)
-    dtype = {"dtype": config.pop("torch_dtype", "bfloat16")}
-    assert written(config, tied=True) == config | dtype
+    assert written(config, tied=True) == config | {"dtype": "bfloat16"}
 
 
 def test_unknown_keys_are_kept():
@@ -165,6 +184,14 @@ def test_no_rope_theta_is_refused(kind):
         written(tiny_config(kind, text={"rope_theta": None}))
 
 
+@pytest.mark.parametrize("kind", FIVE)
+def test_no_rope_theta_in_rope_parameters_is_refused(kind):
+    config = tiny_config(kind)
+    del text_of(config)["rope_parameters"]["rope_theta"]
+    with pytest.raises(CorruptError, match=r"rope_theta is missing"):
+        written(config)
+
+
 def test_two_thetas():
     config = rope_parameters(tiny_config("qwen3_vl"), keep=True)
     assert rope_theta(config) == 5e6
@@ -182,9 +209,75 @@ def test_a_theta_that_is_no_number(value):
         rope_theta(tiny_config("qwen3_vl", text={"rope_theta": value}))
 
 
-def test_no_scaling():
-    with pytest.raises(CorruptError, match=r"text_config.rope_scaling is missing"):
-        rope_scaling(tiny_config("qwen3_vl", text={"rope_scaling": None}))
+def scaling(config):
+    return rope_scaling(config, MODELS[config["model_type"]].traits)
+
+
+@pytest.mark.parametrize(("kind", "name"), [("qwen3_vl", "rope_scaling"), ("qwen3_5", "rope_parameters")])
+def test_no_scaling(kind, name):
+    with pytest.raises(CorruptError, match=rf"text_config.{name} is missing"):
+        scaling(tiny_config(kind, text={name: None}))
+
+
+@pytest.mark.parametrize("kind", TEXT_ONLY)
+def test_an_unscaled_rope(kind):
+    assert scaling(tiny_config(kind)) == {}
+    assert scaling(tiny_config(kind, text={"rope_scaling": None})) == {}
+    with pytest.raises(CorruptError, match=r"config.json: rope_scaling is yarn, not an object"):
+        scaling(tiny_config(kind, text={"rope_scaling": "yarn"}))
+    with pytest.raises(CorruptError, match=r"config.json: rope_scaling.rope_type is 1, not a name"):
+        scaling(tiny_config(kind, text={"rope_scaling": {"rope_type": 1}}))
+
+
+@pytest.mark.parametrize("kind", TEXT_ONLY)
+def test_an_unscaled_rope_as_transformers_5_has_it(kind):
+    config = tiny_config(kind)
+    later = rope_parameters(config)
+    later["rope_parameters"]["rope_type"] = "default"
+    later["rope_parameters"] |= {ROTARY: later.pop(ROTARY)} if ROTARY in later else {}
+    assert scaling(later).get("rope_type") == "default"
+    assert written(later) == written(config | {"rope_scaling": None})
+
+
+YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32768}
+
+
+@pytest.mark.parametrize("kind", TEXT_ONLY)
+def test_a_long_context_of_text_alone_is_kept(kind):
+    plain = tiny_config(kind, text={"rope_scaling": YARN})
+    assert written(plain)["rope_scaling"] == YARN
+    assert written(rope_parameters(plain)) == written(plain)
+    old = {"type": "yarn", "factor": 4.0}
+    assert written(tiny_config(kind, text={"rope_scaling": old}))["rope_scaling"] == old
+
+
+ROTARY = "partial_rotary_factor"
+
+
+@pytest.mark.parametrize("kind", FIVE)
+def test_older_fields_go_into_rope_parameters(kind):
+    """As a trainer may leave them that knows transformers 4 alone."""
+    config = tiny_config(kind)
+    older = copy.deepcopy(config)
+    text = text_of(older)
+    rope = text.pop("rope_parameters")
+    text |= {"rope_theta": rope.pop("rope_theta"), ROTARY: rope.pop(ROTARY), "rope_scaling": rope}
+    found = text_of(written(older))
+    assert found["rope_parameters"] == text_of(config)["rope_parameters"]
+    assert not found.keys() & {"rope_scaling", "rope_theta"}
+
+
+def test_two_parts_of_a_head():
+    config = tiny_config("qwen3_5", text={ROTARY: 0.5})
+    says = rf"text_config.rope_parameters.{ROTARY} is 0.25, text_config.{ROTARY} is 0.5"
+    with pytest.raises(CorruptError, match=f"contradicts itself: {says}"):
+        written(config)
+
+
+@pytest.mark.parametrize("kind", ["qwen3_5", "qwen3_5_moe"])
+def test_the_towers_own_name_for_its_kind_is_the_hubs(kind):
+    assert written(tiny_config(kind, vision={"model_type": f"{kind}_vision"}))["vision_config"]["model_type"] == kind
+    assert written(tiny_config(kind))["vision_config"]["model_type"] == kind
 
 
 def test_bytes():

@@ -6,12 +6,13 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import cache
 from typing import Any
 
 import pytest
 import yaml
+from megatron_shapes import decoder
 from run_config import run_config
 from tiny import tiny_config
 
@@ -26,12 +27,12 @@ from vlconv.converters.formats.directory.statements import Stated
 from vlconv.converters.formats.json_file import parse_json
 from vlconv.converters.formats.legacy.rank_pickle import pickled
 from vlconv.converters.layouts import LAYOUTS
-from vlconv.converters.models import MODELS, decide_tie, model_for
+from vlconv.converters.models import MODELS, ModelConfig, decide_tie, model_for
 from vlconv.converters.tensors.rules import table
 from vlconv.converters.tensors.sharding import Topology
 from vlconv.converters.tensors.spec import Shape, TensorSpec
 
-KINDS = ("qwen3_vl", "qwen3_vl_moe", "qwen2_5_vl")
+KINDS = ("qwen3_vl", "qwen3_vl_moe", "qwen2_5_vl", "qwen2", "qwen3_5_moe", "qwen3_5_text", "qwen3_next")
 
 VALUES: tuple[Any, ...] = (
     *(True, False, None, 0, -1, 3, 2**31, -(10**99), 10**99, 0.0, 1.5, 64.0, 1e300, -1e-300),
@@ -39,6 +40,8 @@ VALUES: tuple[Any, ...] = (
     *([], [0], [1, 1], [-1], [10**99], [True], [1.5], [float("nan")], ["a"], [None], [[1]], [{}], [1] * 1000),
     *({}, {"a": 1}, {"a": [{"b": {"c": []}}]}, {"config_dict": []}, {"mrope_section": 3}, {"rope_theta": []}),
 )
+NO_NAME = ("qwen3_next",)
+"""No name tells it from another model."""
 NO_JSON: tuple[Any, ...] = (b"\xff", (1, 2), {1, 2}, object())
 
 STATED = (
@@ -47,6 +50,9 @@ STATED = (
     *("mrope_section", "norm_epsilon", "layernorm_epsilon", "moe_router_topk", "moe_layer_freq", "rope_scaling"),
     *("untie_embeddings_and_output_weights", "share_embeddings_and_output_weights", "group_query_attention"),
     *("tie_embeddings_and_output_weights", "hf_config_json", "vision_config", "image_token_id", "eos_token_id"),
+    *("linear_attention_freq", "linear_conv_kernel_dim", "linear_key_head_dim", "linear_value_head_dim"),
+    *("linear_num_key_heads", "linear_num_value_heads", "moe_shared_expert_intermediate_size", "mtp_num_layers"),
+    *("rotary_percent", "attention_output_gate", "apply_layernorm_1p", "layernorm_zero_centered_gamma"),
 )
 """What is read of args, run_config.yaml, args.json and mca_config.json."""
 
@@ -57,13 +63,22 @@ def config_keys(config: dict[str, Any]) -> list[Path]:
     """All that a config.json of the kind has, and what other versions of transformers call otherwise."""
     text: Path = ("text_config",) if "text_config" in config else ()
     more = ("num_local_experts", "rope_parameters", "partial_rotary_factor", "head_dim", "torch_dtype")
-    also = [(*text, name) for name in more] + [(*text, "rope_scaling", name) for name in ("type", "rope_theta")]
-    return sorted({*paths(config), *also, ("vision_config", "in_chans"), ("quantization_config",), ("text_config",)})
+    also = [(*text, name) for name in more]
+    if text_of(config).get("rope_scaling"):
+        also += [(*text, "rope_scaling", name) for name in ("type", "rope_theta")]
+    if "vision_config" in config:
+        also.append(("vision_config", "in_chans"))
+    return sorted({*paths(config), *also, ("quantization_config",), ("text_config",)})
 
 
 def statement_keys(config: dict[str, Any]) -> list[Path]:
-    vision = [("vision_config", field) for field in config["vision_config"]]
+    vision = [("vision_config", field) for field in config.get("vision_config", {})]
     return sorted([*((name,) for name in STATED), *vision, ("rope_scaling", "mrope_section")])
+
+
+def text_of(config: dict[str, Any]) -> dict[str, Any]:
+    text: dict[str, Any] = config.get("text_config", config)
+    return text
 
 
 def paths(document: dict[str, Any], before: Path = ()) -> Iterator[Path]:
@@ -115,7 +130,12 @@ def all_that_is_made(hf_config: dict[str, Any]) -> None:
     run_config_yaml(hf_config, config, "bfloat16")
 
 
-@pytest.mark.parametrize("kind", KINDS)
+def with_every_change(kinds: Iterable[str]) -> list[Any]:
+    """One model with all that a model can have in `make test`, the others with the slow tests."""
+    return [kind if kind == "qwen3_5_moe" else pytest.param(kind, marks=pytest.mark.slow) for kind in kinds]
+
+
+@pytest.mark.parametrize("kind", with_every_change(KINDS))
 def test_config_json(kind: str) -> None:
     def take(document: Any) -> None:
         all_that_is_made(parse_json(json.dumps(document).encode(), "config.json"))
@@ -124,7 +144,7 @@ def test_config_json(kind: str) -> None:
     try_all(config, config_keys(config), VALUES, take)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", with_every_change(KINDS))
 @pytest.mark.parametrize("trust", [False, True])
 def test_what_is_stated_beside_a_reference(kind: str, trust: bool) -> None:
     hf_config = tiny_config(kind)
@@ -140,13 +160,12 @@ def test_what_is_stated_beside_a_reference(kind: str, trust: bool) -> None:
     try_all(yaml.safe_load(run_config(hf_config))["model"], statement_keys(hf_config), VALUES + NO_JSON, take)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", with_every_change([kind for kind in KINDS if kind not in NO_NAME]))
 def test_what_is_stated_for_want_of_a_reference(kind: str) -> None:
     hf_config = tiny_config(kind)
-    tower = LAYOUTS[MODELS[kind].default_layout].tower
 
     def take(values: Any) -> None:
-        made = config_from_facts(shapes_of(kind), [("args", values)], tower=tower)
+        made = config_from_facts(shapes_of(kind), [("args", values)], tower="vision_model.")
         all_that_is_made(made.hf_config)
 
     try_all(yaml.safe_load(run_config(hf_config))["model"], statement_keys(hf_config), VALUES + NO_JSON, take)
@@ -155,4 +174,17 @@ def test_what_is_stated_for_want_of_a_reference(kind: str) -> None:
 @cache
 def shapes_of(kind: str) -> dict[str, Shape]:
     hf_config = tiny_config(kind)
-    return table(LAYOUTS[MODELS[kind].default_layout].rules(model_for(hf_config).config(hf_config), 300)).left()
+    config = model_for(hf_config).config(hf_config)
+    if kind in LAYOUTS["mbridge"].models + LAYOUTS["mbridge-qwen2_5"].models:
+        return table(LAYOUTS[MODELS[kind].default_layout].rules(config, 300)).left()
+    if config.vision is None:
+        traits = MODELS[kind].traits
+        return decoder(config.text, gate=traits.gated_attention, bias=traits.qkv_bias, norms=traits.qk_norm)
+    return with_tower(config)
+
+
+def with_tower(config: ModelConfig) -> dict[str, Shape]:
+    """A gated decoder beside Hugging Face's vision tower."""
+    hub = MODELS[config.model_type].hf_tensors(config).items()
+    tower = {name.replace("model.visual.", "vision_model."): s for name, s in hub if name.startswith("model.visual.")}
+    return decoder(config.text, "language_model.", gate=True) | tower

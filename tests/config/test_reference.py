@@ -216,6 +216,7 @@ def test_what_is_left_behind(tmp_path):
 def test_what_a_user_would_miss(tmp_path):
     put_config(tmp_path)
     assert side_files(tmp_path).missing == ALL
+    assert side_files(tmp_path, sees=False).missing == ["tokenizer", "generation_config.json", "chat template"]
     (tmp_path / "preprocessor_config.json").write_text("{}")
     assert side_files(tmp_path).missing == [name for name in ALL if name != "preprocessor_config.json"]
     (tmp_path / "generation_config.json").write_text("{}")

@@ -16,9 +16,11 @@ from tiny import tiny_config
 from transformers import AutoConfig
 
 from vlconv.converters.config.facts import geometry_facts, runtime_facts
+from vlconv.converters.config.made_config import made_config, release_runtime
 from vlconv.converters.config.megatron_args import contradictions, stated
 from vlconv.converters.config.run_config import run_config_yaml
 from vlconv.converters.errors import UnsupportedError
+from vlconv.converters.models import RELEASES as ALL
 from vlconv.converters.models import model_for
 
 CONFIGS = Path(__file__).parents[1] / "fixtures" / "configs"
@@ -131,3 +133,120 @@ def test_another_activation_is_refused() -> None:
 def test_what_would_not_be_read_back_is_refused() -> None:
     with pytest.raises(UnsupportedError, match=r"a run_config.yaml of 1\.\d+ MB; at most 1.00 MB"):
         written(tiny_config(vision={"more": [1] * 100_000}))
+
+
+GATED_DELTA_NET = {
+    "attention_output_gate",
+    "experimental_attention_variant",
+    "linear_attention_freq",
+    "linear_conv_kernel_dim",
+    "linear_key_head_dim",
+    "linear_num_key_heads",
+    "linear_num_value_heads",
+    "linear_value_head_dim",
+}
+TOWER = {"image_token_id", "video_token_id", "vision_config", "vision_end_token_id", "vision_start_token_id"}
+SINCE_0_4 = {
+    "megatron.bridge.models.GPTModelProvider": {*GATED_DELTA_NET, "moe_shared_expert_gate"},
+    "megatron.bridge.models.qwen_vl.Qwen35VLModelProvider": GATED_DELTA_NET | TOWER,
+    "megatron.bridge.models.qwen_vl.Qwen35VLMoEModelProvider": GATED_DELTA_NET | TOWER | {"moe_shared_expert_gate"},
+}
+"""Fields that these classes have in Megatron-Bridge 0.4.2 to 0.7, besides those that all have since 0.2."""
+
+NEW = [r for r in ALL if "-VL-" not in r.name]
+
+
+def section_of(name: str) -> dict[str, Any]:
+    found = next(r for r in ALL if r.name == name)
+    hf = made_config(found.config, {"rms_norm_eps": 1e-6, "rope_theta": 1000000, **release_runtime(found)})
+    section: dict[str, Any] = yaml.safe_load(written(hf))["model"]
+    return section
+
+
+@pytest.mark.parametrize("name", [r.name for r in NEW])
+def test_no_field_is_unknown_to_the_provider(name: str) -> None:
+    section = section_of(name)
+    known = {*megatron_bridge.FIXTURE["fields"]["all"], *SINCE_0_4[section.pop("_target_")]}
+    assert section.keys() <= known
+    assert ("vision_config" in section) == ("vision_start_token_id" in section) == name.startswith("Qwen3.5")
+
+
+@pytest.mark.parametrize("name", [r.name for r in NEW])
+def test_it_says_all_of_what_has_no_tower(name: str) -> None:
+    found = next(r for r in ALL if r.name == name)
+    hf = made_config(found.config, {"rms_norm_eps": 1e-6, "rope_theta": 1000000, **release_runtime(found)})
+    facts = geometry_facts(hf, found.config) | runtime_facts(hf, found.config)
+    section = section_of(name)
+    assert contradictions(facts, section) == []
+    asked = {name for name, fact in facts.items() if fact.value}
+    assert asked - stated(section).keys() <= {"rope_type", *({"mrope_section"} if not found.config.vision else ())}
+
+
+DENSE = {
+    "_target_": "megatron.bridge.models.GPTModelProvider",
+    "position_embedding_type": "rope",
+    "num_layers": 28,
+    "kv_channels": 128,
+    "qk_layernorm": True,
+    "add_qkv_bias": False,
+    "share_embeddings_and_output_weights": True,
+    "seq_length": 40960,
+    "rotary_base": 1000000,
+}
+NEXT = {
+    "_target_": "megatron.bridge.models.GPTModelProvider",
+    "transformer_layer_spec": {
+        "_call_": False,
+        "_target_": "megatron.core.models.gpt.experimental_attention_variant_module_specs"
+        ".get_transformer_block_with_experimental_attention_variant_spec",
+    },
+    "hetereogenous_dist_checkpoint": True,
+    "experimental_attention_variant": "gated_delta_net",
+    "linear_attention_freq": [1, 1, 1, 0] * 12,
+    "linear_conv_kernel_dim": 4,
+    "linear_key_head_dim": 128,
+    "linear_value_head_dim": 128,
+    "linear_num_key_heads": 16,
+    "linear_num_value_heads": 32,
+    "attention_output_gate": True,
+    "layernorm_zero_centered_gamma": True,
+    "rotary_percent": 0.25,
+    "num_moe_experts": 512,
+    "moe_router_topk": 10,
+    "moe_shared_expert_intermediate_size": 512,
+    "moe_shared_expert_gate": True,
+    "moe_router_load_balancing_type": "global_aux_loss",
+    "moe_router_dtype": "fp32",
+    "moe_token_dispatcher_type": "alltoall",
+    "mtp_num_layers": None,
+}
+VL = {
+    "_target_": "megatron.bridge.models.qwen_vl.Qwen35VLModelProvider",
+    "position_embedding_type": "mrope",
+    "mrope_section": [11, 11, 10],
+    "rotary_percent": 0.25,
+    "rotary_base": 10000000,
+    "linear_num_value_heads": 48,
+    "linear_attention_freq": [1, 1, 1, 0] * 16,
+    "mtp_num_layers": 1,
+    "image_token_id": 248056,
+}
+
+
+@pytest.mark.parametrize(("name", "theirs"), [("Qwen3-0.6B", DENSE), ("Qwen3-Next-80B-A3B", NEXT), ("Qwen3.5-27B", VL)])
+def test_what_megatron_bridge_makes_of_a_release(name: str, theirs: dict[str, Any]) -> None:
+    """As its bridges set it, read in 0.4.2 to 0.7."""
+    section = section_of(name)
+    assert {field: section.get(field, "missing") for field in theirs} == theirs
+    assert ("transformer_layer_spec" in section) == (name == "Qwen3-Next-80B-A3B")
+
+
+def test_the_function_that_lays_out_the_layers_is_megatron_cores() -> None:
+    target = section_of("Qwen3-Next-80B-A3B")["transformer_layer_spec"]["_target_"]
+    assert callable(megatron_bridge.located(target))
+
+
+def test_a_scaled_rope_of_text_alone_is_refused() -> None:
+    yarn = {"rope_type": "yarn", "factor": 4.0}
+    with pytest.raises(UnsupportedError, match=r"config.json: rope_scaling.rope_type is yarn"):
+        written(tiny_config("qwen3", text={"rope_scaling": yarn}))

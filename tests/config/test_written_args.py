@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,14 @@ import pytest
 import torch
 from mcore.tiny import tiny, tiny_2_5
 from references import reference_config
+from tiny import tiny_config
 
 from vlconv.converters.config.facts import geometry_facts, runtime_facts
-from vlconv.converters.config.megatron_args import contradictions
+from vlconv.converters.config.megatron_args import contradictions, stated
 from vlconv.converters.config.written_args import args_to_write
 from vlconv.converters.formats.pickles.sandbox import plain_dict
 from vlconv.converters.formats.zips.torch_save import read_torch_save
+from vlconv.converters.models import model_for
 from vlconv.converters.models.shared.config import ModelConfig
 from vlconv.converters.tensors.sharding import Topology
 
@@ -105,6 +108,70 @@ LAYERS = {
     "pipeline_model_parallel_size": 2,
 }
 EXPERTS = {"num_experts": 4, "moe_ffn_hidden_size": 24, "moe_grouped_gemm": True}
+
+
+def of(kind: str, **changes: Any) -> argparse.Namespace:
+    """The args of a tiny model."""
+    hf_config = tiny_config(kind, **changes)
+    return written(model_for(hf_config).config(hf_config), hf_config)
+
+
+HYBRID = {
+    "experimental_attention_variant": "gated_delta_net",
+    "linear_attention_freq": [1, 1, 1, 0],
+    "linear_conv_kernel_dim": 4,
+    "linear_key_head_dim": 8,
+    "linear_value_head_dim": 16,
+    "linear_num_key_heads": 4,
+    "linear_num_value_heads": 8,
+    "attention_output_gate": True,
+    "apply_layernorm_1p": True,
+    "rotary_percent": 0.25,
+    "rotary_base": 10000000,
+}
+SHARED = {"moe_shared_expert_intermediate_size": 40, "moe_shared_expert_gate": True, "moe_router_pre_softmax": False}
+
+
+class TestWithoutATower:
+    @pytest.mark.parametrize("kind", ["qwen3", "qwen3_moe", "qwen2"])
+    def test_an_ordinary_decoder(self, kind: str) -> None:
+        args = vars(of(kind))
+        assert args["position_embedding_type"] == "rope"
+        assert (args["mrope_section"], args["rotary_percent"]) == (None, 1.0)
+        assert args["add_qkv_bias"] is (kind == "qwen2")
+        others = {*HYBRID, *SHARED, "mtp_num_layers"}
+        assert args.keys() & others <= {"rotary_percent", "rotary_base", "moe_router_pre_softmax"}
+
+    @pytest.mark.parametrize(
+        ("kind", "also"),
+        [
+            ("qwen3_5", {"position_embedding_type": "mrope", "mtp_num_layers": 1, "mrope_section": [2, 1, 1]}),
+            ("qwen3_5_text", {"position_embedding_type": "rope", "mtp_num_layers": 1}),
+            ("qwen3_5_moe", {"position_embedding_type": "mrope", "mtp_num_layers": 1} | SHARED),
+            ("qwen3_next", {"position_embedding_type": "rope", "mtp_num_layers": None} | SHARED),
+        ],
+    )
+    def test_a_hybrid(self, kind: str, also: dict[str, Any]) -> None:
+        args = vars(of(kind))
+        assert {name: args.get(name, "missing") for name in HYBRID | also} == HYBRID | also
+
+    def test_a_scaled_rope_has_no_word(self) -> None:
+        assert of("qwen3", text={"rope_scaling": {"type": "yarn", "factor": 4.0}}).position_embedding_type is None
+
+    def test_a_tower_that_is_not_there(self) -> None:
+        hf_config = tiny_config("qwen3_5")
+        config = replace(model_for(hf_config).config(hf_config), vision=None)
+        assert written(config, hf_config).position_embedding_type == "rope"
+
+    @pytest.mark.parametrize("kind", ["qwen3", "qwen3_moe", "qwen2", "qwen3_next", "qwen3_5_moe", "qwen3_5_text"])
+    def test_read_back(self, kind: str) -> None:
+        hf_config = tiny_config(kind)
+        config = model_for(hf_config).config(hf_config)
+        facts = runtime_facts(hf_config, config) | geometry_facts(hf_config, config)
+        args = vars(of(kind))
+        assert contradictions(facts, args) == []
+        said = stated(args).keys()
+        assert {n for n in facts if not n.startswith("vision.") and facts[n].value} - said <= {"rope_type"}
 
 
 class TestUsedByTheTrainer:

@@ -132,7 +132,7 @@ class TestReference:
             work,
             options=options,
             fault=MismatchError,
-            says=(says, f"vocab_size (text_config.vocab_size) is {vocab}"),
+            says=(says, f"config.json's vocab_size is {vocab}"),
             hint="--make-vocab-size-divisible-by",
         )
 
@@ -173,7 +173,7 @@ class TestReference:
             hint="Give a Hugging Face directory",
         )
 
-    @pytest.mark.parametrize("kind", ["qwen2_vl", "qwen3_5", "llama", "qwen3_vl ", "\x1b[31m"])
+    @pytest.mark.parametrize("kind", ["qwen2_vl", "qwen4_exp", "llama", "qwen3_vl ", "\x1b[31m"])
     def test_of_a_model_that_is_not_converted(self, work, kind):
         edit_config(work / "mcore" / "huggingface", lambda c: c.update(model_type=kind))
         error = no(

@@ -334,14 +334,14 @@ class TestPadding:
         self, tmp_path: Path, trained_with_280_rows: Path, divisor: int | None
     ) -> None:
         with pytest.raises(
-            MismatchError, match=r"280 rows, vocab_size .* is 248, and no usual padding explains"
+            MismatchError, match=r"280 rows, .*vocab_size is 248, and no usual padding explains"
         ) as refused:
             converted(tmp_path, trained_with_280_rows, tiny(), make_vocab_size_divisible_by=divisor)
         assert "--make-vocab-size-divisible-by" in refused.value.hint
         assert not (tmp_path / "hf").exists()
 
     def test_too_few_rows_are_refused(self, tmp_path: Path, trained_with_280_rows: Path) -> None:
-        with pytest.raises(MismatchError, match=r"280 rows, vocab_size .* is 300"):
+        with pytest.raises(MismatchError, match=r"280 rows, .*vocab_size is 300"):
             converted(tmp_path, trained_with_280_rows, tiny(vocab=300))
 
     def test_args_of_another_vocabulary_are_refused(self, tmp_path: Path) -> None:

@@ -40,11 +40,13 @@ READ_BY_MEGATRON_BRIDGE = [
     ("megatron-bridge-qwen2_5", "qwen2_5_vl"),
 ]
 BY_OTHERS = [
-    (layout.name, kind)
+    (layout.name, layout.models[0])
     for layout in LAYOUTS.values()
-    for kind in layout.models
-    if "torch_dist" in layout.writes and (layout.name, kind) not in READ_BY_MEGATRON_BRIDGE
+    if "torch_dist" in layout.writes and not layout.run_config
 ]
+NEWER = [("mbridge", "qwen3_5"), ("mbridge", "qwen3_5_moe")]
+NEWER += [("megatron-lm", kind) for kind in LAYOUTS["megatron-lm"].models]
+"""What Megatron-Bridge reads besides: of these the names alone are looked at."""
 PROVIDERS = {
     "qwen3_vl": "Qwen3VLModelProvider",
     "qwen3_vl_moe": "Qwen3VLMoEModelProvider",
@@ -81,6 +83,24 @@ def test_padding_is_no_part_of_the_model(tmp_path: Path) -> None:
     mcore = convert(tmp_path, make_vocab_size_divisible_by=128)
     provider = megatron_bridge.provider(mcore / "release")
     assert (provider.vocab_size, provider.should_pad_vocab) == (300, False)
+
+
+def test_all_that_megatron_bridge_reads_is_looked_at() -> None:
+    readers = [layout for layout in LAYOUTS.values() if layout.run_config]
+    assert {(layout.name, kind) for layout in readers for kind in layout.models} == {*READ_BY_MEGATRON_BRIDGE, *NEWER}
+
+
+@pytest.mark.parametrize(("layout", "kind"), NEWER)
+def test_newer_models_have_what_it_looks_for(tmp_path: Path, layout: str, kind: str) -> None:
+    write_tiny_hf(tmp_path / "hf", tiny_config(kind))
+    mcore = convert(tmp_path, as_layout=layout)
+    folder = megatron_bridge.loaded_by_auto_bridge(mcore)
+    model = megatron_bridge.run_config(folder)["model"]
+    assert model["_target_"].startswith("megatron.bridge.models.")
+    assert (model["num_layers"], model["vocab_size"], model.get("mtp_num_layers")) == (4, 300, HEADS.get(kind))
+
+
+HEADS = dict.fromkeys(("qwen3_5", "qwen3_5_moe", "qwen3_5_text", "qwen3_5_moe_text"), 1)
 
 
 @pytest.mark.parametrize(("layout", "kind"), BY_OTHERS)

@@ -7,6 +7,7 @@ import pytest
 
 from vlconv.converters.config.shape_facts import shape_facts
 from vlconv.converters.errors import CorruptError
+from vlconv.converters.formats import keys
 from vlconv.converters.formats.chunks import Chunk
 from vlconv.converters.formats.keys import Fold, Stored, canonical, fold, ignorable, kind_of_ignored
 from vlconv.converters.formats.legacy.layers import State, first_layers, renumbered
@@ -53,6 +54,25 @@ FORMS = [
     (f"{LM}.0.mlp.linear_fc1.weight_v", Fold(f"{LM}.0.mlp.linear_fc1.weight", half="v")),
     (f"{VM}.mlp.linear_fc1.bias_w", Fold(f"{VM}.{{}}.mlp.linear_fc1.bias", stacked=True, half="w")),
     (f"{VM}.mlp.linear_fc1.bias_v", Fold(f"{VM}.{{}}.mlp.linear_fc1.bias", stacked=True, half="v")),
+    # a Gated DeltaNet's pieces
+    (f"{LM}.0.self_attention.in_proj.weight", Fold(f"{LM}.0.self_attention.in_proj.weight")),
+    (f"{LM}.0.self_attention.in_proj.weight.query", Fold(f"{LM}.0.self_attention.in_proj.weight", piece="query")),
+    (f"{LM}.0.self_attention.in_proj.weight.alpha", Fold(f"{LM}.0.self_attention.in_proj.weight", piece="alpha")),
+    (f"{LM}.0.self_attention.in_proj.bias.z", Fold(f"{LM}.0.self_attention.in_proj.bias", piece="z")),
+    (f"{LM}.0.self_attention.conv1d.weight.value", Fold(f"{LM}.0.self_attention.conv1d.weight", piece="value")),
+    (f"{LM}.0.self_attention.in_proj.layer_norm_weight", Fold(f"{LM}.0.self_attention.in_proj.layer_norm_weight")),
+    (
+        f"{LM}.self_attention.conv1d.weight.key",
+        Fold(f"{LM}.{{}}.self_attention.conv1d.weight", stacked=True, piece="key"),
+    ),
+    (f"{LM}.0.self_attention.linear_attn.conv1d.weight", Fold(f"{LM}.0.self_attention.linear_attn.conv1d.weight")),
+    ("decoder.layers.0.mixer.in_proj.weight.z", Fold("decoder.layers.0.mixer.in_proj.weight.z")),
+    # multi-token-prediction heads
+    ("mtp.layers.0.eh_proj.weight", Fold("mtp.layers.0.eh_proj.weight")),
+    (
+        "mtp.layers.0.mtp_model_layer.mlp.experts.linear_fc1.weight3_w",
+        Fold("mtp.layers.0.mtp_model_layer.mlp.experts.experts.linear_fc1.weight", expert=3, half="w"),
+    ),
     # experts one by one
     (f"{EXPERTS}.5.linear_fc1.weight", Fold(f"{EXPERTS}.linear_fc1.weight", expert=5)),
     (f"{EXPERTS}.5.linear_fc1.weight_w", Fold(f"{EXPERTS}.linear_fc1.weight", expert=5, half="w")),
@@ -319,6 +339,129 @@ class TestCanonical:
     def test_a_stack_without_a_layer_axis(self):
         with pytest.raises(CorruptError, match=r"a\.layers\.b: has no layer axis"):
             canonical([Stored(TensorSpec("a.layers.b", (), "float32"), [])])
+
+
+IN_PROJ, CONV1D = f"{LM}.0.self_attention.in_proj.weight", f"{LM}.0.self_attention.conv1d.weight"
+SIZES = {"query": 2, "key": 2, "value": 4, "z": 4, "beta": 1, "alpha": 1}
+
+
+def in_pieces(name=IN_PROJ, width=3, **changed):
+    """A file with the pieces, last ones first, and the tensor that they are. `changed` pieces have other rows, or 0 for
+    none at all; those that are none of the six come behind.
+    """
+    whole = numbers(14, width)
+    pieces = dict(zip(SIZES, np.split(whole, [2, 4, 8, 12, 13]), strict=True))
+    pieces |= {piece: numbers(rows, width) for piece, rows in changed.items()}
+    file = File()
+    for piece, rows in reversed(pieces.items()):
+        if len(rows):
+            file.add(f"{name}.{piece}", rows)
+    return file, whole
+
+
+class TestPieces:
+    def test_in_any_order(self):
+        file, whole = in_pieces()
+        same(file.canonical(), {IN_PROJ: whole})
+
+    def test_in_chunks_beside_others(self):
+        """As two tensor-parallel ranks save them; a convolution's have three axes."""
+        whole, norm = numbers(8, 1, 4), numbers(3, start=900)
+        file = File().add(f"{LM}.0.self_attention.out_norm.weight", norm)
+        for piece, first, rows in (("value", 4, 4), ("query", 0, 2), ("key", 2, 2)):
+            half = rows // 2
+            boxes = [((0, 0, 0), (half, 1, 4)), ((half, 0, 0), (half, 1, 4))]
+            file.add(f"{CONV1D}.{piece}", whole[first : first + rows], boxes)
+        same(file.canonical(), {CONV1D: whole, f"{LM}.0.self_attention.out_norm.weight": norm})
+
+    def test_of_stacked_layers(self):
+        whole = numbers(2, 8, 1, 4)
+        file = File()
+        for piece, rows in zip(("query", "key", "value"), np.split(whole, [2, 4], axis=1), strict=True):
+            file.add(f"{LM}.self_attention.conv1d.weight.{piece}", rows)
+        names = [f"{LM}.{i}.self_attention.conv1d.weight" for i in range(2)]
+        same(file.canonical(), dict(zip(names, whole, strict=True)))
+        specs, _ = canonical(file.stored)
+        assert keys.in_pieces(file.stored, specs) == frozenset(names)
+
+    def test_which_came_in_pieces(self):
+        file, _ = in_pieces()
+        file.add(CONV1D, numbers(8, 1, 4))
+        specs, _ = canonical(file.stored)
+        assert specs.keys() == {IN_PROJ, CONV1D}
+        assert keys.in_pieces(file.stored, specs) == {IN_PROJ}
+
+    @pytest.mark.parametrize(
+        ("changed", "says"),
+        [
+            ({"z": 0}, f"{IN_PROJ}: lacks its pieces z"),
+            ({"query": 0, "beta": 0}, f"{IN_PROJ}: lacks its pieces query, beta"),
+            ({"gate": 2}, f"{IN_PROJ}.gate: {IN_PROJ} has no such piece: query, key, value, z, beta, alpha are all"),
+        ],
+    )
+    def test_missing_and_surplus(self, changed, says):
+        with pytest.raises(CorruptError) as caught:
+            canonical(in_pieces(**changed)[0].stored)
+        assert caught.value.what == says
+
+    @pytest.mark.parametrize(
+        ("shape", "dtype", "says"),
+        [
+            ((2, 4), "float32", r"query: \[2, 4\] float32 does not fit \[1, 3\] float32, another piece of"),
+            ((2, 3, 1), "float32", r"query: \[2, 3, 1\] float32 does not fit"),
+            ((2, 3), "bfloat16", r"query: \[2, 3\] bfloat16 does not fit \[1, 3\] float32"),
+            ((0, 3), "float32", r"query \[0, 3\]: has no rows"),
+            ((), "float32", r"query \[\]: has no rows"),
+        ],
+    )
+    def test_that_do_not_fit(self, shape, dtype, says):
+        file, _ = in_pieces(query=0)
+        file.stored.append(Stored(TensorSpec(f"{IN_PROJ}.query", shape, dtype), []))
+        with pytest.raises(CorruptError, match=says):
+            canonical(file.stored)
+
+    @pytest.mark.parametrize(("first", "rows"), [(1, 2), (-1, 1), (0, 4), (4, 1)])
+    def test_a_chunk_that_would_be_another_piece(self, first, rows):
+        file, _ = in_pieces(query=0)
+        spec = TensorSpec(f"{IN_PROJ}.query", (2, 3), "float32")
+        file.stored.append(Stored(spec, [Chunk((first, 0), (rows, 3), 0)]))
+        with pytest.raises(CorruptError, match=r"in_proj\.weight\.query: a chunk reaches outside"):
+            canonical(file.stored)
+
+    @pytest.mark.parametrize("before", [True, False])
+    def test_whole_and_in_pieces(self, before):
+        file, whole = in_pieces()
+        file.add(IN_PROJ, whole)
+        with pytest.raises(CorruptError, match=r"in_proj\.weight is there whole and in pieces"):
+            canonical(file.stored[::-1] if before else file.stored)
+
+    def test_stacked_and_by_itself(self):
+        file, _ = in_pieces()
+        file.add(f"{LM}.self_attention.in_proj.weight.key", numbers(1, 2, 3))
+        with pytest.raises(CorruptError, match=r"in_proj\.weight\.key are the same piece"):
+            canonical(file.stored)
+
+    def test_more_than_any_model_has(self, monkeypatch):
+        monkeypatch.setattr("vlconv.converters.formats.keys.MOST_TENSORS", 1000)
+        keys_of = "a{}.layers.self_attention.conv1d.weight.key".format
+        many = (Stored(TensorSpec(keys_of(i), (100, 3), "float32"), []) for i in range(20))
+        with pytest.raises(CorruptError, match=r"a10\.layers\.self_attention\S+: more than 1000 tensors"):
+            canonical(many)
+
+    def test_long_names_are_shown_short(self):
+        file = File().add(f"{IN_PROJ}.{'x' * 10**5}", numbers(3, 2))
+        with pytest.raises(CorruptError) as caught:
+            canonical(file.stored)
+        assert len(caught.value.what) < 600
+
+
+def test_heads_keep_their_numbers():
+    """They are on one stage; layers before them are counted by themselves."""
+    layer, head = f"{LM}.0.w", "language_model.mtp.layers.1.mtp_model_layer.w"
+    heads = [head.replace(".1.", ".0."), head]
+    starts = first_layers([State(0, 0, "a", [layer]), State(1, 0, "b", [layer, *heads])])
+    assert renumbered(head, starts, 1, 0) == head
+    assert renumbered(layer, starts, 1, 0) == f"{LM}.1.w"
 
 
 @pytest.mark.parametrize("number", ["²", "٣", "1" * 5000])

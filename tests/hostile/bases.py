@@ -11,6 +11,7 @@ from typing import NamedTuple
 from zlib import crc32
 
 import torch
+from hybrids import model, names_and_shapes, saved
 from mcore.fill import whole
 from mcore.legacy import save_legacy
 from mcore.save import save
@@ -18,7 +19,9 @@ from mcore.sharded import save_fsdp, save_plain
 from mcore.tiny import random_hf_tensors, tiny
 from mcore.topology import Topology
 from references import write_hf, write_reference
-from tiny import write_weights
+from tiny import tiny_config, tiny_weights, write_weights
+from trainers.places import TRAINERS
+from trainers.sizes import sizes
 
 from .case import Work
 
@@ -81,6 +84,22 @@ def _plain(folder: Path) -> None:
     save_plain(folder / "ckpt", random_hf_tensors(DENSE))
 
 
+HYBRID = "qwen3_5_moe"
+"""With Gated DeltaNets, experts and a multi-token-prediction head."""
+
+
+def _hybrid(folder: Path) -> None:
+    folder.mkdir()
+    of = model(folder / "huggingface", HYBRID, weights=False)
+    saved(folder / "saved", "mbridge", of).rename(folder / "iter_0000007")
+    (folder / "saved").rmdir()
+
+
+def hybrid_tensors() -> dict[str, torch.Tensor]:
+    """What the base of a hybrid holds."""
+    return tiny_weights(names_and_shapes(tiny_config(HYBRID), head=True), delta_dtype="bfloat16")
+
+
 BASES = {
     "dist": Base(_dist, "mcore2hf"),
     "object": Base(_object, "mcore2hf"),
@@ -93,10 +112,13 @@ BASES = {
     "hf": Base(lambda folder: write_hf(folder, DENSE, random_hf_tensors(DENSE), 1), "hf2mcore"),
     "sharded": Base(lambda folder: write_hf(folder, DENSE, random_hf_tensors(DENSE), 3), "hf2mcore"),
     "tied": Base(lambda folder: write_hf(folder, TIED, random_hf_tensors(TIED), 1), "hf2mcore", TIED),
+    "hybrid": Base(_hybrid, "mcore2hf"),
+    "hybrid_hf": Base(lambda folder: model(folder, HYBRID), "hf2mcore"),
 }
-MCORE = tuple(name for name, base in BASES.items() if base.command == "mcore2hf")
+HYBRIDS = ("hybrid", "hybrid_hf")
+MCORE = tuple(name for name, base in BASES.items() if base.command == "mcore2hf" and name not in HYBRIDS)
 DCP = ("dist", "fsdp", "plain")
-HF = tuple(name for name, base in BASES.items() if base.command == "hf2mcore")
+HF = tuple(name for name, base in BASES.items() if base.command == "hf2mcore" and name not in HYBRIDS)
 
 
 class Bases:
@@ -133,12 +155,16 @@ class Bases:
 
 def expected_hf(name: str) -> dict[str, tuple[str, tuple[int, ...], int]]:
     """What mcore2hf must write of a base, from the formulas alone: name -> (dtype, shape, CRC-32)."""
-    return {n: _sum(t) for n, t in random_hf_tensors(BASES[name].config).items()}  # type: ignore[arg-type]
+    hf = hybrid_tensors() if name in HYBRIDS else random_hf_tensors(BASES[name].config)  # type: ignore[arg-type]
+    return {n: _sum(t) for n, t in hf.items()}
 
 
 def expected_mcore(name: str) -> dict[str, tuple[str, tuple[int, ...], int]]:
     """What hf2mcore must write of a base, likewise, layers apart."""
     config = BASES[name].config
+    if name in HYBRIDS:
+        names = TRAINERS["mbridge"].names(sizes(tiny_config(HYBRID)), hybrid_tensors())
+        return {n: _sum(t) for n, t in names.items()}
     return {n: _sum(t) for n, t in whole(config, random_hf_tensors(config)).items()}  # type: ignore[arg-type]
 
 
@@ -171,4 +197,4 @@ def _sum(tensor: torch.Tensor) -> tuple[str, tuple[int, ...], int]:
     return _CODES.get(tensor.dtype, str(tensor.dtype)), tuple(tensor.shape), crc32(data)
 
 
-__all__ = ["BASES", "DCP", "HF", "MCORE", "Base", "Bases", "expected_hf", "expected_mcore", "write_weights"]
+__all__ = ["BASES", "DCP", "HF", "HYBRIDS", "MCORE", "Base", "Bases", "expected_hf", "expected_mcore", "write_weights"]

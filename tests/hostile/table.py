@@ -7,6 +7,7 @@ from .configs import CONFIGS
 from .data_files import DATA_FILES
 from .directories import DIRECTORIES
 from .hf_files import HF_FILES
+from .hybrid import HYBRID
 from .legacy import LEGACY
 from .metadata import METADATA
 from .names import NAMES
@@ -15,5 +16,18 @@ from .statements import STATEMENTS
 from .weights import WEIGHTS
 from .zips import ZIPS
 
-KINDS = (PICKLES, ZIPS, METADATA, DATA_FILES, LEGACY, HF_FILES, CONFIGS, STATEMENTS, DIRECTORIES, NAMES, WEIGHTS)
+KINDS = (
+    PICKLES,
+    ZIPS,
+    METADATA,
+    DATA_FILES,
+    LEGACY,
+    HF_FILES,
+    CONFIGS,
+    STATEMENTS,
+    DIRECTORIES,
+    NAMES,
+    WEIGHTS,
+    HYBRID,
+)
 CASES: list[Case] = [case for kind in KINDS for case in kind.cases]

@@ -31,7 +31,7 @@ HEADS = {
 }
 """What is not tensors, and may hold no sums."""
 
-FAST, ALL = 30, 300
+FAST, ALL = 12, 300
 
 
 class Flipped:

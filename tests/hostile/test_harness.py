@@ -120,6 +120,7 @@ class TestPlanted:
         assert "silent: " in "\n".join(judge(ran, work, "hf", equal(), before))
 
 
+@pytest.mark.slow
 class TestNursery:
     """What a command does to the machine is seen: a stand-in for the console script does it."""
 

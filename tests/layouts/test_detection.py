@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
-from itertools import permutations
+from itertools import combinations, permutations
 
 import pytest
 import torch
@@ -14,7 +14,7 @@ from trainers.sizes import sizes
 
 from vlconv.converters import Mcore2HfOptions, mcore2hf
 from vlconv.converters.errors import MismatchError, UnsupportedError, VlconvError
-from vlconv.converters.layouts import LAYOUTS, detect, tower_prefixes
+from vlconv.converters.layouts import LAYOUTS, detect
 from vlconv.converters.layouts.refusals import refuse, stripped
 from vlconv.converters.models import model_for
 from vlconv.converters.tensors.rules import table
@@ -35,6 +35,13 @@ CONFUSABLE = [
     ("hf", "megatron-bridge-qwen2_5"),  # visual.patch_embed.
     ("hf-old", "megatron-bridge-qwen2_5"),
     ("hf", "hf-old"),
+    ("hf-old", "hf-text"),  # layers.
+    ("hf", "slime"),
+    ("hf-old", "slime"),
+    ("megatron-bridge-qwen2_5", "slime"),
+    ("megatron-bridge-0.3", "mbridge-qwen3_5"),
+    ("roll", "mbridge-qwen3_5"),
+    *combinations(("ms-swift", "ms-swift-gdn", "ms-swift-gdn-decoupled", "ms-swift-hf-gdn"), 2),  # visual.visual.
 ]
 """Pairs of which one's vision names meet a mark of the other: what else a layout is seen by must tell them apart."""
 
@@ -65,7 +72,7 @@ class TestEveryLayout:
         found = tensors(name, kind)
         assert [layout.name for layout in LAYOUTS.values() if layout.fits(found)] == [name]
         assert detect(found) is LAYOUTS[name]
-        refuse(specs(found), tower_prefixes())
+        refuse(specs(found))
 
     @pytest.mark.parametrize(("ours", "theirs", "kind"), SHARED)
     def test_its_names_are_not_complete_for_another(self, ours, theirs, kind):
@@ -188,13 +195,6 @@ REFUSED = [
         "is part of an adapter (LoRA)",
         "Merge the adapter",
     ),
-    ("mtp.layers.0.enorm.weight", (64,), "belongs to a multi-token-prediction head", "No Qwen-VL release has one"),
-    (
-        "language_model.mtp.layers.0.enorm.weight",
-        (64,),
-        "belongs to a multi-token-prediction head",
-        "No Qwen-VL release has one",
-    ),
     (
         "language_model.output_layer.weight",
         (1, 64),
@@ -241,11 +241,12 @@ class TestRefusedByName:
             and "unquantised" in caught.hint
         )
 
-    def test_a_text_only_model(self, checkpoint):
+    def test_the_language_model_alone(self, checkpoint):
         caught = checkpoint(
             "mbridge", **{n: None for n in tensors("mbridge", "qwen3_vl") if n.startswith("vision_model.")}
         )
-        assert isinstance(caught, UnsupportedError) and "no vision tower" in caught.what and "text-only" in caught.hint
+        assert isinstance(caught, MismatchError) and "language model of a qwen3_vl alone" in caught.what
+        assert "--carry model.visual." in caught.hint
 
     def test_pai_qwen2(self, checkpoint):
         biases = {

@@ -5,6 +5,7 @@ each Hugging Face tensor comes out bit for bit, the logits as in the original.
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from functools import cache
 
 import pytest
@@ -12,15 +13,17 @@ import torch
 from logits import logits
 from references import differing, read_hf
 from tiny import tiny_config, write_tiny_hf
-from trainers.places import MEGATRON, TRAINERS, namespace, saved_names, write
+from trainers.places import MEGATRON, TRAINERS, namespace, saved_names, stacks, write
 from trainers.saving import save, stacked
 from trainers.sizes import sizes
 
 from vlconv.converters import Mcore2HfOptions, mcore2hf
 from vlconv.converters.layouts import LAYOUTS
+from vlconv.converters.models import MODELS
 
 CASES = [(name, kind) for name, trainer in TRAINERS.items() for kind in trainer.kinds]
 FORWARD = [(name, trainer.kinds[place % len(trainer.kinds)]) for place, (name, trainer) in enumerate(TRAINERS.items())]
+FORWARD += [("megatron-lm", kind) for kind in TRAINERS["megatron-lm"].kinds if ("megatron-lm", kind) not in FORWARD]
 WRAPPERS = ("module.", "module.module.", "model.", "model.module.", "model.module.module.", "module.model.")
 
 
@@ -29,7 +32,7 @@ class Original:
 
     def __init__(self, directory, kind, **changes):
         self.directory, self.config = directory, tiny_config(kind, **changes)
-        self.tensors = write_tiny_hf(directory, self.config)
+        self.tensors = write_tiny_hf(directory, self.config, delta_dtype="bfloat16")  # a trainer's parameters' dtype
 
     def beside(self, reference):
         """A folder with what the model has beside its weights."""
@@ -39,14 +42,33 @@ class Original:
                 (reference / path.name).write_bytes(path.read_bytes())
 
 
+class Originals(dict):
+    """Model -> a tiny one, made when first asked for."""
+
+    def __init__(self, directory):
+        self.directory = directory
+
+    def __missing__(self, kind):
+        self[kind] = Original(self.directory / kind, kind)
+        return self[kind]
+
+
 @pytest.fixture(scope="module")
 def originals(tmp_path_factory):
-    return {kind: Original(tmp_path_factory.mktemp(kind), kind) for kind in ("qwen3_vl", "qwen3_vl_moe", "qwen2_5_vl")}
+    return Originals(tmp_path_factory.mktemp("originals"))
 
 
 @pytest.fixture(scope="module")
 def original_logits(originals):
-    return {kind: logits(original.directory) for kind, original in originals.items()}
+    return cache(lambda kind: logits(originals[kind].directory))
+
+
+def told(name, original):
+    """What has to be said of a trainer's checkpoint: where the tower of one without comes from."""
+    if name != "language-model":
+        return Mcore2HfOptions()
+    tower = "visual." if original.config["model_type"] == "qwen2_5_vl" else "model.visual."
+    return Mcore2HfOptions(reference=original.directory, carry=(tower,))
 
 
 def saved(root, name, original, **how):
@@ -63,11 +85,7 @@ def test_every_layout_has_a_trainer_here_for_each_of_its_models():
 
 
 def test_every_model_and_every_layout_is_computed():
-    assert {name for name, _ in FORWARD} == set(LAYOUTS) and {kind for _, kind in FORWARD} == {
-        "qwen3_vl",
-        "qwen3_vl_moe",
-        "qwen2_5_vl",
-    }
+    assert {name for name, _ in FORWARD} == set(LAYOUTS) and {kind for _, kind in FORWARD} == set(MODELS)
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +95,8 @@ def converted(tmp_path_factory, originals):
     @cache
     def convert(name, kind):
         work = tmp_path_factory.mktemp(f"{name}-{kind}")
-        return mcore2hf(saved(work / "saved", name, originals[kind]), work / "hf"), work / "hf"
+        source = saved(work / "saved", name, originals[kind])
+        return mcore2hf(source, work / "hf", told(name, originals[kind])), work / "hf"
 
     return convert
 
@@ -90,19 +109,19 @@ def test_each_trainer_and_model(originals, converted, name, kind):
     assert report.data["layout_because"] == LAYOUTS[name].why
     assert f"{name} ({LAYOUTS[name].trainers}), because names begin with" in report.told["layout"]
     assert report.data["ignored"] == {"optimizer": 1, "_extra_state": 1, "rng_state": 1}
-    stacks = TRAINERS[name].stacks_moe if kind == "qwen3_vl_moe" else TRAINERS[name].stacks
-    assert report.data["form"].startswith("layers stacked" if stacks else "one key per layer")
+    stacked_lists = stacks(name, sizes(originals[kind].config))
+    assert report.data["form"].startswith("layers stacked" if stacked_lists else "one key per layer")
 
 
 @pytest.mark.parametrize(("name", "kind"), FORWARD)
 def test_the_same_logits(converted, original_logits, name, kind):
-    assert torch.equal(logits(converted(name, kind)[1]), original_logits[kind])
+    assert torch.equal(logits(converted(name, kind)[1]), original_logits(kind))
 
 
 @pytest.mark.parametrize("name", MEGATRON)
 def test_tied_and_padded(tmp_path, name):
     original = Original(tmp_path / "original", TRAINERS[name].kinds[0], tied=True)
-    report = mcore2hf(saved(tmp_path / "saved", name, original, rows=384), tmp_path / "hf")
+    report = mcore2hf(saved(tmp_path / "saved", name, original, rows=384), tmp_path / "hf", told(name, original))
     assert differing(read_hf(tmp_path / "hf"), original.tensors) == []
     assert (report.data["padding_rows"], len(report.data["padded_tensors"]), report.data["tied"]) == (84, 1, True)
 
@@ -112,7 +131,8 @@ def test_dense_layers_among_experts(tmp_path, name):
     """Keys are per layer then: layers that differ cannot be stacked."""
     original = Original(tmp_path / "original", "qwen3_vl_moe", text={"mlp_only_layers": [1, 3]})
     save(tmp_path / "saved", TRAINERS[name].names(sizes(original.config), original.tensors))
-    mcore2hf(tmp_path / "saved", tmp_path / "hf", Mcore2HfOptions(reference=str(original.directory)))
+    options = replace(told(name, original), reference=str(original.directory))
+    mcore2hf(tmp_path / "saved", tmp_path / "hf", options)
     assert differing(read_hf(tmp_path / "hf"), original.tensors) == []
 
 
@@ -127,7 +147,7 @@ def test_experts_as_transformers_5_turns_them(tmp_path, originals):
 @pytest.mark.parametrize(("wrapper", "name"), [*zip(WRAPPERS, MEGATRON[1:], strict=False), ("model.", "hf")])
 def test_wrappers_before_the_names(tmp_path, originals, name, wrapper):
     original = originals[TRAINERS[name].kinds[-1]]
-    report = mcore2hf(saved(tmp_path / "saved", name, original, wrapper=wrapper), tmp_path / "hf")
+    report = mcore2hf(saved(tmp_path / "saved", name, original, wrapper=wrapper), tmp_path / "hf", told(name, original))
     assert differing(read_hf(tmp_path / "hf"), original.tensors) == []
     assert report.data["layout"] == name
 

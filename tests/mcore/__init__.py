@@ -10,4 +10,5 @@ the test process imports none of it and keeps its torch unpatched.
     fill      the formulas: what a rank's parameter holds, given the Hugging Face tensors
     forward   megatron-core's forward pass on given mcore tensors
     tiny      small configs and random Hugging Face tensors for them
+    hybrid    what is peculiar to Qwen3.5 and Qwen3-Next, and the forward pass of an MTP head
 """

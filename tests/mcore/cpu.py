@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import queue
 from collections.abc import Iterator
 from typing import Any
 
 import torch
 from megatron.core.dist_checkpointing.strategies import filesystem_async
+from megatron.core.ssm import gated_delta_net
 from megatron.core.tensor_parallel import random as tensor_parallel_random
 from megatron.core.transformer.moe import moe_utils
 
@@ -28,6 +30,11 @@ def _nothing(*_args: Any, **_kwargs: Any) -> Iterator[None]:
     yield
 
 
+def _l2norm(x: torch.Tensor) -> torch.Tensor:
+    """What the one of flash-linear-attention computes."""
+    return x * torch.rsqrt(x.square().sum(-1, keepdim=True) + 1e-6)
+
+
 def pretend() -> None:
     """Let megatron-core take the CPU for its device, and save in this process."""
     # psutil: without it megatron-core's writer dies in a thread and save() waits for ever.
@@ -41,6 +48,11 @@ def pretend() -> None:
     tensor_parallel_random.CudaRNGStatesTracker.fork = _nothing
     # 0.16.1 asks whether this is None, but where Transformer Engine is missing the name is too.
     moe_utils.te_general_gemm = None
+    # A Gated DeltaNet can do without flash-linear-attention (GPUs only) in its deterministic mode, but asks for it.
+    # Both names live where the rule for that mode does: from 0.19 on that is a module of a package.
+    home = importlib.import_module(gated_delta_net.torch_chunk_gated_delta_rule.__module__)
+    home.HAVE_FLA = True
+    home.l2norm = _l2norm
     # The queue of results crosses processes only in an asynchronous save; a manager process for each rank would cost
     # two seconds.
     filesystem_async._results_queue = queue.Queue()

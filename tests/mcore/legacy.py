@@ -29,6 +29,7 @@ def save_legacy(
     optimizer: bool = True,
     args: bool = True,
     iteration: int | None = None,
+    bare: bool | None = None,
 ) -> Path:
     """Save every rank's state dict as Megatron-LM does; the arguments are those of `save`.
 
@@ -38,7 +39,7 @@ def save_legacy(
     tracked = "release" if iteration is None else str(iteration)
     target = directory / (tracked if iteration is None else f"iter_{iteration:07d}")
     target.mkdir(parents=True)
-    options = (spec, grouped and spec == "te", padded, optimizer, (iteration or 0) if args else None)
+    options = (spec, grouped and spec == "te", padded, optimizer, (iteration or 0) if args else None, bare)
     ranks.run(topology.world, "mcore.writing:write_legacy", str(target), config, hf, topology, *options)
     (directory / "latest_checkpointed_iteration.txt").write_text(tracked)
     return target
@@ -53,6 +54,7 @@ def load_legacy(
     *,
     grouped: bool = True,
     padded: bool = False,
+    bare: bool | None = None,
 ) -> list[str]:
     """Load each rank's file with load_state_dict(strict=True) and compare every parameter with the formula.
 
@@ -64,10 +66,11 @@ def load_legacy(
         spec: the modules of the model that loads.
         grouped: see `save`.
         padded: whether the model has a padded vocabulary.
+        bare: see `save`.
 
     Returns:
         What differs, as `load_and_compare`.
     """
-    options = (spec, grouped and spec == "te", padded)
+    options = (spec, grouped and spec == "te", padded, bare)
     faults = ranks.run(topology.world, "mcore.reading:read_legacy", str(directory), config, hf, topology, *options)
     return [f"rank {rank}: {fault}" for rank, found in enumerate(faults) for fault in found]

@@ -31,6 +31,7 @@ def load_and_compare(
     grouped: bool = True,
     padded: bool = False,
     strict: Strict = "raise_all",
+    bare: bool | None = None,
 ) -> list[str]:
     """Load a torch_dist checkpoint of weights alone.
 
@@ -46,6 +47,7 @@ def load_and_compare(
         grouped: see `save`.
         padded: whether the loading model has a padded vocabulary; the padding is not compared.
         strict: how a missing or surplus key is taken.
+        bare: whether the language model stands alone, its names without a prefix; None: as the family has it.
 
     Returns:
         What differs: `rank …: name: reason` for every local parameter whose bits or dtype are not the formula's. Empty:
@@ -54,6 +56,6 @@ def load_and_compare(
     Raises:
         RankError: megatron-core refused the checkpoint; the text holds its words.
     """
-    options = (form, spec, grouped and spec == "te", padded, strict)
+    options = (form, spec, grouped and spec == "te", padded, strict, bare)
     faults = ranks.run(topology.world, "mcore.reading:read", str(directory), config, hf, topology, *options)
     return [f"rank {rank}: {fault}" for rank, found in enumerate(faults) for fault in found]

@@ -1,6 +1,6 @@
-"""A tiny Qwen-VL out of megatron-core's modules, shaped as mbridge, verl and AReaL shape it.
+"""A tiny Qwen out of megatron-core's modules: its GPTModel alone, or as mbridge, verl and AReaL wrap it.
 
-language_model   megatron-core's GPTModel
+language_model   the GPTModel
 vision_model     see `towers`
 """
 
@@ -15,39 +15,55 @@ from megatron.core.transformer import MegatronModule
 from vlconv.converters.models.shared.config import ModelConfig
 
 from . import specs, towers
+from .families import old_tower, stands_alone
+from .hybrid import specs as hybrids
 from .topology import Place, Spec, Topology
 
 
-class Chunk(MegatronModule):
-    """One model chunk of one rank."""
+class Bare(GPTModel):
+    """One model chunk of one rank: the language model alone, its names without a prefix."""
 
     def __init__(
         self, config: ModelConfig, topology: Topology, spec: Spec, grouped: bool, padded: bool, stage: int | None
     ) -> None:
         language = specs.language_config(config, topology, grouped)
-        super().__init__(language)
-        first = parallel_state.is_pipeline_first_stage(ignore_virtual=False, vp_stage=stage)
-        if first:
-            tower = towers.Qwen25Tower if config.model_type == "qwen2_5_vl" else towers.Qwen3Tower
-            self.vision_model = tower(config, topology, spec)
-        self.language_model = GPTModel(
+        decoder = specs.language_spec(language, spec, stage)
+        super().__init__(
             language,
-            specs.language_spec(language, spec, stage),
+            decoder,
             vocab_size=vocabulary(config, topology, padded),
             max_sequence_length=64,
-            pre_process=first,
+            pre_process=parallel_state.is_pipeline_first_stage(ignore_virtual=False, vp_stage=stage),
             post_process=parallel_state.is_pipeline_last_stage(ignore_virtual=False, vp_stage=stage),
             share_embeddings_and_output_weights=config.text.tied,
             position_embedding_type="rope",
+            mtp_block_spec=hybrids.mtp(language, decoder, stage),
             vp_stage=stage,
         )
 
-    def layer_number(self, name: str) -> int:
-        """The global number, from 0, of the language layer that a local parameter `….decoder.layers.{local}.…` belongs
-        to, as megatron-core numbers it.
-        """
-        local = int(name.split("decoder.layers.")[1].split(".")[0])
-        return int(self.language_model.decoder.layers[local].layer_number) - 1
+    def layer_number(self, local: int) -> int:
+        """The global number, from 0, of this chunk's language layer, as megatron-core numbers it."""
+        return int(self.decoder.layers[local].layer_number) - 1
+
+
+class Wrapped(MegatronModule):
+    """One model chunk of one rank: the language model, and beside it on the first stage the tower, if there is one."""
+
+    def __init__(
+        self, config: ModelConfig, topology: Topology, spec: Spec, grouped: bool, padded: bool, stage: int | None
+    ) -> None:
+        super().__init__(specs.language_config(config, topology, grouped))
+        if config.vision and parallel_state.is_pipeline_first_stage(ignore_virtual=False, vp_stage=stage):
+            tower = towers.Qwen25Tower if old_tower(config) else towers.Qwen3Tower
+            self.vision_model = tower(config, topology, spec)
+        self.language_model = Bare(config, topology, spec, grouped, padded, stage)
+
+    def layer_number(self, local: int) -> int:
+        """As of the language model."""
+        return self.language_model.layer_number(local)
+
+
+Chunk = Bare | Wrapped
 
 
 def vocabulary(config: ModelConfig, topology: Topology, padded: bool) -> int:
@@ -69,10 +85,22 @@ def place(topology: Topology) -> Place:
 
 
 def build(
-    config: ModelConfig, topology: Topology, spec: Spec = "te", grouped: bool = False, padded: bool = False
+    config: ModelConfig,
+    topology: Topology,
+    spec: Spec = "te",
+    grouped: bool = False,
+    padded: bool = False,
+    bare: bool | None = None,
 ) -> list[Chunk]:
-    """Initialise megatron-core's groups on this rank and build its model chunks, one for each
-    virtual pipeline stage.
+    """Initialise megatron-core's groups on this rank and build its model chunks, one for each virtual pipeline stage.
+
+    Args:
+        config: the model.
+        topology: parallel sizes.
+        spec: Transformer Engine's or megatron-core's own modules.
+        grouped: experts in one module.
+        padded: whether the vocabulary is padded.
+        bare: whether the language model stands alone; None: as the family has it.
     """
     parallel_state.initialize_model_parallel(
         tensor_model_parallel_size=topology.tp,
@@ -83,7 +111,9 @@ def build(
         create_gloo_process_groups=False,
     )
     stages = list(range(topology.vpp)) if topology.vpp > 1 else [None]
-    return [Chunk(config, topology, spec, grouped, padded, stage) for stage in stages]
+    kind = Bare if stands_alone(config, bare) else Wrapped
+    assert kind is Wrapped or config.vision is None, "a language model alone has no tower; see tiny.without_tower"
+    return [kind(config, topology, spec, grouped, padded, stage) for stage in stages]
 
 
 def sharded(chunks: list[Chunk], metadata: dict[str, Any]) -> dict[str, dict[str, Any]]:

@@ -39,6 +39,8 @@ def prepare() -> None:
         "GLOO_SOCKET_IFNAME": "lo",
         "OMP_NUM_THREADS": "1",
         "PYTHONWARNINGS": "ignore",
+        # megatron-core has small functions of its forward pass compiled, which would cost every rank seconds.
+        "TORCHDYNAMO_DISABLE": "1",
     }
     command = [sys.executable, "-m", "mcore.nursery"]
     _nursery = subprocess.Popen(

@@ -27,9 +27,10 @@ def read(
     grouped: bool,
     padded: bool,
     strict: str,
+    bare: bool | None = None,
 ) -> list[str]:
     """Build, load, compare; returns what differs on this rank."""
-    chunks = model.build(config, topology, spec, grouped, padded)
+    chunks = model.build(config, topology, spec, grouped, padded, bare)
     flags = metadata(form) if form else dist_checkpointing.load_content_metadata(directory) or {}
     for chunk in chunks:
         _adopt_dtypes(chunk, model.place(topology), config, hf)
@@ -43,10 +44,17 @@ def read(
 
 
 def read_legacy(
-    directory: str, config: ModelConfig, hf: Tensors, topology: Topology, spec: Spec, grouped: bool, padded: bool
+    directory: str,
+    config: ModelConfig,
+    hf: Tensors,
+    topology: Topology,
+    spec: Spec,
+    grouped: bool,
+    padded: bool,
+    bare: bool | None = None,
 ) -> list[str]:
     """Build, load this rank's file, compare; returns what differs on this rank."""
-    chunks = model.build(config, topology, spec, grouped, padded)
+    chunks = model.build(config, topology, spec, grouped, padded, bare)
     (file,) = (Path(directory) / model.legacy_folder(topology)).glob("model*.pt")
     state = torch.load(file, map_location="cpu", weights_only=False)
     faults = []

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from megatron.core import parallel_state
 from megatron.core.models.gpt import GPTModel
@@ -12,8 +14,10 @@ from torch import Tensor
 from vlconv.converters.models.shared.config import ModelConfig
 
 from . import specs
+from .families import hybrid
 from .formulas import Tensors
-from .topology import Topology
+from .hybrid import specs as hybrids
+from .topology import Spec, Topology
 
 # How the local modules spell the norms that Transformer Engine (or megatron-core's key map for it) keeps inside linear
 # layers.
@@ -24,24 +28,59 @@ _LOCAL = {
 
 
 def text_logits(state: Tensors, config: ModelConfig, ids: Tensor, theta: float, eps: float, topk: int) -> Tensor:
-    """Logits [batch, length, rows] of a GPTModel that holds `state`."""
+    """Logits [batch, length, rows] of a GPTModel that holds `state`, without an MTP head."""
+    config = replace(config, text=replace(config.text, mtp=0))
+    gpt = _language_model(state, config, ids.shape[1], theta, eps, topk)
+    with torch.no_grad():
+        logits: Tensor = gpt(ids, *_positions_and_mask(ids))
+    return logits.detach().clone()
+
+
+def mtp_logits(state: Tensors, config: ModelConfig, ids: Tensor, theta: float, eps: float, topk: int) -> Tensor:
+    """Logits [batch, length, rows] of the MTP head of a GPTModel that holds `state`; megatron-core itself returns but
+    their loss.
+    """
+    gpt = _language_model(state, config, ids.shape[1], theta, eps, topk)
+    positions, masked = _positions_and_mask(ids)
+    with torch.no_grad():
+        embedded, angles, *_ = gpt._preprocess(ids, positions)
+        hidden = gpt.decoder(hidden_states=embedded, attention_mask=masked, rotary_pos_emb=angles)
+        both = gpt.mtp(
+            input_ids=ids,
+            position_ids=positions,
+            hidden_states=hidden,
+            attention_mask=masked,
+            rotary_pos_emb=angles,
+            embedding=gpt.embedding,
+        )
+        weight = gpt.shared_embedding_or_output_weight() if config.text.tied else None
+        logits: Tensor = gpt.output_layer(both.chunk(2)[1], weight=weight)[0]
+    return logits.transpose(0, 1).detach().clone()
+
+
+def _language_model(state: Tensors, config: ModelConfig, length: int, theta: float, eps: float, topk: int) -> GPTModel:
+    spec: Spec = "te" if hybrid(config) else "local"
     parallel_state.initialize_model_parallel(create_gloo_process_groups=False)
     transformer = specs.language_config(config, Topology(), dtype=torch.float32, eps=eps, topk=topk)
+    decoder = specs.language_spec(transformer, spec)
     gpt = GPTModel(
         transformer,
-        specs.language_spec(transformer, "local"),
+        decoder,
         vocab_size=state["embedding.word_embeddings.weight"].shape[0],
-        max_sequence_length=ids.shape[1],
+        max_sequence_length=length,
         share_embeddings_and_output_weights=config.text.tied,
         position_embedding_type="rope",
         rotary_base=theta,
+        rotary_percent=hybrids.ROTARY_PERCENT if hybrid(config) else 1.0,
+        mtp_block_spec=hybrids.mtp(transformer, decoder, None),
     )
-    _load(gpt, state)
-    positions = torch.arange(ids.shape[1]).expand_as(ids)
-    masked = torch.ones(ids.shape[1], ids.shape[1]).triu(1).bool()[None, None]
-    with torch.no_grad():
-        logits: Tensor = gpt(ids, positions, masked)
-    return logits.detach().clone()
+    _load(gpt, _as_local(state) if spec == "local" else state)
+    return gpt
+
+
+def _positions_and_mask(ids: Tensor) -> tuple[Tensor, Tensor]:
+    length = ids.shape[1]
+    return torch.arange(length).expand_as(ids), torch.ones(length, length).triu(1).bool()[None, None]
 
 
 def vision_block(state: Tensors, config: ModelConfig, hidden: Tensor, eps: float) -> Tensor:
@@ -51,18 +90,28 @@ def vision_block(state: Tensors, config: ModelConfig, hidden: Tensor, eps: float
     # megatron-core's local vision spec masks causally by default; a vision block sees every patch.
     spec.submodules.self_attention.params["attn_mask_type"] = AttnMaskType.no_mask
     layer = build_module(spec, config=specs.vision_config(config, Topology(), torch.float32, eps), layer_number=1)
-    _load(layer, state)
+    _load(layer, _as_local(state))
     with torch.no_grad():
         output, _ = layer(hidden.float()[:, None], attention_mask=None)
     return output[:, 0].detach().clone()
 
 
-def _load(module: torch.nn.Module, state: Tensors) -> None:
-    """Load canonical names into local modules; whatever is left over or missing is an error."""
+def _as_local(state: Tensors) -> Tensors:
+    """Norms under the names that local modules have for them."""
     local = {}
     for name, tensor in state.items():
         for engine, own in _LOCAL.items():
             name = name.replace(engine, own)
+        local[name] = tensor
+    return local
+
+
+def _load(module: torch.nn.Module, state: Tensors) -> None:
+    """Load experts one by one and all else as it is; whatever is left over or missing is an error."""
+    local = {}
+    renamed = any(".mtp_model_layer." in name for name, _ in module.named_parameters())  # from 0.19 on
+    for name, tensor in state.items():
+        name = name.replace(".transformer_layer.", ".mtp_model_layer.") if renamed else name
         if ".experts.experts." in name:
             local |= {
                 name.replace("experts.experts", f"experts.local_experts.{e}"): one for e, one in enumerate(tensor)

@@ -37,6 +37,7 @@ def save(
     common: Literal["own", "object"] = "own",
     iteration: int | None = None,
     integrity: bool = False,
+    bare: bool | None = None,
 ) -> Path:
     """Let megatron-core write a torch_dist checkpoint.
 
@@ -56,6 +57,8 @@ def save(
             0.19 on an object among the items; or in such an object, whichever is installed.
         iteration: None, or the number in `iter_…` and the tracker file.
         integrity: write integrity.json: megatron-core does it from 0.19 on, for an earlier one it is done here.
+        bare: whether the language model stands alone, its names without a prefix; None: as the family has it. A
+            Qwen-VL has to be without its tower for that.
 
     Returns:
         The directory that holds `.metadata`.
@@ -71,6 +74,7 @@ def save(
         (iteration or 1) if args else None,
         common == "object",
         integrity,
+        bare,
     )
     ranks.run(topology.world, "mcore.writing:write", str(target), config, hf, topology, *options)
     if iteration is not None:

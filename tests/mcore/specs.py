@@ -19,6 +19,8 @@ from torch.nn.functional import gelu, silu
 from vlconv.converters.models.shared.config import ModelConfig
 
 from . import te
+from .families import biased, hybrid, old_tower
+from .hybrid import specs as hybrids
 from .topology import Spec, Topology
 
 # The names under which megatron-core's spec functions look for Transformer Engine, absent or mocks without that
@@ -71,8 +73,8 @@ def language_config(
         ffn_hidden_size=text.ffn,
         normalization="RMSNorm",
         layernorm_epsilon=eps,
-        qk_layernorm=config.model_type != "qwen2_5_vl",
-        add_qkv_bias=config.model_type == "qwen2_5_vl",
+        qk_layernorm=not biased(config),
+        add_qkv_bias=biased(config),
         add_bias_linear=False,
         gated_linear_unit=True,
         activation_func=silu,
@@ -86,6 +88,7 @@ def language_config(
         expert_model_parallel_size=topology.ep,
         expert_tensor_parallel_size=topology.expert_tp,
         **_experts(config, grouped, topk),
+        **(hybrids.fields(config) if hybrid(config) else {}),
         **_plain(dtype),
     )
 
@@ -116,7 +119,7 @@ def vision_config(
 
     No pipeline: the tower is whole on the first stage.
     """
-    vision, old = config.vision, config.model_type == "qwen2_5_vl"
+    vision, old = config.tower, old_tower(config)
     return TransformerConfig(
         num_layers=vision.depth,
         hidden_size=vision.hidden,
@@ -137,9 +140,9 @@ def projection_config(config: ModelConfig, topology: Topology) -> TransformerCon
     """Qwen2.5-VL's projection into the language model, an ungated MLP with bias."""
     return TransformerConfig(
         num_layers=config.text.layers,
-        hidden_size=config.vision.out_hidden,
+        hidden_size=config.tower.out_hidden,
         num_attention_heads=config.text.heads,
-        ffn_hidden_size=config.vision.merged,
+        ffn_hidden_size=config.tower.merged,
         activation_func=gelu,
         add_bias_linear=True,
         tensor_model_parallel_size=topology.tp,
@@ -149,6 +152,9 @@ def projection_config(config: ModelConfig, topology: Topology) -> TransformerCon
 
 def language_spec(config: TransformerConfig, spec: Spec, stage: int | None = None) -> Any:
     """The language decoder's layers of this rank's pipeline stage and chunk."""
+    if config.experimental_attention_variant:
+        assert spec == "te", "megatron-core knows hybrids of Transformer Engine's modules only"
+        return hybrids.block(config, stage)
     return gpt_layer_specs.get_gpt_decoder_block_spec(
         config, use_transformer_engine=spec == "te", normalization="RMSNorm", vp_stage=stage
     )

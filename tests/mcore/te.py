@@ -39,6 +39,8 @@ class ExtraState:
 
 
 def _normalise(config: Any, hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+    if config.layernorm_zero_centered_gamma:
+        weight = weight + 1
     if config.normalization == "RMSNorm":
         return rms_norm(hidden, weight.shape, weight, config.layernorm_epsilon)
     return layer_norm(hidden, weight.shape, weight, bias, config.layernorm_epsilon)

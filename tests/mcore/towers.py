@@ -88,7 +88,7 @@ class Qwen3Tower(MegatronModule):
     """Qwen3-VL's vision tower."""
 
     def __init__(self, config: ModelConfig, topology: Topology, spec: Spec) -> None:
-        mcore, vision = specs.vision_config(config, topology), config.vision
+        mcore, vision = specs.vision_config(config, topology), config.tower
         super().__init__(mcore)
         self.patch_embed = PatchEmbed(vision, mcore.params_dtype, bias=True)
         self.pos_embed = torch.nn.Embedding(vision.positions, vision.hidden, dtype=mcore.params_dtype)
@@ -100,7 +100,7 @@ class Qwen25Tower(MegatronModule):
     """Qwen2.5-VL's vision tower."""
 
     def __init__(self, config: ModelConfig, topology: Topology, spec: Spec) -> None:
-        mcore, vision = specs.vision_config(config, topology), config.vision
+        mcore, vision = specs.vision_config(config, topology), config.tower
         super().__init__(mcore)
         norm, column, row = specs.merger_modules(spec)
         layers = TransformerBlockSubmodules(layer_specs=[specs.vision_spec(spec)] * vision.depth, layer_norm=norm)

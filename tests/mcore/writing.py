@@ -19,8 +19,10 @@ from packaging.version import Version
 from vlconv.converters.models.shared.config import ModelConfig
 
 from . import model
+from .families import hybrid, text_only
 from .fill import fill
 from .formulas import Tensors
+from .hybrid import args as hybrids
 from .topology import Form, Spec, Topology
 
 OBJECT = Version(release) >= Version("0.19")
@@ -40,9 +42,10 @@ def write(
     iteration: int | None,
     common_object: bool = False,
     integrity: bool = False,
+    bare: bool | None = None,
 ) -> None:
     """Build, fill, save. `iteration` None: nothing of a training run beside the model."""
-    chunks = model.build(config, topology, spec, grouped, padded)
+    chunks = model.build(config, topology, spec, grouped, padded, bare)
     for chunk in chunks:
         fill(chunk, model.place(topology), config, hf)
     flags = metadata(form)
@@ -91,9 +94,10 @@ def write_legacy(
     padded: bool,
     optimizer: bool,
     iteration: int | None,
+    bare: bool | None = None,
 ) -> None:
     """Build, fill, torch.save this rank's state dict. `iteration` None: the model alone, as ROLL saves."""
-    chunks = model.build(config, topology, spec, grouped, padded)
+    chunks = model.build(config, topology, spec, grouped, padded, bare)
     for chunk in chunks:
         fill(chunk, model.place(topology), config, hf)
     state: dict[str, Any] = {
@@ -182,7 +186,7 @@ def arguments(config: ModelConfig, topology: Topology, rows: int) -> argparse.Na
         moe_router_topk=2,
         moe_layer_freq=[int(text.is_moe(i)) for i in range(text.layers)] if text.dense_layers else 1,
         rotary_base=5000000,
-        mrope_section=[4, 2, 2],
+        mrope_section=None if text_only(config) else [1, 1, 0] if hybrid(config) else [4, 2, 2],
         norm_epsilon=1e-6,
         max_position_embeddings=4096,
         params_dtype=torch.bfloat16,
@@ -200,4 +204,5 @@ def arguments(config: ModelConfig, topology: Topology, rows: int) -> argparse.Na
         lr=1e-5,
         load=None,
         bf16=True,
+        **(hybrids.arguments(text) if hybrid(config) else {}),
     )

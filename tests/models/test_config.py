@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from tiny import tiny_config
 
 from vlconv.converters.errors import CorruptError, UnsupportedError, VlconvError
 from vlconv.converters.models import MODELS, model_for
-from vlconv.converters.models.shared.config import ModelConfig, TextConfig, VisionConfig
+from vlconv.converters.models.shared.config import ModelConfig, TextConfig, VisionConfig, hf_path
 
 VISION = VisionConfig(4, 32, 4, 48, 64, patch=4, temporal_patch=2, channels=3, merge=2, positions=16, deepstack=(0, 2))
 
@@ -68,6 +70,74 @@ def test_ffn_may_be_absent_where_nothing_has_it():
         read(tiny_config("qwen3_vl_moe", text={"intermediate_size": None, "mlp_only_layers": [0]}))
 
 
+def test_text_only():
+    assert read(tiny_config("qwen3")) == ModelConfig("qwen3", TextConfig(4, 64, 8, 2, 16, 96, 300, False))
+    assert read(tiny_config("qwen2", tied=True)) == ModelConfig("qwen2", TextConfig(4, 64, 8, 2, 8, 96, 300, True))
+    moe = TextConfig(4, 64, 8, 2, 16, 96, 300, False, experts=4, moe_ffn=24)
+    assert read(tiny_config("qwen3_moe")) == ModelConfig("qwen3_moe", moe)
+
+
+HYBRID = TextConfig(
+    *(4, 64, 8, 2, 32, 96, 300, False),
+    linear_layers=frozenset({0, 1, 2}),
+    key_heads=4,
+    value_heads=8,
+    key_dim=8,
+    value_dim=16,
+    kernel=4,
+    mtp=1,
+)
+HYBRID_MOE = replace(HYBRID, ffn=0, experts=4, moe_ffn=24, shared_ffn=40)
+
+
+def test_hybrids():
+    tower = replace(VISION, deepstack=())
+    assert read(tiny_config("qwen3_5")) == ModelConfig("qwen3_5", HYBRID, tower)
+    assert read(tiny_config("qwen3_5_moe")) == ModelConfig("qwen3_5_moe", HYBRID_MOE, tower)
+    assert read(tiny_config("qwen3_5_text")) == ModelConfig("qwen3_5_text", HYBRID)
+    assert read(tiny_config("qwen3_5_moe_text")) == ModelConfig("qwen3_5_moe_text", HYBRID_MOE)
+    assert read(tiny_config("qwen3_next")).text == replace(HYBRID_MOE, ffn=96, mtp=0)
+
+
+@pytest.mark.parametrize(
+    ("text", "linear"),
+    [
+        ({"layer_types": None}, {0, 1, 2}),
+        ({"layer_types": None, "full_attention_interval": 2}, {0, 2}),
+        ({"layer_types": ["full_attention", "linear_attention"] * 2}, {1, 3}),
+    ],
+)
+def test_which_layers_have_linear_attention(text, linear):
+    assert read(tiny_config("qwen3_5", text=text)).text.linear_layers == linear
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "says"),
+    [
+        ("layer_types", ["linear_attention"] * 3, "4 times linear_attention or full_attention"),
+        ("layer_types", ["sliding_attention"] * 4, "4 times linear_attention or full_attention"),
+        ("layer_types", "linear_attention", "4 times linear_attention or full_attention"),
+        ("linear_num_value_heads", 6, "text_config.linear_num_value_heads 6 is not a multiple of"),
+        ("mtp_num_hidden_layers", -1, "text_config.mtp_num_hidden_layers is -1"),
+        ("linear_conv_kernel_dim", 0, "text_config.linear_conv_kernel_dim is 0"),
+    ],
+)
+def test_what_no_hybrid_has(field, value, says):
+    with pytest.raises(CorruptError, match=says):
+        read(tiny_config("qwen3_5", text={field: value}))
+
+
+def test_a_head_of_two_layers():
+    with pytest.raises(UnsupportedError, match=r"text_config.mtp_num_hidden_layers is 2"):
+        read(tiny_config("qwen3_5", text={"mtp_num_hidden_layers": 2}))
+
+
+def test_places_in_a_flat_config():
+    assert hf_path(TextConfig, "ffn") == "text_config.intermediate_size"
+    assert hf_path(TextConfig, "ffn", flat=True) == "intermediate_size"
+    assert hf_path(VisionConfig, "ffn", flat=True) == "vision_config.intermediate_size"
+
+
 TEXT = ["num_hidden_layers", "hidden_size", "num_attention_heads", "num_key_value_heads", "vocab_size"]
 VISUAL = [
     "depth",
@@ -81,9 +151,15 @@ VISUAL = [
 ]
 QWEN3 = ["head_dim", "intermediate_size"]
 MOE = ["head_dim", "num_experts", "moe_intermediate_size", "decoder_sparse_step"]
+TOWERS = ["qwen3_vl", "qwen3_vl_moe", "qwen2_5_vl", "qwen3_5", "qwen3_5_moe"]
+NESTED = ["qwen3_vl", "qwen3_vl_moe", "qwen3_5", "qwen3_5_moe"]
+DELTA_NET = ["linear_conv_kernel_dim", "linear_key_head_dim", "linear_num_key_heads", "linear_num_value_heads"]
+DELTA_NET += ["linear_value_head_dim", "head_dim"]
 MISSING = [
     *((kind, "text", name) for kind in MODELS for name in TEXT),
-    *((kind, "vision", name) for kind in MODELS for name in VISUAL),
+    *((kind, "vision", name) for kind in TOWERS for name in VISUAL),
+    *((kind, "text", name) for kind in MODELS if kind.startswith(("qwen3_5", "qwen3_next")) for name in DELTA_NET),
+    *((kind, "text", "shared_expert_intermediate_size") for kind in ("qwen3_5_moe", "qwen3_next")),
     *((kind, "text", name) for kind, names in (("qwen3_vl", QWEN3), ("qwen3_vl_moe", MOE)) for name in names),
     *(
         (kind, "vision", name)
@@ -96,7 +172,7 @@ MISSING = [
 @pytest.mark.parametrize(("kind", "section", "name"), MISSING)
 def test_a_missing_field_is_named_never_guessed(kind, section, name):
     config = tiny_config(kind, **{section: {name: None}})
-    path = "" if section == "text" and kind == "qwen2_5_vl" else f"{section}_config."
+    path = "" if section == "text" and kind not in NESTED else f"{section}_config."
     with pytest.raises(CorruptError, match=rf"config.json: {path}{name} is missing"):
         read(config)
 
@@ -139,7 +215,7 @@ def test_contradictions_inside_a_config(kind, changes, says):
         read(tiny_config(kind, **changes))
 
 
-@pytest.mark.parametrize("kind", ["qwen2_vl", "qwen3_5", "qwen3_omni_moe", "qwen3", "llava"])
+@pytest.mark.parametrize("kind", ["qwen2_vl", "qwen2_moe", "qwen3_omni_moe", "qwen4_exp", "qwen3_vl_text", "llava"])
 def test_other_models_are_refused_by_name(kind):
     with pytest.raises(UnsupportedError, match=f"'{kind}', which is not supported") as error:
         model_for({"model_type": kind})

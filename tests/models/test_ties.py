@@ -27,7 +27,7 @@ def config(top, text):
     ],
 )
 def test_top_then_text_then_presence(top, text, lm_head, tied, said):
-    assert decide_tie(config(top, text), lm_head) == (tied, said)
+    assert decide_tie(config(top, text), lm_head) == (tied, said, "")
 
 
 @pytest.mark.parametrize(

@@ -35,6 +35,12 @@ EXCHANGES = {
         "Qwen2.5-VL, old names", ("visual.blocks.1.attn.qkv.weight",), start=8, size=8, moved=("images",)
     ),
     "gate and up": Exchange("MoE, stacked", (f"{_EXPERTS}.gate_up_proj",), axis=2, start=24, size=24),
+    "query heads, text-only": Exchange("Qwen3", ("model.layers.1.self_attn.q_proj.weight",), start=32, size=32),
+    "experts, text-only": Exchange(
+        "Qwen3-MoE",
+        ("model.layers.2.mlp.experts.0.up_proj.weight", "model.layers.2.mlp.experts.3.up_proj.weight"),
+    ),
+    "key heads": Exchange("Qwen2.5", ("model.layers.1.self_attn.k_proj.weight",), start=32, size=32),
     "experts": Exchange("MoE, per expert", (f"{_EXPERTS}.0.up_proj.weight", f"{_EXPERTS}.3.up_proj.weight")),
 }
 

@@ -28,13 +28,15 @@ class Logprobs:
 def transformers_logprobs(directory: Path, prompts: dict[str, Prompt]) -> dict[str, Logprobs]:
     """By transformers, in float32, with the directory's own tokenizer and processor."""
     import torch
-    from transformers import AutoProcessor
+    from transformers import AutoProcessor, AutoTokenizer
 
-    processor = AutoProcessor.from_pretrained(directory, local_files_only=True)
+    sees = any(prompt.sizes for prompt in prompts.values())
+    processor = (AutoProcessor if sees else AutoTokenizer).from_pretrained(directory, local_files_only=True)
     model = load(directory)
     found = {}
     for name, prompt in prompts.items():
-        batch = processor(text=[prompt.text], images=prompt.images() or None, return_tensors="pt")
+        images = {"images": prompt.images() or None} if sees else {}
+        batch = processor(text=[prompt.text], **images, return_tensors="pt")
         with torch.inference_mode():
             values = model(**batch).logits[0].float().log_softmax(-1)
         found[name] = Logprobs(batch["input_ids"][0].tolist(), values[:-1])

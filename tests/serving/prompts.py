@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from .sources import SOURCES
+
 _IMAGE = "<|vision_start|><|image_pad|><|vision_end|>"
 
 
@@ -22,6 +24,11 @@ class Prompt:
 
         noise = np.random.default_rng(0)
         return [Image.fromarray(noise.integers(0, 256, (*size, 3), dtype=np.uint8)) for size in self.sizes]
+
+
+def asked(name: str) -> dict[str, Prompt]:
+    """The prompts of a source: those with images only where it sees them."""
+    return {kind: p for kind, p in PROMPTS.items() if not p.sizes or "vision_config" in SOURCES[name]}
 
 
 PROMPTS = {

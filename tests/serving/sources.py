@@ -29,6 +29,11 @@ SOURCES: dict[str, dict[str, Any]] = {
     "dense, tied": _qwen3("qwen3_vl", tied=True),
     "experts": _qwen3("qwen3_vl_moe"),
     "some dense layers": _qwen3("qwen3_vl_moe", mlp_only_layers=[1]),
+    "text, dense": tiny_config("qwen3", text={"head_dim": 32}),
+    "text, experts": tiny_config("qwen3_moe", text={"head_dim": 32}),
+    "text, qwen2.5": tiny_config(
+        "qwen2", text={"hidden_size": 128, "num_attention_heads": 4, "num_key_value_heads": 2}
+    ),
     "qwen2.5": _qwen2_5(),
     "qwen2.5, tied": _qwen2_5(tied=True),
 }

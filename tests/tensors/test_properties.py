@@ -130,18 +130,19 @@ def test_cuts_are_runs_of_bytes_in_order(shape: tuple[int, ...], limit: int, ite
     ranks=some.integers(1, 5),
     others=some.lists(some.integers(1, 3), max_size=2),
     at=some.data(),
-    gated=some.booleans(),
+    sections=some.lists(some.integers(1, 4), max_size=6).map(tuple),
 )
-def test_ranks_parts(each: int, ranks: int, others: list[int], at: some.DataObject, gated: bool) -> None:
+def test_ranks_parts(each: int, ranks: int, others: list[int], at: some.DataObject, sections: tuple[int, ...]) -> None:
     axis = at.draw(some.integers(0, len(others)))
-    shape = (*others[:axis], each * ranks * (2 if gated else 1), *others[axis:])
-    split, whole = Split(axis=axis, gated=gated), np.arange(prod(shape)).reshape(shape)
+    sizes = [each * ranks * size for size in sections or (1,)]
+    shape = (*others[:axis], sum(sizes), *others[axis:])
+    split, whole = Split(axis=axis, sections=sections), np.arange(prod(shape)).reshape(shape)
     local = local_shape(shape, split, ranks)
     assert whole_shape(local, split, ranks) == shape
     boxes: Boxes = []
     for rank in range(ranks):
-        halves = np.split(whole, 2, axis) if gated else [whole]
-        own = np.concatenate([np.split(half, ranks, axis)[rank] for half in halves], axis)
+        pieces = np.split(whole, np.cumsum(sizes)[:-1], axis)
+        own = np.concatenate([np.split(piece, ranks, axis)[rank] for piece in pieces], axis)
         assert own.shape == local
         for part in parts(shape, split, rank, ranks):
             mine = np.moveaxis(own, axis, 0)[part.local : part.local + part.lengths[axis]]

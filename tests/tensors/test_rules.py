@@ -148,3 +148,11 @@ def test_the_worked_example_of_interleave() -> None:
         (24, 4, "k", 4, (4, 5)),
         (28, 4, "v", 4, (4, 5)),
     ]
+
+
+def test_rows_further_apart_than_a_group_has() -> None:
+    """Query and gate beside each other on the right, apart on the left: per group [q q | g g], head by head [q g]."""
+    parts = [Rows("qg", 1, start=0, step=4), Rows("qg", 1, start=2, step=4)]
+    parts += [Rows("qg", 1, start=1, step=4), Rows("qg", 1, start=3, step=4)]
+    found = [(c.left.offsets[0], c.right.offsets[0]) for c in interleave("l", groups=2, tail=(), parts=parts)]
+    assert found == [(0, 0), (1, 2), (2, 1), (3, 3), (4, 4), (5, 6), (6, 5), (7, 7)]

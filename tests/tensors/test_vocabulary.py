@@ -94,5 +94,12 @@ def test_another_vocabulary_is_not_judged_here():
 @pytest.mark.parametrize("rows", [299, 256, 301, 128 * 65])
 def test_the_message_names_both_numbers_and_the_ways_out(rows):
     fault = refused(rows, 300, None, {})
-    assert f"{rows} rows" in fault.what and "vocab_size (text_config.vocab_size) is 300" in fault.what
+    assert f"{rows} rows" in fault.what and "config.json's vocab_size is 300" in fault.what
     assert "--reference" in fault.hint and "--make-vocab-size-divisible-by" in fault.hint
+
+
+@pytest.mark.parametrize(("ranks", "rows"), [(1, 248_320), (2, 248_320), (4, 248_320), (8, 248_832), (16, 249_856)])
+def test_qwen3_5s_vocabulary_is_padded_from_eight_ranks_on(ranks: int, rows: int) -> None:
+    """248,320 is 1,940 times 128."""
+    assert padded(248_320, 128 * ranks) == rows
+    assert bool(explain(rows, 248_320, None, {})) is (ranks > 4)

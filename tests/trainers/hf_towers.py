@@ -1,10 +1,10 @@
-"""Megatron-Bridge before 0.4, ms-swift and ROLL: the Hugging Face vision tower within a Megatron model; FSDP2 trainers:
-no Megatron model at all.
+"""The Hugging Face vision tower within a Megatron model: Megatron-Bridge before 0.4, ms-swift, ROLL, mbridge's Qwen3.5,
+slime; FSDP2 trainers: no Megatron model at all.
 """
 
 from __future__ import annotations
 
-from .decoder import Tensors, language
+from .decoder import LOCAL, SLIME, SWIFT, SWIFT_DECOUPLED, SWIFT_HF, Tensors, language
 from .sizes import Sizes
 from .vision import tower
 
@@ -22,6 +22,33 @@ def megatron_bridge_qwen2_5(s: Sizes, hf: Tensors) -> Tensors:
 def ms_swift(s: Sizes, hf: Tensors) -> Tensors:
     """A module named visual that holds the model's visual."""
     return tower(s, hf, "visual.visual.") | language(s, hf)
+
+
+def mbridge_qwen3_5(s: Sizes, hf: Tensors) -> Tensors:
+    """Qwen3.5: `vision_model.`, as Megatron-Bridge once had Qwen3-VL's."""
+    return tower(s, hf, "vision_model.") | language(s, hf)
+
+
+def ms_swift_gdn(s: Sizes, hf: Tensors) -> Tensors:
+    """Qwen3.5 with ms-swift's own Gated DeltaNet."""
+    return tower(s, hf, "visual.visual.") | language(s, hf, hybrid=SWIFT)
+
+
+def ms_swift_gdn_decoupled(s: Sizes, hf: Tensors) -> Tensors:
+    """The same with linear_decoupled_in_proj."""
+    return tower(s, hf, "visual.visual.") | language(s, hf, hybrid=SWIFT_DECOUPLED)
+
+
+def ms_swift_hf_gdn(s: Sizes, hf: Tensors) -> Tensors:
+    """Qwen3.5 with transformers' Gated DeltaNet (USE_MCORE_GDN=0): every norm is a module of its own then, those of
+    attention layers and of the multi-token-prediction head too.
+    """
+    return tower(s, hf, "visual.visual.") | language(s, hf, norms=LOCAL, hybrid=SWIFT_HF)
+
+
+def slime(s: Sizes, hf: Tensors) -> Tensors:
+    """Qwen3.5's tower under the Hub's names, which do not begin with those of the language model."""
+    return tower(s, hf, "model.visual.") | language(s, hf, hybrid=SLIME)
 
 
 def fsdp2(s: Sizes, hf: Tensors) -> Tensors:

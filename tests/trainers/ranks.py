@@ -17,15 +17,35 @@ from .decoder import Tensors
 from .places import TRAINERS
 from .sizes import Sizes, sizes
 
-ROWS = re.compile(r"(word_embeddings|output_layer|linear_qkv|[qkv]_proj|gate_proj|up_proj|linear_fc1)\.(weight|bias)$")
-COLUMNS = re.compile(r"(linear_proj|linear_fc2)\.weight$")
-GATED = re.compile(
-    r"^(language_model\.|text_decoder\.)?decoder\.layers\.\d+\.mlp\.(experts\.local_experts\.\d+\.)?linear_fc1\.weight$"
+ROWS = re.compile(
+    r"(word_embeddings|output_layer|linear_qkv|[qkv]_proj|gate_proj|up_proj|linear_fc1|eh_proj)\.(weight|bias)$"
+    r"|\.self_attention\.((in_proj|in_proj_qkvz|in_proj_ba|conv1d)\.weight|A_log|dt_bias)$"
 )
+COLUMNS = re.compile(r"(linear_proj|linear_fc2|self_attention\.out_proj)\.weight$")
+GATED = re.compile(
+    r"^(language_model\.|text_decoder\.)?(decoder|mtp)\.layers\.\d+\.(transformer_layer\.)?mlp\."
+    r"(experts\.local_experts\.\d+\.|shared_experts\.)?linear_fc1\.weight$"
+)
+PIECE = re.compile(r"(\.self_attention\.(in_proj|conv1d)\.weight)\.(\w+)$")
+"""megatron-core's Gated DeltaNet: a torch_dist file has its parts apart, a rank has its own part of each, in one."""
 GATED_VISION = re.compile(r"(vision_model\.decoder|encoder\.blocks)\.layers\.\d+\.mlp\.linear_fc1\.(weight|bias)$")
 EXPERT = re.compile(r"\.local_experts\.(\d+)\.(linear_fc[12]\.weight)$")
-HF_TOWERS = ("megatron-bridge-0.3", "megatron-bridge-qwen2_5", "ms-swift", "roll")
+HF_TOWERS = (
+    "megatron-bridge-0.3",
+    "megatron-bridge-qwen2_5",
+    "ms-swift",
+    "roll",
+    "mbridge-qwen3_5",
+    "ms-swift-gdn",
+    "ms-swift-gdn-decoupled",
+    "ms-swift-hf-gdn",
+    "slime",
+)
 """Whose vision tower is Hugging Face's own, whole on every tensor-parallel rank."""
+HF_DELTA_NETS = ("ms-swift-hf-gdn", "ms-swift-text", "slime", "slime-text")
+"""Whose Gated DeltaNet is, likewise."""
+MTP_MODULE = {"roll": "mtp_model_layer"}
+"""What the layer inside the multi-token-prediction head is called by newer megatron-core; else transformer_layer."""
 PROJECTOR = ("image_encoder.projector.", "vision_model.merger.", "vision_model.projection.")
 
 
@@ -57,6 +77,7 @@ def write_ranks(
     grouped: bool = False,
     views: bool = False,
     common: Any = None,
+    mtp_module: str = "",
 ) -> Path:
     """A legacy checkpoint of a trainer.
 
@@ -69,6 +90,7 @@ def write_ranks(
         grouped: experts in one module, else one module each.
         views: experts as transposed views into one storage of them all, as MindSpeed-MM's converter leaves them.
         common: what each file holds besides.
+        mtp_module: what the layer in the multi-token-prediction head is called; "": as MTP_MODULE says.
     """
     s = sizes(config)
     tensors = _experts_apart(TRAINERS[name].names(s, hf), views)
@@ -79,9 +101,10 @@ def write_ranks(
         for stage in range(grid.stages):
             for ep in range(grid.ep):
                 chunks = [
-                    dict(_own(s, tensors, grid, tp, stage, ep, chunk, grouped, name in HF_TOWERS))
-                    for chunk in range(len(grid.text))
+                    dict(_own(s, tensors, grid, tp, stage, ep, chunk, grouped, name)) for chunk in range(len(grid.text))
                 ]
+                module = mtp_module or MTP_MODULE.get(name, "transformer_layer")
+                chunks = [{n.replace("transformer_layer", module): t for n, t in own.items()} for own in chunks]
                 _save(root / "release" / _folder(grid, tp, stage, ep), chunks, common or {})
     for file, text in TRAINERS[name].root_files(config).items():
         (root / file).write_text(text)
@@ -121,11 +144,15 @@ def _experts_apart(tensors: Tensors, views: bool) -> Tensors:
 
 
 def _own(
-    s: Sizes, tensors: Tensors, grid: Grid, tp: int, stage: int, ep: int, chunk: int, grouped: bool, hf_tower: bool
+    s: Sizes, tensors: Tensors, grid: Grid, tp: int, stage: int, ep: int, chunk: int, grouped: bool, layout: str
 ) -> Iterator[tuple[str, torch.Tensor]]:
     """What one chunk of a rank holds, numbered as there."""
+    pieces: dict[str, list[torch.Tensor]] = {}
+    headed = any("mtp.layers." in name for name in tensors)
     for name, t in tensors.items():
         number = _here(s, name, grid, chunk, stage)
+        if headed and "word_embeddings" in name and _here(s, "mtp.", grid, chunk, stage) == 0:
+            number = 0  # the head embeds the next token by itself
         if number is None:
             continue
         local = re.sub(r"(decoder|blocks)\.layers\.\d+\.", rf"\1.layers.{number}.", name)
@@ -140,8 +167,20 @@ def _own(
                 else f".local_experts.{int(expert[1]) % each}.{expert[2]}"
             )
             local = local[: expert.start()] + spelled
-        whole = hf_tower and ("visual." in name or name.startswith("vision_model."))
-        yield local, t if whole else _cut(s, name, t, grid, tp)
+        whole = layout in HF_TOWERS and ("visual." in name or name.startswith("vision_model."))
+        whole = whole or (layout in HF_DELTA_NETS and _of_delta_net(name, tensors))
+        piece = PIECE.search(local)
+        if piece:
+            pieces.setdefault(local[: piece.end(1)], []).append(t.chunk(grid.tp)[tp % grid.tp])
+        else:
+            yield local, t if whole else _cut(s, name, t, grid, tp)
+    yield from ((name, torch.cat(found)) for name, found in pieces.items())
+
+
+def _of_delta_net(name: str, tensors: Tensors) -> bool:
+    """Whether it is within the same attention as an A_log."""
+    before, attention, _ = name.partition("self_attention.")
+    return bool(attention) and any(f"{before}{attention}{x}A_log" in tensors for x in ("", "linear_attn."))
 
 
 def _here(s: Sizes, name: str, grid: Grid, chunk: int, stage: int) -> int | None:
@@ -159,7 +198,7 @@ def _here(s: Sizes, name: str, grid: Grid, chunk: int, stage: int) -> int | None
         number = int(numbered[2]) - sum(flat[:here])
         return number if 0 <= number < flat[here] else None
     some = [i for i, n in enumerate(flat) if n]
-    ends = ("decoder.final_layernorm.", "output_layer.", *PROJECTOR)
+    ends = ("decoder.final_layernorm.", "output_layer.", "mtp.", *PROJECTOR)
     return 0 if here == (some[-1] if any(end in name for end in ends) else some[0]) else None
 
 

@@ -8,6 +8,7 @@ Their names stand behind `model.`; those of a torch_dist save that was never fin
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 
 from ...tensors.sharding import Split
@@ -16,7 +17,7 @@ from ..keys import fold
 from ..open_files import children, is_file
 from ..opened import Opened
 from .backend import FILE
-from .fsdp_halves import in_order
+from .fsdp_order import in_order
 from .read import Chunks, finished_metadata, open_dcp, stated_args, unfinished, weights
 
 FSDP, DCP = "fsdp_dtensor", "dcp"
@@ -48,11 +49,15 @@ def open_plain(directory: Path) -> Opened:
     names = [metadata.tensors[i].name for i in weights(metadata)]
     if not any(name.startswith(_MODEL) for name in names):
         raise unfinished(directory, FILE)
-    halved = sorted({how.name for how in map(fold, names) if how.half})
+    folds = [fold(name) for name in names]
+    halved, pieces = {how.name for how in folds if how.half}, {how.name for how in folds if how.piece}
+
+    @cache
+    def ranks() -> object:
+        return stated_args(directory, metadata).get("tensor_model_parallel_size")
 
     def placed(specs: Mapping[str, TensorSpec], chunks: Chunks, splits: Mapping[str, Split]) -> Chunks:
-        ranks = stated_args(directory, metadata).get("tensor_model_parallel_size") if halved else None
-        return in_order(specs, chunks, halved, splits, ranks)
+        return in_order(specs, chunks, halved, pieces, splits, ranks)
 
     whose = FSDP if any(_MEGATRON in name for name in names) else DCP
-    return open_dcp(directory, metadata, whose, placed, tied_copy=True)
+    return open_dcp(directory, metadata, whose, placed if whose == FSDP else None, tied_copy=True)

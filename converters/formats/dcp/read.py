@@ -19,7 +19,7 @@ from ...tensors.spec import TensorSpec
 from ...tensors.vocabulary import EMBEDDING, OUTPUT_LAYER
 from ..chunks import Chunk, ChunkReader, Extent
 from ..holes import find_holes
-from ..keys import Stored, canonical, fold, ignorable, kind_of_ignored
+from ..keys import Stored, canonical, fold, ignorable, in_pieces, kind_of_ignored
 from ..open_files import OpenFiles, is_file
 from ..opened import Opened
 from ..pickles.sandbox import plain_dict
@@ -110,6 +110,7 @@ def open_dcp(
         form=_form(metadata, wanted),
         args=lambda: stated_args(directory, metadata),
         tied_copy=tied_copy,
+        sectioned=in_pieces(stored, specs),
         unclaimed=unclaimed(metadata, places, directory, wanted),
         integrity=read_integrity(directory),
     )

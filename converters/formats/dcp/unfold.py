@@ -1,15 +1,20 @@
 """The way back from canonical names to the keys that Megatron-core loads.
 
-Layers stacked on a leading axis, or one key per layer.
+Layers stacked on a leading axis, or one key per layer; a Gated DeltaNet's tensors in pieces.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from ...errors import MismatchError, shown
+from ...tensors.sharding import begins, sections_of
 from ...tensors.spec import TensorSpec
+from ..keys import pieces_of
+
+HEADS = "mtp.layers."
+"""What stands before a multi-token-prediction head's number. megatron-core never stacks them."""
 
 
 class Key(NamedTuple):
@@ -21,6 +26,7 @@ class Key(NamedTuple):
         dtype: of all parts.
         parts: canonical tensors, in order of the leading axis; a single one of the same shape when not stacked.
         stacked: whether there is a leading axis.
+        first: of a piece of the parts: the row of them with which it begins; it has as many as `shape` says.
     """
 
     name: str
@@ -28,6 +34,7 @@ class Key(NamedTuple):
     dtype: str
     parts: tuple[str, ...]
     stacked: bool
+    first: int = 0
 
 
 def split(name: str, lists: Sequence[str]) -> tuple[str, int] | None:
@@ -37,6 +44,8 @@ def split(name: str, lists: Sequence[str]) -> tuple[str, int] | None:
         name: of a tensor or module.
         lists: module lists, by name or by their whole path.
     """
+    if f".{HEADS}" in f".{name}":
+        return None
     parts = name.split(".")
     for at, part in enumerate(parts[:-1]):
         if parts[at + 1].isdigit() and (part in lists or ".".join(parts[: at + 1]) in lists):
@@ -75,6 +84,28 @@ def _stacked(name: str, layers: dict[int, TensorSpec]) -> Key:
         )
     shape, dtype = kinds.pop()
     return Key(name, (len(layers), *shape), dtype, tuple(layers[i].name for i in sorted(layers)), stacked=True)
+
+
+def cut_in_pieces(keys: Iterable[Key], sections: Mapping[str, Sequence[int]]) -> Iterator[Key]:
+    """The keys, those of tensors that megatron-core saves in pieces cut into these.
+
+    Args:
+        keys: to write.
+        sections: canonical names of such tensors -> the relative sizes of their pieces, in the order of keys.SECTIONS.
+
+    Raises:
+        MismatchError: a tensor has other rows.
+    """
+    for key in keys:
+        relative = sections.get(key.parts[0])
+        if relative is None:
+            yield key
+            continue
+        axis = int(key.stacked)
+        sizes = sections_of(key.shape[axis], tuple(relative), f"{shown(key.name)} {list(key.shape)}")
+        for piece, first, rows in zip(pieces_of(key.name), begins(sizes), sizes, strict=True):
+            shape = (*key.shape[:axis], rows, *key.shape[axis + 1 :])
+            yield key._replace(name=f"{key.name}.{piece}", shape=shape, first=first)
 
 
 def alike(names: Iterable[str], lists: Sequence[str]) -> tuple[str, ...]:

@@ -19,7 +19,7 @@ from ...tensors.spec import Box, Shape, TensorSpec
 from ...tensors.tiling import cut
 from ..output_file import OutFile, Piece
 from ..zips.items import ItemParts, bytes_item, item_parts
-from .unfold import Key, alike, split, stack
+from .unfold import HEADS, Key, alike, cut_in_pieces, split, stack
 
 if TYPE_CHECKING:
     from torch.distributed.checkpoint.metadata import Metadata
@@ -32,6 +32,9 @@ FILE = 2 << 30
 
 VERSION = "1.0.0"
 """What torch's own writer states as the version of `.metadata`."""
+
+
+ATTENTION = ".self_attention.linear_qkv"
 
 
 class _Item(NamedTuple):
@@ -72,6 +75,7 @@ def plan_torch_dist(
     extra_state: Iterable[str],
     iteration: int,
     args: Mapping[str, Any] | None = None,
+    sections: Mapping[str, Sequence[int]] | None = None,
 ) -> list[OutFile]:
     """The files of a checkpoint directory.
 
@@ -83,11 +87,17 @@ def plan_torch_dist(
             load.
         iteration: what common.pt states.
         args: Megatron's, for a trainer that asks common.pt for them.
+        sections: canonical tensors to write in pieces, each as a key of its own (keys.SECTIONS), and how the sizes of
+            these compare.
+
+    Raises:
+        MismatchError: layers that are to be stacked differ, or a tensor has other rows than its sections.
     """
     per_layer = not lists
     lists = alike(specs, lists)
     # At least eight files of a large model, so that as many can be loaded side by side.
-    plan = _Plan(stack(specs, lists), limit=min(FILE, max(CHUNK, sum(spec.nbytes for spec in specs.values()) // 8)))
+    keys = list(cut_in_pieces(stack(specs, lists), sections or {}))
+    plan = _Plan(keys, limit=min(FILE, max(CHUNK, sum(spec.nbytes for spec in specs.values()) // 8)))
     for key in plan.keys:
         for at, name in enumerate(key.parts):
             _chunks(plan, key, at, specs[name])
@@ -98,12 +108,13 @@ def plan_torch_dist(
 
 
 def _chunks(plan: _Plan, key: Key, at: int, spec: TensorSpec) -> None:
-    """Cut one canonical tensor into chunks of its key."""
-    zero = (0,) * len(spec.shape)
-    for box, _ in cut(Box(spec.name, zero, spec.shape), 0, ITEMSIZE[spec.dtype], CHUNK):
+    """Cut one canonical tensor, or the piece of it that the key is, into chunks of its key."""
+    begin = (key.first, *(0 for _ in spec.shape[1:]))[: len(spec.shape)]
+    for box, _ in cut(Box(spec.name, begin, key.shape[key.stacked :]), 0, ITEMSIZE[spec.dtype], CHUNK):
         lead = ((at,), (1,)) if key.stacked else ((), ())
         parts = item_parts(spec.dtype, lead[1] + box.lengths)
-        plan.items.append(_Item(key.name, lead[0] + box.offsets, box, *plan.room(parts.nbytes), parts))
+        offsets = tuple(o - b for o, b in zip(box.offsets, begin, strict=True))
+        plan.items.append(_Item(key.name, lead[0] + offsets, box, *plan.room(parts.nbytes), parts))
 
 
 def _extra_names(modules: Iterable[str], specs: Mapping[str, TensorSpec], lists: Sequence[str]) -> Iterator[str]:
@@ -111,7 +122,7 @@ def _extra_names(modules: Iterable[str], specs: Mapping[str, TensorSpec], lists:
 
     `X._extra_state/shard_{place}_{extent}`, place and extent over the stacked axis and the experts.
     """
-    listed = [(module, split(f"{module}.", lists)) for module in modules]
+    listed = [(module, split(f"{module}.", lists)) for module in _with_cores(modules)]
     counts: dict[str, int] = {}
     for _, where in listed:
         if where is not None:
@@ -126,6 +137,18 @@ def _extra_names(modules: Iterable[str], specs: Mapping[str, TensorSpec], lists:
         lead = (place, extent) if where is not None else ([], [])
         for e in range(experts):
             yield f"{base}._extra_state/shard_{_dots([*lead[0], e])}_{_dots([*lead[1], experts])}"
+
+
+def _with_cores(modules: Iterable[str]) -> Iterator[str]:
+    """The modules, and the attention cores of multi-token-prediction heads.
+
+    megatron-core 0.16 lists the entries of such a head twice, the second time without its rules: it asks for the
+    core's, too, of which it has none in the decoder. Later versions do not, and pass over an entry more.
+    """
+    for module in modules:
+        yield module
+        if f".{HEADS}" in f".{module}" and module.endswith(ATTENTION):
+            yield f"{module.removesuffix(ATTENTION)}.self_attention.core_attention"
 
 
 def _dots(numbers: Iterable[int]) -> str:

@@ -11,6 +11,7 @@ from ...tensors.vocabulary import EMBEDDING, OUTPUT_LAYER
 from ..open_files import children
 from ..opened import Opened
 from .held.agreement import check_places, check_statements, equal_seeds
+from .held.ends import HEADS
 from .ranks import PREFIX, Rank, all_ranks, explain, numbers_of, rank_files
 from .saved import Saved, read_saved
 from .shards import Shards, global_shards
@@ -40,11 +41,12 @@ def open_legacy(directory: Path) -> Opened:
     check_places(directory, ranks, topology)
     shards, ignored = global_shards(ranks)
     warnings = equal_seeds(ranks)
+    tied = args.get("untie_embeddings_and_output_weights") is False
     return Opened(
         format=NAME,
         directory=directory,
         specs=_specs(shards, topology),
-        assemble=lambda splits: assemble(shards, splits, topology, warnings),
+        assemble=lambda splits: assemble(shards, splits, topology, tied, warnings),
         whole=lambda splits: shapes_of(shards, splits, topology),
         ignored=dict(ignored),
         form=_words(topology, ranks),
@@ -56,8 +58,13 @@ def open_legacy(directory: Path) -> Opened:
 
 
 def _second_is_ep(saved: Mapping[tuple[int, ...], Saved]) -> bool:
-    """Whether directories with two numbers count expert ranks: then every one has an embedding."""
-    return all(any(n.endswith(EMBEDDING) for chunk in s.chunks for n in chunk) for s in saved.values())
+    """Whether directories with two numbers count expert ranks: then every one has an embedding.
+
+    So may the two stages of a pipeline that ends with a multi-token-prediction head, which only the last one has.
+    """
+    names = [[name for chunk in s.chunks for name in chunk] for s in saved.values()]
+    heads = {any(HEADS in name for name in listed) for listed in names}
+    return len(heads) == 1 and all(any(name.endswith(EMBEDDING) for name in listed) for listed in names)
 
 
 def _specs(shards: Shards, topology: Topology) -> dict[str, TensorSpec]:

@@ -32,13 +32,16 @@ def shapes_of(shards: Shards, splits: Mapping[str, Split], topology: Topology) -
     return {name: _whole(name, shards[name], split, cut) for name, split in splits.items()}
 
 
-def assemble(shards: Shards, splits: Mapping[str, Split], topology: Topology, warnings: list[str]) -> ChunkReader:
+def assemble(
+    shards: Shards, splits: Mapping[str, Split], topology: Topology, tied: bool, warnings: list[str]
+) -> ChunkReader:
     """Put ranks' parts together.
 
     Args:
         shards: all ranks' parts.
         splits: how each wanted tensor is cut.
         topology: of the checkpoint.
+        tied: whether the checkpoint itself states that the model is tied.
         warnings: receives what differs among ranks that hold the same.
 
     Raises:
@@ -47,7 +50,7 @@ def assemble(shards: Shards, splits: Mapping[str, Split], topology: Topology, wa
     """
     cut = cut_of(shards, splits, topology)
     check_copies(shards, splits, cut)
-    _check_tied_copy(shards, splits)
+    _check_tied_copy(shards, splits, tied, warnings)
     _check_untied(shards, splits)
     items: list[Extent] = []
     numbers: dict[tuple[str, int], int] = {}
@@ -62,19 +65,27 @@ def assemble(shards: Shards, splits: Mapping[str, Split], topology: Topology, wa
             item = numbers.setdefault((shard.path, extent.offset), len(items))
             if item == len(items):
                 items.append(extent)
-            chunks.setdefault(name, []).extend(_placed(shard, item, split, place, cut, shape))
+            chunks.setdefault(name, []).extend(_placed(shown(name), shard, item, split, place, cut, shape))
     files = OpenFiles()
     return ChunkReader(specs, chunks, items.__getitem__, files, find_holes(items, files))
 
 
-def _check_tied_copy(shards: Shards, splits: Mapping[str, Split]) -> None:
-    """An output layer that is not wanted is the last stage's copy of the embedding, and must equal it."""
+def _check_tied_copy(shards: Shards, splits: Mapping[str, Split], tied: bool, warnings: list[str]) -> None:
+    """An output layer that is not wanted is the last stage's copy of the embedding, and must equal it.
+
+    But for a stage with a multi-token-prediction head: megatron-core uses the copy that the head has, and leaves the
+    output layer as it was made.
+    """
     copies = next((listed for name, listed in shards.items() if name.endswith(OUTPUT_LAYER) and name not in splits), [])
     embedding = next((listed for name, listed in shards.items() if name.endswith(EMBEDDING)), [])
     for copy in copies:
         original = next((s for s in embedding if s.rank.tp == copy.rank.tp), None)
         how = original and difference(original.path, original.tensor, copy.path, copy.tensor)
-        if how:
+        if how and tied and any(s.path == copy.path for s in embedding):
+            warnings.append(
+                f"the output layer in {copy.folder} is no copy of the embedding, which is used for it: {how}"
+            )
+        elif how:
             raise no_copy(f"the output layer in {copy.folder}", how)
 
 
@@ -124,11 +135,11 @@ def _whole(name: str, listed: list[Shard], split: Split, cut: Cut) -> Shape:
     return (max(experts) + 1, *shape) if experts else shape
 
 
-def _placed(shard: Shard, item: int, split: Split, place: int, cut: Cut, shape: Shape) -> Iterator[Chunk]:
+def _placed(name: str, shard: Shard, item: int, split: Split, place: int, cut: Cut, shape: Shape) -> Iterator[Chunk]:
     """The chunks that a shard is, in the whole tensor."""
     strides = shard.tensor.strides or row_major(shard.tensor.shape)
     one = shape[1:] if shard.expert is not None else shape
-    for part in cut_parts(one, split, place, cut.ways(split)):
+    for part in cut_parts(one, split, place, cut.ways(split), name):
         start = shard.tensor.start + (part.local * strides[split.axis] if split.axis is not None else 0)
         if shard.expert is None:
             yield Chunk(part.offsets, part.lengths, item, start, strides)

@@ -80,13 +80,16 @@ def plan_legacy(model: LegacyModel, topology: Topology) -> list[OutFile]:
     return [_file(model, topology, rank, where) for rank in all_ranks(topology)]
 
 
+_HEADS = ("decoder.final_layernorm.", "output_layer.", "mtp.")
+"""What the last chunk of the last stage has, behind the language model's prefix."""
+
 Places = Callable[[str], tuple[int, int, str]]
 
 
 def _places(model: LegacyModel, topology: Topology) -> Places:
     """Canonical name -> (stage, chunk, name there).
 
-    Decoder layers are dealt out and renumbered, the head is in the last chunk, all else in the first.
+    Decoder layers are dealt out and renumbered, the heads are in the last chunk, all else in the first.
     """
     prefix = f"{model.text}decoder.layers."
     count = len({name[len(prefix) :].split(".")[0] for name in model.specs if name.startswith(prefix)})
@@ -102,7 +105,7 @@ def _places(model: LegacyModel, topology: Topology) -> Places:
             number, _, rest = name[len(prefix) :].partition(".")
             stage, chunk, local = layers[int(number)]
             return stage, chunk, f"{prefix}{local}.{rest}"
-        if name.startswith((f"{model.text}decoder.final_layernorm.", f"{model.text}output_layer.")):
+        if name.startswith(tuple(f"{model.text}{head}" for head in _HEADS)):
             return topology.pp - 1, topology.vpp - 1, name
         return 0, 0, name
 
@@ -138,10 +141,16 @@ def _stand_in(value: _Own | str | None, keys: Mapping[int, int]) -> Placeholder 
 
 
 def _head(model: LegacyModel, topology: Topology, rank: Rank) -> Iterator[tuple[str, _Own | None]]:
-    """What the last stage has besides: the tied copy of the embedding, and the output layer's empty extra state."""
-    name = f"{model.text}output_layer.weight"
+    """What the last stage has besides: copies of the embedding, and the output layer's empty extra state.
+
+    A tied model has one as its output layer; a multi-token-prediction head looks tokens up in one. Where both are,
+    megatron-core still makes room for the former, though it then uses the latter as the output layer, too.
+    """
     embedding = f"{model.text}embedding.word_embeddings.weight"
-    if model.tied and topology.pp > 1:
+    copies = [f"{model.text}output_layer.weight"] if model.tied else []
+    if any(name.startswith(f"{model.text}mtp.") for name in model.specs):
+        copies.append(embedding)
+    for name in copies if topology.pp > 1 else []:
         yield from ((own.name, own) for own in _own(model, topology, rank, model.specs[embedding], name))
     if model.extra_state:
         yield f"{model.text}output_layer._extra_state", None
@@ -151,7 +160,7 @@ def _own(model: LegacyModel, topology: Topology, rank: Rank, spec: TensorSpec, l
     """A rank's part of one canonical tensor; one for each of its experts."""
     split = model.splits[spec.name]
     if not split.expert:
-        cut = list(parts(spec.shape, split, rank.tp, topology.tp))
+        cut = list(parts(spec.shape, split, rank.tp, topology.tp, spec.name))
         yield _Own(
             local,
             local_shape(spec.shape, split, topology.tp),
@@ -160,7 +169,7 @@ def _own(model: LegacyModel, topology: Topology, rank: Rank, spec: TensorSpec, l
         )
         return
     each, one = spec.shape[0] // topology.ep, spec.shape[1:]
-    cut = list(parts(one, split, topology.expert_tensor_rank(rank.tp), topology.etp))
+    cut = list(parts(one, split, topology.expert_tensor_rank(rank.tp), topology.etp, spec.name))
     for e in range(each):
         boxes = tuple(Box(spec.name, (rank.ep * each + e, *p.offsets), (1, *p.lengths)) for p in cut)
         yield _Own(_expert_name(local, e, model.sequential), local_shape(one, split, topology.etp), spec.dtype, boxes)

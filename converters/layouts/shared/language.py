@@ -1,9 +1,6 @@
-"""The language decoder, the same in every layout but for its prefix.
+"""The language model, the same in every layout but for its prefix and, in hybrid models, some forms.
 
-Transformer-Engine names are the table's; a local-spec model spells some norms otherwise (`spellings`).
-Per query group, linear_qkv holds [q x heads/groups | k | v], head_dim rows each; linear_fc1 is [gate; up]; an expert is
-its Hugging Face counterpart
-transposed.
+Transformer Engine's names are the table's; a local-spec model spells some norms otherwise (`spellings`).
 """
 
 from __future__ import annotations
@@ -11,117 +8,85 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ...models import model_of
-from ...models.shared.config import ModelConfig, TextConfig
-from ...tensors.rules import Copy, Rows, Rule, concat, interleave, pad_rows, rename, transposed
-from ...tensors.spec import Shape
+from ...models.shared.config import ModelConfig
+from ...tensors.rules import Rule, pad_rows, rename
 from ..layout import Spellings
-
-INSIDE = ("self_attention.linear_qkv.layer_norm_", "mlp.linear_fc1.layer_norm_")
-"""Norms as Transformer Engine has them, inside the linear layer that follows."""
-
-BESIDE = ("input_layernorm.", "pre_mlp_layernorm.")
-"""Norms as modules of their own."""
+from . import prediction_head
+from .decoder_layer import (
+    INSIDE,
+    attention,
+    attention_state,
+    feed_forward,
+    feed_forward_state,
+    norm_spellings,
+)
+from .linear_attention import CORE, Forms
 
 
 def language(
-    config: ModelConfig, vocab_rows: int, m: str = "language_model.", norms: tuple[str, str] = INSIDE
+    config: ModelConfig,
+    vocab_rows: int,
+    m: str = "language_model.",
+    norms: tuple[str, str] = INSIDE,
+    forms: Forms = CORE,
 ) -> Iterator[Rule]:
     """The whole language model.
 
     Args:
         config: the model.
         vocab_rows: rows of embedding and output layer on the mcore side, padding included.
-        m: what stands before `embedding.`, `decoder.` and `output_layer.` on the mcore side.
+        m: what stands before `embedding.`, `decoder.`, `mtp.` and `output_layer.` on the mcore side.
         norms: INSIDE or BESIDE.
+        forms: of what only hybrid models have.
     """
     c, h = config.text, model_of(config).text_prefix
     yield from pad_rows(
         f"{m}embedding.word_embeddings.weight", f"{h}embed_tokens.weight", c.vocab, vocab_rows, (c.hidden,)
     )
     for i in range(c.layers):
-        yield from attention(config, f"{m}decoder.layers.{i}", f"{h}layers.{i}", norms[0])
-        if c.is_moe(i):
-            yield from experts(c, f"{m}decoder.layers.{i}", f"{h}layers.{i}")
+        names = (f"{m}decoder.layers.{i}", f"{h}layers.{i}")
+        if c.is_linear(i):
+            yield from forms.linear(config, *names)
         else:
-            yield from mlp(c, f"{m}decoder.layers.{i}", f"{h}layers.{i}", norms[1])
+            yield from attention(config, *names, norms[0], forms)
+        yield from feed_forward(config, *names, norms[1], moe=c.is_moe(i))
     yield from rename(f"{m}decoder.final_layernorm.weight", f"{h}norm.weight", (c.hidden,))
-    if not c.tied:
+    if c.mtp:
+        yield from prediction_head.prediction_head(config, f"{m}mtp.layers.0", norms, forms)
+    if c.has_output_layer:
         yield from pad_rows(f"{m}output_layer.weight", "lm_head.weight", c.vocab, vocab_rows, (c.hidden,))
 
 
-def attention(config: ModelConfig, m: str, h: str, norm: str) -> Iterator[Copy]:
-    """Self attention with the norm before it."""
-    c, traits = config.text, model_of(config).traits
-    yield from rename(f"{m}.{norm}weight", f"{h}.input_layernorm.weight", (c.hidden,))
-    yield from qkv(c, f"{m}.self_attention.linear_qkv", f"{h}.self_attn", "weight", (c.hidden,))
-    if traits.qkv_bias:
-        yield from qkv(c, f"{m}.self_attention.linear_qkv", f"{h}.self_attn", "bias", ())
-    if traits.qk_norm:
-        yield from rename(f"{m}.self_attention.q_layernorm.weight", f"{h}.self_attn.q_norm.weight", (c.head_dim,))
-        yield from rename(f"{m}.self_attention.k_layernorm.weight", f"{h}.self_attn.k_norm.weight", (c.head_dim,))
-    yield from rename(
-        f"{m}.self_attention.linear_proj.weight", f"{h}.self_attn.o_proj.weight", (c.hidden, c.heads * c.head_dim)
-    )
+def spellings(
+    config: ModelConfig, m: str = "language_model.", forms: Forms = CORE, norms: tuple[str, str] = INSIDE
+) -> Spellings:
+    """Other names of the same tensors; of norms that are BESIDE there are none."""
+    if config.text.mtp:
+        yield from prediction_head.spellings(config, f"{m}mtp.layers.0", forms, norms)
+    for i in range(config.text.layers if norms == INSIDE else 0):
+        inside = forms.norm if config.text.is_linear(i) else INSIDE[0]
+        yield from norm_spellings(f"{m}decoder.layers.{i}", inside, moe=config.text.is_moe(i))
 
 
-def qkv(c: TextConfig, m: str, h: str, kind: str, tail: Shape) -> Iterator[Copy]:
-    """linear_qkv: per query group [q x heads/groups | k | v]."""
-    yield from interleave(f"{m}.{kind}", groups=c.groups, tail=tail, parts=[
-        Rows(f"{h}.q_proj.{kind}", per_group=c.heads // c.groups * c.head_dim),
-        Rows(f"{h}.k_proj.{kind}", per_group=c.head_dim),
-        Rows(f"{h}.v_proj.{kind}", per_group=c.head_dim),
-    ])  # fmt: skip
-
-
-def mlp(c: TextConfig, m: str, h: str, norm: str) -> Iterator[Copy]:
-    """A dense gated MLP with the norm before it."""
-    yield from rename(f"{m}.{norm}weight", f"{h}.post_attention_layernorm.weight", (c.hidden,))
-    yield from concat(
-        f"{m}.mlp.linear_fc1.weight",
-        (c.hidden,),
-        [(f"{h}.mlp.gate_proj.weight", c.ffn), (f"{h}.mlp.up_proj.weight", c.ffn)],
-    )
-    yield from rename(f"{m}.mlp.linear_fc2.weight", f"{h}.mlp.down_proj.weight", (c.hidden, c.ffn))
-
-
-def experts(c: TextConfig, m: str, h: str) -> Iterator[Copy]:
-    """A router and its experts with the norm before them."""
-    yield from rename(f"{m}.pre_mlp_layernorm.weight", f"{h}.post_attention_layernorm.weight", (c.hidden,))
-    yield from rename(f"{m}.mlp.router.weight", f"{h}.mlp.gate.weight", (c.experts, c.hidden))
-    # mcore [E, 2M, H], gate rows first <-> HF [E, H, 2M], gate columns first
-    yield from transposed(
-        f"{m}.mlp.experts.experts.linear_fc1.weight",
-        f"{h}.mlp.experts.gate_up_proj",
-        (c.experts, 2 * c.moe_ffn, c.hidden),
-    )
-    yield from transposed(
-        f"{m}.mlp.experts.experts.linear_fc2.weight", f"{h}.mlp.experts.down_proj", (c.experts, c.hidden, c.moe_ffn)
-    )
-
-
-def spellings(config: ModelConfig, m: str = "language_model.") -> Spellings:
-    """Norms of a local-spec model, which stand beside the linear layers instead of inside them.
-
-    Torch_dist of a MoE one names its norm as if inside.
-    """
+def extra_state(config: ModelConfig, m: str = "language_model.", forms: Forms = CORE) -> Iterator[str]:
+    """Modules of a Transformer-Engine decoder that carry `_extra_state`."""
     for i in range(config.text.layers):
         layer = f"{m}decoder.layers.{i}"
-        yield f"{layer}.input_layernorm.weight", f"{layer}.self_attention.linear_qkv.layer_norm_weight"
-        beside, inside = f"{layer}.pre_mlp_layernorm.weight", f"{layer}.mlp.linear_fc1.layer_norm_weight"
-        yield (inside, beside) if config.text.is_moe(i) else (beside, inside)
-
-
-def extra_state(config: ModelConfig, m: str = "language_model.") -> Iterator[str]:
-    """Modules of a Transformer-Engine decoder that carry `_extra_state`."""
-    normed = model_of(config).traits.qk_norm
-    qk_norms = ("self_attention.q_layernorm", "self_attention.k_layernorm") if normed else ()
-    for i in range(config.text.layers):
-        moe = config.text.is_moe(i)
-        fcs = (
-            ("pre_mlp_layernorm", "mlp.experts.experts.linear_fc1", "mlp.experts.experts.linear_fc2")
-            if moe
-            else ("mlp.linear_fc1", "mlp.linear_fc2")
-        )
-        for module in ("self_attention.linear_qkv", "self_attention.linear_proj", *qk_norms, *fcs):
-            yield f"{m}decoder.layers.{i}.{module}"
+        if config.text.is_linear(i):
+            yield from (f"{layer}.{module}" for module in forms.modules)
+        else:
+            yield from attention_state(config, layer)
+        yield from feed_forward_state(config, layer, moe=config.text.is_moe(i))
     yield f"{m}decoder.final_layernorm"
+    if config.text.mtp:
+        yield from prediction_head.extra_state(config, f"{m}mtp.layers.0")
+
+
+def stacks(config: ModelConfig, *towers: str) -> tuple[str, ...]:
+    """The module lists that torch_dist checkpoints stack.
+
+    All that are called `layers`, and those of `towers`; of hybrid models, whose layers are always keyed one by one,
+    only the towers' lists, by their whole path.
+    """
+    hybrid = model_of(config).traits.linear_attention
+    return towers if hybrid else ("layers", *(tower.rpartition(".")[2] for tower in towers))

@@ -13,7 +13,7 @@ from ...models.shared.config import ModelConfig, VisionConfig
 from ...tensors.rules import Copy, Rows, concat, interleave, rename
 from ...tensors.spec import Shape
 from ..layout import Spellings
-from .language import INSIDE
+from .decoder_layer import INSIDE
 
 
 def norm(m: str, h: str, width: int) -> Iterator[Copy]:
@@ -47,7 +47,7 @@ def qkv(v: VisionConfig, m: str, h: str) -> Iterator[Copy]:
 
 def deepstack_front(config: ModelConfig) -> Iterator[Copy]:
     """What mbridge and pai share of a tower with deepstack: patch embedding, positions, blocks."""
-    v, h = config.vision, model_of(config).vision_prefix
+    v, h = config.tower, model_of(config).vision_prefix
     yield from conv("vision_model.patch_embed.proj.", f"{h}patch_embed.proj.", v.patch_shape)
     yield from rename("vision_model.pos_embed.weight", f"{h}pos_embed.weight", (v.positions, v.hidden))
     yield from layer_norm_blocks(config)
@@ -57,7 +57,7 @@ def layer_norm_blocks(
     config: ModelConfig, m: str = "vision_model.decoder.layers", norms: tuple[str, str] = INSIDE
 ) -> Iterator[Copy]:
     """Vision blocks of Qwen3-VL: LayerNorm with bias, MLP not gated."""
-    v, h = config.vision, f"{model_of(config).vision_prefix}blocks"
+    v, h = config.tower, f"{model_of(config).vision_prefix}blocks"
     for i in range(v.depth):
         yield from norm(f"{m}.{i}.{norms[0]}", f"{h}.{i}.norm1.", v.hidden)
         yield from qkv(v, f"{m}.{i}", f"{h}.{i}")
@@ -71,7 +71,7 @@ def gated_blocks(
     config: ModelConfig, m: str = "vision_model.decoder.layers", norms: tuple[str, str] = INSIDE
 ) -> Iterator[Copy]:
     """Vision blocks of Qwen2.5-VL: RMSNorm, gated MLP with bias."""
-    v, h = config.vision, f"{model_of(config).vision_prefix}blocks"
+    v, h = config.tower, f"{model_of(config).vision_prefix}blocks"
     for i in range(v.depth):
         yield from rename(f"{m}.{i}.{norms[0]}weight", f"{h}.{i}.norm1.weight", (v.hidden,))
         yield from qkv(v, f"{m}.{i}", f"{h}.{i}")
@@ -85,7 +85,7 @@ def gated_blocks(
 
 def spellings(config: ModelConfig, m: str = "vision_model.decoder.layers") -> Spellings:
     """Norms of a local-spec vision tower, which stand beside the linear layers instead of inside them."""
-    for i in range(config.vision.depth):
+    for i in range(config.tower.depth):
         for kind in ("weight", "bias"):
             yield f"{m}.{i}.input_layernorm.{kind}", f"{m}.{i}.self_attention.linear_qkv.layer_norm_{kind}"
             yield f"{m}.{i}.pre_mlp_layernorm.{kind}", f"{m}.{i}.mlp.linear_fc1.layer_norm_{kind}"
@@ -93,7 +93,7 @@ def spellings(config: ModelConfig, m: str = "vision_model.decoder.layers") -> Sp
 
 def extra_state(config: ModelConfig, m: str = "vision_model.decoder.layers") -> Iterator[str]:
     """Modules of Transformer-Engine vision blocks that carry `_extra_state`."""
-    for i in range(config.vision.depth):
+    for i in range(config.tower.depth):
         for module in ("self_attention.linear_qkv", "self_attention.linear_proj", "mlp.linear_fc1", "mlp.linear_fc2"):
             yield f"{m}.{i}.{module}"
 

@@ -87,14 +87,24 @@ def _scalar(value: object) -> object:
     return value[0] if isinstance(value, list) and len(value) in (1, 2) and value[0] == value[-1] else value
 
 
+NONE = "; --no-output-layer says of an embedding model that it has none"
+
+
 class Tie(NamedTuple):
-    """Whether the output layer is the embedding, and who said so."""
+    """Whether the output layer is the embedding, and who said so.
+
+    Attributes:
+        tied: it is.
+        said: who said so.
+        without: why there is none at all, though not tied; "" where there is one.
+    """
 
     tied: bool
     said: str
+    without: str = ""
 
 
-def decide_tie(hf_config: Json, lm_head: bool | None = None) -> Tie:
+def decide_tie(hf_config: Json, lm_head: bool | None = None, without: str = "") -> Tie:
     """Whether input and output embeddings are one tensor.
 
     The top level of the config decides, then text_config, then whether an output layer is there: transformers 5 reads
@@ -104,6 +114,7 @@ def decide_tie(hf_config: Json, lm_head: bool | None = None) -> Tie:
     Args:
         hf_config: the whole config.json.
         lm_head: whether the weights hold an output layer; None when that is not known.
+        without: why the model may have none at all; "": it may not.
 
     Raises:
         MismatchError: the config and the presence of an output layer contradict each other.
@@ -116,12 +127,14 @@ def decide_tie(hf_config: Json, lm_head: bool | None = None) -> Tie:
         return Tie(
             not lm_head, f"{'an' if lm_head else 'no'} output layer among the weights (config.json says nothing)"
         )
+    if lm_head is False and not tie.tied and without:
+        return tie._replace(without=without)
     if lm_head is not None and lm_head == tie.tied:
         there = "there is an output layer of its own" if lm_head else "there is no output layer"
         raise MismatchError(
             f"{tie.said} is {str(tie.tied).lower()} in config.json, but {there} among the weights",
             f"Set tie_word_embeddings to {str(not lm_head).lower()} (at the top and in text_config) if the weights "
-            "are right.",
+            f"are right{NONE if not lm_head else ''}.",
         )
     return tie
 

@@ -32,6 +32,7 @@ class Release:
         name: as on the Hub, without a variant's ending.
         config: its integers.
         rms_norm_eps: None: published configs disagree, so it has to come from elsewhere.
+        experts_per_token: where it is not that of most releases.
         text: further fields of its language model's section that other releases of the model have otherwise.
     """
 
@@ -39,6 +40,7 @@ class Release:
     config: ModelConfig
     rms_norm_eps: float | None = 1e-6
     text: Mapping[str, Any] = field(default_factory=dict)
+    experts_per_token: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,8 +48,9 @@ class Family:
     """All releases of a model, and what they share.
 
     Attributes:
-        rope_theta: base of the rotary embedding.
-        mrope_section: frequencies for time, height and width; half a head dimension together.
+        rope_theta: base of the rotary embedding; None: releases of the same shapes disagree.
+        mrope_section: frequencies for time, height and width, half of what is rotated together; () without a tower.
+        rotary: the part of a head that positions rotate.
         experts_per_token: of a model with experts.
         full_attention_blocks: the vision blocks that see the whole image, of a model with windows.
         window_size: how far the others see, in pixels.
@@ -58,17 +61,18 @@ class Family:
         vision_aliases: fields of vision_config that the releases state under a second name: field -> that name.
     """
 
-    rope_theta: int
-    mrope_section: tuple[int, ...]
+    rope_theta: int | None
+    mrope_section: tuple[int, ...] = ()
+    rotary: float = 1.0
     experts_per_token: int = 0
     full_attention_blocks: tuple[int, ...] = ()
     window_size: int = 0
     token_ids: Mapping[str, int]
     text_ids: Mapping[str, int]
     top: Mapping[str, Any]
-    rope_scaling: Mapping[str, Any]
+    rope_scaling: Mapping[str, Any] = field(default_factory=dict)
     text: Mapping[str, Any]
-    vision: Mapping[str, Any]
+    vision: Mapping[str, Any] = field(default_factory=dict)
     releases: tuple[Release, ...]
     vision_aliases: Mapping[str, str] = field(default_factory=dict)
 
@@ -82,7 +86,8 @@ def text_of_release(
     *,
     vocab: int = 151_936,
     tied: bool = False,
+    head_dim: int = 128,
     moe: tuple[int, int] = (0, 0),
 ) -> TextConfig:
-    """A release's language model: heads of 128; `moe` is the number of experts and their FFN width."""
-    return TextConfig(layers, hidden, heads, groups, 128, ffn, vocab, tied, *moe)
+    """A release's language model; `moe` is the number of experts and their FFN width."""
+    return TextConfig(layers, hidden, heads, groups, head_dim, ffn, vocab, tied, *moe)

@@ -35,6 +35,9 @@ def specs(*names, shape=(2, 3), dtype="bfloat16"):
         ("v.blocks.3.weight", ("layers",), None),
         ("a.layers.3", ("layers",), ("a.layers", 3)),
         ("a.weight", ("layers",), None),
+        ("mtp.layers.0.enorm.weight", ("layers",), None),
+        ("a.mtp.layers.0.transformer_layer.", ("layers",), None),
+        ("a.notmtp.layers.0.w", ("layers",), ("a.notmtp.layers.w", 0)),
     ],
 )
 def test_split(name, lists, where):
@@ -106,6 +109,7 @@ def test_layers_that_differ(shape, dtype):
         (["a.layers.0.w", "a.layers.1.v"], []),
         (["a.layers.0.w", "a.layers.2.w"], []),  # a layer is missing
         (["a.layers.1.w"], []),
+        (["a.layers.0.w", "a.layers.1.w", "mtp.layers.0.w", "a.mtp.layers.0.w"], ["a.layers"]),  # heads never are
         (["a", "b"], []),
     ],
 )

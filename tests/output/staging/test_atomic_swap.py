@@ -248,7 +248,14 @@ class TestKilled:
 
     OLD = ("iter_0000005", "iter_0000008")
 
-    @pytest.mark.parametrize(("set_latest", "tracker"), [(True, "8"), (True, None), (False, "8")])
+    @pytest.mark.parametrize(
+        ("set_latest", "tracker"),
+        [
+            (True, "8"),
+            pytest.param(True, None, marks=pytest.mark.slow),
+            pytest.param(False, "8", marks=pytest.mark.slow),
+        ],
+    )
     def test_an_added_iteration(self, tmp_path: Path, set_latest: bool, tracker: str | None) -> None:
         seen = self.iterations(tmp_path, set_latest, False, tracker)
         assert seen == {(tracker,), ("new", tracker)} | ({("new", "10")} if set_latest else set())

@@ -14,6 +14,8 @@ from ..layers import State
 
 EMBEDDINGS = tuple(f"embedding.{name}" for name in EMBEDDING)
 LAYERS = "decoder.layers."
+HEADS = "mtp.layers."
+"""Of multi-token prediction: on the last stage, which then also holds a copy of the embedding."""
 HINT = "Stages lie in each other's folders: copy each rank's own file again from where it was saved."
 
 Held = dict[str, dict[tuple[int, int], str]]
@@ -21,7 +23,7 @@ Held = dict[str, dict[tuple[int, int], str]]
 
 
 def check_ends(states: Iterable[State]) -> None:
-    """No layer of a decoder comes before its embedding, and none behind its output layer.
+    """No layer of a decoder comes before its embedding, and none behind its output layer or its prediction heads.
 
     Args:
         states: every chunk of every rank.
@@ -32,20 +34,23 @@ def check_ends(states: Iterable[State]) -> None:
     begins: Held = {}
     layers: Held = {}
     ends: Held = {}
+    heads: Held = {}
     for state in states:
         for name in state.names:
             for held, path in ((begins, _before(name, EMBEDDINGS)), (ends, _before(name, OUTPUT_LAYER))):
                 if path is not None:
                     _hold(held, path, state)
-            path, found, _ = name.partition(LAYERS)
-            if found:
-                _hold(layers, path, state)
+            for held, module in ((layers, LAYERS), (heads, HEADS)):
+                path, found, _ = name.partition(module)
+                if found:
+                    _hold(held, path, state)
     for path, stages in layers.items():
         first, last = min(stages), max(stages)
         if path in begins and first < (begin := min(begins[path])):
             raise _wrong(stages[first], "before its embedding", begins[path][begin], path)
-        if path in ends and last > (end := min(ends[path])):
-            raise _wrong(stages[last], "behind its output layer", ends[path][end], path)
+        for held, what in ((ends, "output layer"), (heads, "multi-token-prediction head")):
+            if path in held and last > (end := min(held[path])):
+                raise _wrong(stages[last], f"behind its {what}", held[path][end], path)
 
 
 def _before(name: str, ends: tuple[str, ...]) -> str | None:

@@ -33,6 +33,7 @@ def test_as_saved(tmp_path: Path, saved: Saved) -> None:
 
 
 LAYER = "decoder.layers.0.mlp.linear_fc2.weight"
+HEAD = "mtp.layers.0.transformer_layer.mlp.linear_fc2.weight"
 FIRST, LAST = "embedding.word_embeddings.weight", "output_layer.weight"
 
 
@@ -48,8 +49,10 @@ def stage(number: int, chunk: int, *names: str) -> State:
         [stage(0, 0, "vision.decoder.layers.0.x"), stage(1, 0, FIRST, LAYER, LAST)],
         [stage(0, 0, f"text.{FIRST}"), stage(1, 0, f"text.{LAYER}"), stage(2, 0, f"text.{LAST}")],
         [stage(0, 0, LAYER), stage(1, 0, LAYER)],
+        [stage(0, 0, FIRST, LAYER), stage(1, 0, LAYER), stage(2, 0, FIRST, LAYER, HEAD, LAST)],
+        [stage(0, 0, FIRST, LAYER), stage(0, 1, LAYER), stage(1, 0, LAYER), stage(1, 1, FIRST, LAYER, HEAD)],
     ],
-    ids=["two stages", "chunks", "a tower before", "ends without layers", "names of neither"],
+    ids=["two stages", "chunks", "a tower before", "ends without layers", "names of neither", "a head", "tied"],
 )
 def test_fine(states: list[State]) -> None:
     check_ends(states)
@@ -62,6 +65,14 @@ def test_fine(states: list[State]) -> None:
         ([stage(0, 0, LAYER), stage(1, 0, FIRST, LAYER)], "mp_rank_00_000 holds layers of the model before its emb"),
         ([stage(0, 0, LAYER, LAST), stage(1, 0, LAYER)], "mp_rank_00_001 holds layers of the model behind its out"),
         ([stage(0, 0, FIRST, LAYER), stage(1, 0, LAYER, LAST), stage(0, 1, LAYER)], "000 holds layers .* behind"),
+        (
+            [stage(0, 0, FIRST, LAYER, HEAD), stage(1, 0, FIRST, LAYER)],
+            "001 holds layers of the model behind its multi-token-prediction head, which is in mp_rank_00_000",
+        ),
+        (
+            [stage(0, 0, LAYER), stage(1, 0, FIRST, LAYER), stage(2, 0, FIRST, LAYER, HEAD)],
+            "000 holds .* before its emb",
+        ),
         ([stage(0, 0, f"t.{LAYER}"), stage(1, 0, f"t.{FIRST}", f"t.{LAYER}")], "layers of t before"),
     ],
 )

@@ -1,0 +1,163 @@
+"""A number added to every element of some tensors, and dtypes of single tensors: arithmetic, as a step of its own.
+
+All else is moved. megatron-core keeps the output norm of a Gated DeltaNet minus one, which is no move; and releases
+keep some small tensors in a wider dtype than the rest.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Collection, Iterable, Mapping
+from math import prod
+from typing import TYPE_CHECKING, NamedTuple
+
+from ..errors import MismatchError, shown
+from .dtypes import storage, widen
+from .spec import Box, Reader, whole
+
+if TYPE_CHECKING:
+    from .spec import Array
+
+RULE = "computed in float32 (float64 of float64) and rounded once, to nearest even"
+"""How a number is added, in words."""
+
+
+class Rounded(NamedTuple):
+    """What became of a tensor's elements.
+
+    Attributes:
+        elements: how many were computed.
+        rounded: of those, the ones whose exact result has no place in the dtype; from them the source's element cannot
+            be told again.
+    """
+
+    elements: int = 0
+    rounded: int = 0
+
+
+class Offset:
+    """A Reader whose tensors in `names` are each element + amount; all others are as they were.
+
+    A NaN stays one, an infinite number what it is.
+
+    Args:
+        reader: the one below.
+        names: the tensors to which `amount` is added.
+        amount: 1.0 or -1.0.
+        dtypes: dtypes of single tensors, named or not; else a tensor keeps its own.
+
+    Raises (while reading):
+        MismatchError: a finite number becomes infinite in the narrower dtype.
+    """
+
+    def __init__(
+        self, reader: Reader, names: Collection[str], amount: float, dtypes: Mapping[str, str] | None = None
+    ) -> None:
+        self._reader = reader
+        self.amount = amount
+        self._names = frozenset(names)
+        self._lock = threading.Lock()
+        self._counted: dict[str, Rounded] = {}
+        self.specs = dict(reader.specs)
+        for name, dtype in (dtypes or {}).items():
+            self.specs[name] = self.specs[name]._replace(dtype=dtype)
+        changed = (name for name, spec in self.specs.items() if spec.dtype != reader.specs[name].dtype)
+        self._computed = {*self._names, *changed}
+
+    @property
+    def names(self) -> list[str]:
+        """The tensors to which the amount is added, in order."""
+        return [name for name in self.specs if name in self._names]
+
+    @property
+    def computed(self) -> list[str]:
+        """The tensors that are not merely moved, in order."""
+        return [name for name in self.specs if name in self._computed]
+
+    def read_into(self, box: Box, out: Array) -> None:
+        """See Reader."""
+        if box.name not in self._computed:
+            self._reader.read_into(box, out)
+            return
+        result, count = self._compute(box)
+        with self._lock:
+            known = self._counted.get(box.name, Rounded())
+            self._counted[box.name] = Rounded(known.elements + count.elements, known.rounded + count.rounded)
+        out[...] = result
+
+    def finish(self) -> None:
+        """See Reader."""
+        self._reader.finish()
+
+    def counted(self) -> dict[str, Rounded]:
+        """What became of every tensor that is computed; one not wholly read so far is read for that alone."""
+        for name in self.computed:
+            spec = self.specs[name]
+            if self._counted.get(name, Rounded()).elements != prod(spec.shape):
+                self._counted[name] = self._compute(whole(spec))[1]
+        return {name: self._counted[name] for name in self.computed}
+
+    def _compute(self, box: Box) -> tuple[Array, Rounded]:
+        """The bits of a box, and what became of its elements."""
+        import numpy as np
+
+        dtype, target = self._reader.specs[box.name].dtype, self.specs[box.name].dtype
+        raw = np.empty(box.lengths, storage(dtype))
+        self._reader.read_into(box, raw)
+        number = widen(raw, dtype, "float64" if "float64" in (dtype, target) else "float32")
+        total, inexact = _sum(number, self.amount if box.name in self._names else 0.0)
+        bits = narrowed(total, target)
+        kept = widen(bits, target, total.dtype.name)
+        if bool((np.isinf(kept) & np.isfinite(total)).any()):
+            raise MismatchError(
+                f"{shown(box.name)}: holds numbers too large for {target}",
+                "Give --dtype float32: it has room for them.",
+            )
+        return bits, Rounded(box.size, int((inexact | ((kept != total) & ~np.isnan(total))).sum()))
+
+
+def all_counts(steps: Iterable[Offset]) -> dict[str, Rounded]:
+    """The counts of several steps, which name no tensor alike."""
+    return {name: count for step in steps for name, count in step.counted().items()}
+
+
+def _sum(number: Array, amount: float) -> tuple[Array, Array]:
+    """The sum in the numbers' own dtype, and where it is not exact (Knuth's error-free transformation)."""
+    import numpy as np
+
+    if not amount:
+        return number, np.zeros(number.shape, bool)
+    added = number.dtype.type(amount)
+    with np.errstate(invalid="ignore", over="ignore"):
+        total = number + added
+        rest = total - number
+        error = (number - (total - rest)) + (added - rest)
+    return total, (error != 0) & np.isfinite(number)
+
+
+def narrowed(number: Array, dtype: str) -> Array:
+    """The bits of float32 or float64 numbers in a dtype that is not wider, rounded to nearest even."""
+    import numpy as np
+
+    with np.errstate(over="ignore", invalid="ignore", under="ignore"):
+        if dtype != "bfloat16":
+            return number.astype(dtype).view(storage(dtype))
+        bits = _to_odd(number).view(np.uint32)
+        nearest = ((bits + (0x7FFF + (bits >> 16 & 1))) >> 16).astype(np.uint16)
+        return np.where(np.isnan(number), (bits >> 16 | 0x40).astype(np.uint16), nearest)
+
+
+def _to_odd(number: Array) -> Array:
+    """As float32; of what float32 does not hold exactly, the neighbour whose last bit is set.
+
+    Then rounding it further, to bfloat16, is as if it had been rounded once.
+    """
+    import numpy as np
+
+    near = number.astype(np.float32)
+    if number.dtype == np.float32:
+        return near
+    bits = near.view(np.uint32)
+    inexact = (near.astype(np.float64) != number) & np.isfinite(number)
+    beyond = inexact & (np.abs(near.astype(np.float64)) > np.abs(number))
+    return np.where(inexact, (bits - beyond.astype(np.uint32)) | 1, bits).view(np.float32)
