@@ -3,8 +3,22 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
 
 import pytest
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Of a module with SAMPLED = n every n-th case of a test runs in `make test`, the others with the slow tests."""
+    seen: Counter[str] = Counter()
+    for item in items:
+        every = getattr(getattr(item, "module", None), "SAMPLED", 1)
+        if every > 1 and hasattr(item, "callspec") and not item.get_closest_marker("slow"):
+            test = item.nodeid.partition("[")[0]
+            if seen[test] % every:
+                item.add_marker(pytest.mark.slow)
+            seen[test] += 1
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:

@@ -20,6 +20,8 @@ from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 
 from vlconv.converters.models.shared.config import ModelConfig
 
+SAMPLED = 2
+
 pytestmark = pytest.mark.mcore_versions
 
 # The tensors of `tiny()` in a stacked checkpoint, as trainers' checkpoints show them: L 4, H 64, Q 256, F 96, V 248;

@@ -27,6 +27,8 @@ from trainers.sizes import Sizes, sizes
 from vlconv.converters import Mcore2HfOptions, mcore2hf
 from vlconv.converters.errors import CorruptError, MismatchError, UnsupportedError, VlconvError
 
+SAMPLED = 2
+
 Tensors = dict[str, Any]
 Names = Callable[[Sizes, Tensors], Tensors]
 

@@ -33,6 +33,8 @@ from vlconv.converters.options import McoreSource
 from vlconv.converters.tensors.rules import table
 from vlconv.converters.tensors.spec import TensorSpec
 
+SAMPLED = 2
+
 pytestmark = pytest.mark.mcore_versions
 
 # 300 rows, so that the ids of tests/tiny.py are in it.

@@ -20,6 +20,8 @@ from refusing import edit_config, refused
 from vlconv.converters import Mcore2HfOptions, hf2mcore, mcore2hf
 from vlconv.converters.errors import CorruptError, MismatchError, UnsupportedError
 
+SAMPLED = 2
+
 LAYOUTS = {
     "qwen3_5": "mbridge-qwen3_5",
     "qwen3_5_moe": "mbridge",

@@ -23,6 +23,8 @@ from mcore.topology import Topology
 
 from vlconv.converters.models.shared.config import ModelConfig
 
+SAMPLED = 2
+
 pytestmark = pytest.mark.mcore_versions
 
 CONFIGS = {

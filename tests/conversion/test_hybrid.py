@@ -21,6 +21,8 @@ from references import differing
 
 from vlconv.converters.errors import MismatchError
 
+SAMPLED = 2
+
 pytestmark = pytest.mark.mcore_versions
 
 MOE = ("qwen3_5_moe", "qwen3_5_moe_text", "qwen3_next")

@@ -23,6 +23,8 @@ from references import differing, read_hf, write_reference
 from vlconv.converters import Mcore2HfOptions, Mcore2McoreOptions, VerifyOptions, mcore2hf, mcore2mcore, verify
 from vlconv.converters.models.shared.config import ModelConfig
 
+SAMPLED = 2
+
 pytestmark = pytest.mark.mcore_versions
 
 CONFIGS = {

@@ -18,6 +18,8 @@ from trainers.saving import save
 from vlconv.converters import Mcore2HfOptions, VerifyOptions, mcore2hf, verify
 from vlconv.converters.errors import MismatchError, NotComparable, ReferenceFault
 
+SAMPLED = 2
+
 HALVES = [
     *(
         (kind, name)

@@ -17,6 +17,8 @@ from tiny import tiny_config, write_tiny_hf
 
 from vlconv.converters import Hf2McoreOptions, Mcore2HfOptions, hf2mcore, mcore2hf
 
+SAMPLED = 2
+
 KINDS = ["qwen2", "qwen3", "qwen3_moe", "qwen3_next", "qwen3_5", "qwen3_5_moe", "qwen3_5_text", "qwen3_5_moe_text"]
 RANKS: dict[str, Any] = {"format": "torch", "tensor_model_parallel_size": 2, "pipeline_model_parallel_size": 2}
 

@@ -23,6 +23,8 @@ from vlconv.converters import (
     verify,
 )
 
+SAMPLED = 2
+
 CASES = [("qwen3_5", "mbridge-qwen3_5"), ("qwen3_5_moe", "mbridge"), ("qwen3_next", "megatron-lm")]
 NORMS, WIDTH = 3, 16  # of four layers three have one, of 16 numbers
 ELEMENTS = NORMS * WIDTH

@@ -32,6 +32,8 @@ from vlconv.converters import (
 )
 from vlconv.converters.errors import MismatchError, NotComparable, ReferenceFault
 
+SAMPLED = 2
+
 KINDS = {
     "qwen3_5": "mbridge-qwen3_5",
     "qwen3_5_moe": "mbridge",

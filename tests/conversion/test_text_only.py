@@ -23,6 +23,8 @@ from references import differing, read_hf, write_reference
 
 from vlconv.converters import Mcore2McoreOptions, Report, VerifyOptions, mcore2hf, mcore2mcore, verify
 
+SAMPLED = 2
+
 pytestmark = pytest.mark.mcore_versions
 
 FORMS = {

@@ -11,9 +11,9 @@ from .running import Corpus
 
 
 def cases(*kinds: Kind) -> Any:
-    """A test's parameter `case`: every case of some kinds, marked slow but for every other one of the quick."""
+    """A test's parameter `case`: every case of some kinds, marked slow but for every third of the quick."""
     listed = [case for kind in kinds for case in kind.cases]
-    often = [case for case in listed if not case.slow][::2]
+    often = [case for case in listed if not case.slow][::3]
     marked = [pytest.param(c, id=c.name, marks=[] if c in often else [pytest.mark.slow]) for c in listed]
     return pytest.mark.parametrize("case", marked)
 

@@ -22,6 +22,8 @@ from references import differing, write_reference
 from vlconv.converters import Mcore2McoreOptions, mcore2mcore
 from vlconv.converters.errors import UnsupportedError
 
+SAMPLED = 2
+
 pytestmark = pytest.mark.mcore_versions
 
 CONFIGS = {

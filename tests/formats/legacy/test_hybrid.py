@@ -20,6 +20,8 @@ from references import differing, write_reference
 from vlconv.converters import Mcore2McoreOptions, mcore2mcore
 from vlconv.converters.errors import MismatchError
 
+SAMPLED = 2
+
 pytestmark = pytest.mark.mcore_versions
 
 CONFIGS = {
