@@ -234,3 +234,11 @@ def test_hostile_names_are_escaped():
         model_for({"model_type": "\x1b[31m" + "x" * 1000})
     assert "\x1b" not in str(error.value)
     assert len(str(error.value)) < 500
+
+
+@pytest.mark.parametrize("field", ["mtp_num_hidden_layers", "num_hidden_layers", "linear_num_key_heads"])
+def test_only_patches_have_two_sides(field):
+    config = tiny_config("qwen3_5")
+    config["text_config"][field] = [1, 1]
+    with pytest.raises(CorruptError, match=rf"text_config\.{field} is \[1, 1\], not an integer"):
+        model_for(config).config(config)

@@ -48,7 +48,8 @@ class Fields:
         """
         found: dict[str, int] = {}
         for name in names:
-            value = _scalar(self.section.get(name))
+            value = self.section.get(name)
+            value = _square(value) if name.endswith("patch_size") else value
             if value is None:
                 continue
             if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
@@ -82,7 +83,7 @@ class Fields:
         return tuple(value)
 
 
-def _scalar(value: object) -> object:
+def _square(value: object) -> object:
     """A patch size may be spelled [16, 16]: square patches are one integer."""
     return value[0] if isinstance(value, list) and len(value) in (1, 2) and value[0] == value[-1] else value
 
