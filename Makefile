@@ -4,6 +4,7 @@
 #                              the newest megatron-core
 #   make hostile               some 2,000 damaged or hostile sources, and the table of what came of them
 #   make fuzz SECONDS=60       the same by chance, an hour if not said otherwise
+#   make bench ARGS="--quick"  speed and memory beside cp and other programs; docs/bench.md
 #   make test-serving          vLLM on a CPU opens what is written; PIP_ARGS must lead pip to a CPU build of torch
 #   make install PIP_ARGS=…    further arguments for pip, such as --extra-index-url for a CPU build of torch
 #   make test ARGS="-k vision" further arguments for pytest
@@ -24,6 +25,7 @@ HAVE_PYTHON = @test -n "$(PYTHON)" || \
 
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+READY_BENCH := $(VENV)/.ready-bench
 READY_OLD := $(VENV_OLD)/.ready
 READY_MCORE := $(VENV_MCORE)/.ready
 READY_SERVING := $(VENV_SERVING)/.ready
@@ -107,8 +109,13 @@ typecheck: $(READY)
 	@ln -s $(CURDIR)/cli/* $(CURDIR)/converters build/typing/vlconv/
 	MYPYPATH=build/typing $(BIN)/mypy --strict --package vlconv
 
-bench: $(READY)
-	$(BIN)/python tests/bench.py $(ARGS)
+# The tables and, in build/bench, bench.json and the plots.
+$(READY_BENCH): $(READY)
+	$(BIN)/python $(PIP_INSTALL) --editable ".[dev,bench]"
+	@touch $@
+
+bench: $(READY_BENCH)
+	PYTHONPATH=tests $(BIN)/python -m bench $(ARGS)
 
 clean:
 	rm -rf build dist vlconv.egg-info .mypy_cache .pytest_cache .ruff_cache $(VENV) $(VENV_OLD) $(VENV_MCORE) $(VENV_SERVING)

@@ -208,7 +208,13 @@ OPTIONS: dict[str, Any] = {
         "[DIR]",
     ),
     "dry_run": _flag("Recognise, check and plan; write nothing.", RUN, "--dry-run"),
-    "threads": _number("Threads that move data. Left out: chosen by the number of cores.", RUN),
+    "threads": _number("Threads that move data. Left out: chosen by the number of processors.", RUN),
+    "memory": _text(
+        "Memory to hold at most, such as 500MB: fewer threads, then smaller parts at a time. Left out: what the "
+        "threads take.",
+        RUN,
+        "SIZE",
+    ),
 }
 """Field of an options dataclass -> its option."""
 

@@ -75,6 +75,11 @@ class Screen:
             _facts(self._err, "plan", "blue", report.facts)
             self._shown.update(report.facts)
 
+    def phase(self, phase: str) -> None:
+        """Show what it is at."""
+        if not self._quiet:
+            self._meter.begin(phase)
+
     def progress(self, done: int, total: int) -> None:
         """Show how far it is."""
         if not self._quiet:

@@ -59,6 +59,11 @@ class _Watch:
         ending.check()
         self._screen.planned(report)
 
+    def phase(self, phase: str) -> None:
+        """Show it."""
+        ending.check()
+        self._screen.phase(phase)
+
     def progress(self, done: int, total: int) -> None:
         """Show it."""
         ending.check()

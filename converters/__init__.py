@@ -1,6 +1,7 @@
 """vlconv's public API. Every function is imported when it is called, so that importing the package costs nothing.
 
-Paths may be text. What goes wrong is raised as a subclass of VlconvError, each exported here.
+Paths may be text. What goes wrong is raised as a subclass of VlconvError, each exported here. How far a command is, an
+Observer is told; see there.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from .errors import (
     VlconvError,
 )
 from .options import Hf2McoreOptions, Mcore2HfOptions, Mcore2McoreOptions, VerifyOptions
-from .report import Difference, Fact, Observer, Report, Silent
+from .report import Difference, Fact, Observer, Phase, Report, Silent
 
 if TYPE_CHECKING:
     from .layouts.names import NamePair
@@ -44,6 +45,7 @@ __all__ = [
     "NotComparable",
     "Observer",
     "OptionError",
+    "Phase",
     "ReadError",
     "ReferenceFault",
     "Report",

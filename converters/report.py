@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
+from enum import StrEnum
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -74,11 +75,30 @@ class Report:
         }
 
 
+class Phase(StrEnum):
+    """What a command is at; its text is for people.
+
+    Of each, bytes may be told or none, and more than once from the first on: done falls back then.
+    """
+
+    CHECKING_SOURCE = "checking sums"
+    CHECKING_FILES = "checking files"
+    LOADING = "loading"
+    WRITING = "writing"
+    HASHING = "hashing"
+    READING_BACK = "reading back"
+    BRINGING_TO_DISK = "bringing to disk"
+    COMPARING = "comparing"
+
+
 class Observer(Protocol):
     """Who watches a command at work. Called from the main thread and from workers; must not block.
 
-    It may have a third method, `written(place)`: the output has taken its place, and nothing undoes it any more. While
-    that is called, signals wait.
+    It may have two methods more:
+
+        phase(phase)    what comes next is that Phase; bytes that are told from here on are of it.
+        written(place)  the output has taken its place, and nothing undoes it any more. While that is called, signals
+                        wait.
     """
 
     def planned(self, report: Report) -> None:
@@ -96,6 +116,12 @@ class Silent:
 
     def progress(self, done: int, total: int) -> None:
         """Ignore it."""
+
+
+def tell_phase(observer: Observer, phase: Phase) -> None:
+    """Tell an observer that wants to know it what comes next."""
+    if told := getattr(observer, "phase", None):
+        told(phase)
 
 
 def tell_written(observer: Observer, place: Path) -> None:

@@ -43,12 +43,15 @@ class Calls:
     Args:
         root: that directory.
         trace: file that the list is written to, outside of it.
-        at: number of the call that fails; 0: none.
+        at: number of the call that fails, among those of one name, as threads take turns otherwise in each run; 0:
+            none.
         code: with this errno.
+        name: that name.
     """
 
-    def __init__(self, root: Path, trace: Path, at: int = 0, code: int = 0) -> None:
+    def __init__(self, root: Path, trace: Path, at: int = 0, code: int = 0, name: str = "") -> None:
         self._root, self._trace, self._at, self._code = os.path.realpath(root), trace, at, code
+        self._name = name
         self._calls: list[Call] = []
         self._lock = threading.Lock()
 
@@ -108,6 +111,6 @@ class Calls:
             return
         with self._lock:
             self._calls.append(call)
-            fails = len(self._calls) == self._at
+            fails = call.name == self._name and [one.name for one in self._calls].count(self._name) == self._at
         if fails:
             raise OSError(self._code, os.strerror(self._code), *([] if filename is None else [filename]))

@@ -49,10 +49,11 @@ def required(*names: str) -> set[str]:
     return found
 
 
-def run(python: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
+def run(python: Path, *arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
     """Run an environment's python, deaf to what the caller's environment says about modules."""
     env = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
-    return subprocess.run([python, *map(str, arguments)], env=env, capture_output=True, text=True, timeout=120)
+    command = [python, *map(str, arguments)]
+    return subprocess.run(command, env=env, cwd=cwd, capture_output=True, text=True, timeout=120)
 
 
 def vlconv(python: Path, *arguments: object) -> subprocess.CompletedProcess[str]:

@@ -35,6 +35,7 @@ SAFE_METHODS = {"integer", "place"}
 TEXTS = {
     "told_holes",
     "unsummed",
+    "fault_of",
     "tiling_fault",
     "explain",
     "difference",

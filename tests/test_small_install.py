@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from importlib import import_module
+from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,9 +19,9 @@ from small_install import environment, run, vlconv
 from vlconv.converters.errors import MissingLibrary, naming_missing_libraries
 
 SMALL = ("isal", "numpy", "pyyaml", "typer")
-"""README's short list; hf2mcore, mcore2mcore and --dtype use torch besides."""
+"""README's short list."""
 
-ABSENT = ("megatron", "transformers", "huggingface_hub", "safetensors", "psutil")
+ABSENT = ("torch", "megatron", "transformers", "huggingface_hub", "safetensors", "psutil")
 
 CONFIG = tiny(moe=True)
 HF = random_hf_tensors(CONFIG)
@@ -53,88 +55,68 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return environment(tmp_path_factory.mktemp("small") / "env", *SMALL)
 
 
-@pytest.fixture(scope="module")
-def with_torch(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return environment(tmp_path_factory.mktemp("with_torch") / "env", *SMALL, "torch")
-
-
-def succeeds(python: Path, *arguments: object) -> None:
-    ran = vlconv(python, *arguments)
-    assert (ran.returncode, ran.stderr) == (0, "")
-
-
 def fails(python: Path, *arguments: object, code: int, says: str, hint: str) -> None:
     """In one line, and a second with what to do."""
     ran = vlconv(python, *arguments)
     assert (ran.returncode, ran.stderr.splitlines()) == (code, [says, f"  {hint}"])
 
 
-@pytest.mark.parametrize(("name", "absent"), [("small", (*ABSENT, "torch")), ("with_torch", ABSENT)])
-def test_nothing_else_is_there(request: pytest.FixtureRequest, name: str, absent: tuple[str, ...]) -> None:
-    code = f"from importlib.util import find_spec; print([n for n in {absent} if find_spec(n)])"
-    assert run(request.getfixturevalue(name), "-c", code).stdout == "[]\n"
+def test_nothing_else_is_there(small: Path) -> None:
+    code = f"from importlib.util import find_spec; print([n for n in {ABSENT} if find_spec(n)])"
+    assert run(small, "-c", code).stdout == "[]\n"
 
 
-class TestWithoutTorch:
-    @pytest.mark.parametrize("form", ["torch_dist", "torch"])
-    def test_mcore2hf(self, small: Path, inputs: Inputs, tmp_path: Path, form: str) -> None:
-        succeeds(small, "mcore2hf", getattr(inputs, form), tmp_path / "hf")
-        assert differing(read_hf(tmp_path / "hf"), HF) == []
+COMMANDS = [
+    "hf2mcore {hf} planned --dry-run",
+    "hf2mcore {hf} td --sha256 --read-back",
+    "hf2mcore {hf} ranks --format torch --tp 2 --ep 2",
+    "hf2mcore {hf} td32 --dtype float32",
+    "mcore2mcore {torch_dist} ranks_of_td --format torch --pp 2",
+    "mcore2mcore {torch} td_of_ranks",
+    "mcore2mcore {torch} td16 --dtype float16",
+    "mcore2hf {torch_dist} hf_of_td",
+    "mcore2hf {torch} hf_of_ranks",
+    "mcore2hf ranks hf_of_our_ranks",
+    "mcore2hf ranks_of_td hf_of_our_ranks_of_td",
+    "mcore2hf td_of_ranks hf_of_our_td",
+    "mcore2hf td32 hf_of_td32 --dtype bfloat16",
+    "mcore2hf td16 hf16",
+    "verify {torch_dist} {hf}",
+    "verify {torch} td",
+    "verify {torch}",
+    "verify {hf}",
+    "verify td --on-disk .",
+]
+"""What converts and compares, from and to every format. Every output that is called hf_… holds the model as it was."""
 
-    @pytest.mark.parametrize("form", ["torch_dist", "torch"])
-    def test_verify_two(self, small: Path, inputs: Inputs, form: str) -> None:
-        succeeds(small, "verify", getattr(inputs, form), inputs.hf)
+RUNNING = """
+import json, sys
 
-    @pytest.mark.parametrize("form", ["torch_dist", "torch", "hf"])
-    def test_verify_one(self, small: Path, inputs: Inputs, form: str) -> None:
-        succeeds(small, "verify", getattr(inputs, form))
+class NoTorch:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] == "torch":
+            raise RuntimeError("something imports torch")
 
-    def test_what_needs_it_says_so(self, small: Path, inputs: Inputs, tmp_path: Path) -> None:
-        fails(
-            small,
-            *("hf2mcore", inputs.hf, tmp_path / "mcore"),
-            code=1,
-            says="error: torch is not installed, and this needs it",
-            hint="pip install torch",
-        )
-        assert not list(tmp_path.iterdir())
-        fails(
-            small,
-            *("verify", inputs.hf, "--on-disk", tmp_path),
-            code=3,
-            says="not comparable: torch is not installed, and this needs it",
-            hint="pip install torch",
-        )
+sys.meta_path.insert(0, NoTorch())
+from vlconv.app import app
+
+codes = {}
+for command in json.loads(sys.argv[1]):
+    codes[command] = app([*command.split(), "--quiet"], standalone_mode=False)
+print(json.dumps(codes))
+"""
+"""Commands in one process, in which even asking whether torch is there is a fault."""
 
 
-class TestWithTorch:
-    @pytest.mark.parametrize("options", [("--format", "torch_dist"), ("--format", "torch", "--tp", "2")])
-    def test_hf2mcore(self, with_torch: Path, inputs: Inputs, tmp_path: Path, options: tuple[str, ...]) -> None:
-        succeeds(with_torch, "hf2mcore", inputs.hf, tmp_path / "mcore", *options)
-        succeeds(with_torch, "mcore2hf", tmp_path / "mcore", tmp_path / "hf")
-        assert differing(read_hf(tmp_path / "hf"), HF) == []
-
-    @pytest.mark.slow
-    @pytest.mark.parametrize(
-        ("form", "options"),
-        [("torch_dist", ("--format", "torch", "--ep", "2")), ("torch", ("--format", "torch_dist"))],
-    )
-    def test_mcore2mcore(
-        self, with_torch: Path, inputs: Inputs, tmp_path: Path, form: str, options: tuple[str, ...]
-    ) -> None:
-        succeeds(with_torch, "mcore2mcore", getattr(inputs, form), tmp_path / "mcore", *options)
-        succeeds(with_torch, "mcore2hf", tmp_path / "mcore", tmp_path / "hf")
-        assert differing(read_hf(tmp_path / "hf"), HF) == []
-
-    @pytest.mark.slow
-    def test_another_dtype(self, with_torch: Path, inputs: Inputs, tmp_path: Path) -> None:
-        succeeds(with_torch, "mcore2hf", inputs.torch_dist, tmp_path / "hf", "--dtype", "float32")
-        assert differing(read_hf(tmp_path / "hf"), {name: tensor.float() for name, tensor in HF.items()}) == []
-
-    @pytest.mark.slow
-    @pytest.mark.parametrize("form", ["torch_dist", "hf"])
-    def test_verify_on_disk(self, with_torch: Path, inputs: Inputs, tmp_path: Path, form: str) -> None:
-        succeeds(with_torch, "verify", getattr(inputs, form), "--on-disk", tmp_path)
+def test_no_conversion_asks_for_torch(small: Path, inputs: Inputs, tmp_path: Path) -> None:
+    commands = [command.format(**inputs._asdict()) for command in COMMANDS]
+    ran = run(small, "-c", RUNNING, json.dumps(commands), cwd=tmp_path)
+    assert ran.stderr == ""
+    assert json.loads(ran.stdout) == dict.fromkeys(commands, 0)
+    for directory in tmp_path.glob("hf_*"):
+        assert differing(read_hf(directory), HF) == [], directory.name
+    assert differing(read_hf(tmp_path / "hf16"), {name: tensor.half() for name, tensor in HF.items()}) == []
+    assert not (tmp_path / "planned").exists()
 
 
 class TestMissing:
@@ -146,6 +128,16 @@ class TestMissing:
             code=3,
             says=f"not comparable: {library} is not installed, so it cannot witness",
             hint=f"pip install {library}",
+        )
+
+    def test_torch(self, inputs: Inputs, tmp_path: Path) -> None:
+        fails(
+            environment(tmp_path / "env", *SMALL, "transformers"),
+            *("verify", inputs.hf, "--witness", "transformers"),
+            code=3,
+            says=f"not comparable: transformers {version('transformers')} cannot be imported: ModuleNotFoundError: "
+            "No module named 'torch'",
+            hint="Install what it imports: torch. Without --witness vlconv reads by itself.",
         )
 
     def test_the_hub(self, small: Path, inputs: Inputs, tmp_path: Path) -> None:

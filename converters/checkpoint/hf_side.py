@@ -26,6 +26,7 @@ from ..tensors.mapped import Mapped, check_names
 from ..tensors.rules import flipped, hulls
 from ..tensors.spec import Reader, Shape, TensorSpec
 from ..tensors.vocabulary import EMBEDDING, OUTPUT_LAYER
+from .collector import paused
 from .mtp import settle_head
 from .shape_errors import check_shapes
 from .union import Union, only, without
@@ -63,6 +64,7 @@ class HfSide:
     restated: bool = False
 
 
+@paused()
 def open_hf_side(
     directory: Path,
     experts_form: ExpertsForm | None = None,
@@ -112,13 +114,16 @@ def _open(
     left_behind = [name for name in raw.specs if head.dropped and name.startswith(MTP)]
     files = without(raw, {copy, *left_behind} if copy else left_behind)
     dialect = read_dialect({name: spec.shape for name, spec in files.specs.items()}, config, experts_form)
-    shapes = dialect_shapes(config, dialect)
+    copies = dialect_copies(config, dialect)
+    shapes = hulls(copy.left for copy in copies)
     others = only(files, {name for name in files.specs if carried and name.startswith(carried) and name not in shapes})
     listed = without(files, others.specs)
     refuse_quantised(listed.specs)
     check_names(listed.specs, shapes, where)
     check_shapes(listed.specs, shapes, config, lambda c: dialect_shapes(c, dialect), where)
-    reader = Union(Mapped(listed, dialect_copies(config, dialect)), others)
+    reader: Reader = Mapped(listed, copies)
+    if others.specs:
+        reader = Union(reader, others)
     return HfSide(
         directory=directory,
         hf_config=head.hf_config,
@@ -168,6 +173,7 @@ def refuse_quantised(specs: Mapping[str, TensorSpec]) -> None:
             )
 
 
+@paused()
 def in_dialect(reader: Reader, config: ModelConfig, dialect: Dialect) -> Mapped:
     """Tensors under the Hub's names, in another dialect."""
     return Mapped(reader, flipped(dialect_copies(config, dialect)))

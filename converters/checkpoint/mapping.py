@@ -18,6 +18,7 @@ from ..tensors.mapped import Mapped, prove
 from ..tensors.offset import Offset
 from ..tensors.rules import Table, flipped, table
 from ..tensors.spec import Reader
+from .collector import paused
 
 REPORT = "This is a fault of vlconv: please report it with the config.json."
 
@@ -66,6 +67,7 @@ class Naming:
         return Offset(Mapped(reader, flipped(self.table.copies), self.table.pads), minus, -1.0, dtypes)
 
 
+@paused()
 def mapped_table(layout: Layout, config: ModelConfig, rows: int) -> Naming:
     """The table of a layout for a config.
 

@@ -28,6 +28,7 @@ from ..tensors.mapped import Renamed
 from ..tensors.rules import Table, table
 from ..tensors.spec import Reader
 from ..tensors.vocabulary import EMBEDDING, OUTPUT_LAYER
+from .collector import paused
 from .configure import Configured, configure
 from .consistency import check_complete
 from .gated_order import check_gated_order
@@ -124,6 +125,7 @@ class McoreSide:
         return [name for name in self.seen.names if MEGATRON in name] if self.known.head.dropped else []
 
 
+@paused()
 def open_mcore_side(source: Path, asked: McoreSource, *, filling: bool = False) -> McoreSide:
     """Open a Megatron checkpoint of any format and layout.
 

@@ -40,6 +40,8 @@ def only(reader: Reader, names: Collection[str]) -> Renamed:
     return Renamed(reader, {name: name for name in reader.specs if name in names})
 
 
-def without(reader: Reader, names: Collection[str]) -> Renamed:
+def without(reader: Reader, names: Collection[str]) -> Reader:
     """A Reader of all tensors of another but some."""
+    if not names:
+        return reader
     return Renamed(reader, {name: name for name in reader.specs if name not in names})

@@ -11,6 +11,7 @@ from ..models import model_of
 from ..models.shared.config import ModelConfig, TextConfig
 from ..models.shared.fields import Json
 from ..models.shared.traits import Traits
+from ..tensors.dtypes import TorchDtype
 from ..tensors.sharding import Topology
 from .facts import runtime_facts
 from .hf_config import text_section
@@ -35,17 +36,15 @@ def args_to_write(
         topology: the parallel sizes.
         rows: of the embedding, padding included.
         divisor: make_vocab_size_divisible_by.
-        dtype: of the weights, as "bfloat16".
+        dtype: of the weights, as "bfloat16". torch's own stands in the args as a TorchDtype.
         grouped_experts: the experts of a layer are in one module.
     """
-    import torch
-
     facts = {name: fact.value for name, fact in runtime_facts(hf_config, config).items()}
     text, model = text_section(hf_config)[0], model_of(config)
     traits = model.traits
     sizes = {"vocab_size": config.text.vocab, "padded_vocab_size": rows, "make_vocab_size_divisible_by": divisor or 1}
     files = {
-        "params_dtype": getattr(torch, dtype),
+        "params_dtype": TorchDtype(dtype),
         "tokenizer_type": "HuggingFaceTokenizer",
         "ckpt_format": "torch",
     }

@@ -32,8 +32,8 @@ from ..report import Observer, Report
 from ..tensors.dtypes import main_dtype
 from ..tensors.offset import Offset
 from ..tensors.spec import Reader
+from ..workers import workers_of
 from .execute import execute
-from .fill import threads_of
 from .megatron_output import McoreFiles, check_divides, mcore_files, rows_to_write, topology_of
 from .plan import Plan
 from .readers import Weights, hf_dtypes, hf_reader, kept_less_one, mcore_reader, refuse_unlisted
@@ -76,7 +76,7 @@ def mcore2hf(source: Path, target: Path, options: Mcore2HfOptions, observer: Obs
     if side.config.text.experts and not one_by_one_is_read(dialect, side.model.traits):
         report.warnings.append(ONE_BY_ONE)
     counted = side.with_carried(view.reader)
-    describe_output(report, target, reader, files, threads_of(options.threads), counted)
+    describe_output(report, target, reader, files, workers_of(options.threads, options.memory_bytes), counted)
     describe_side_files(report, beside)
     plan = Plan(report, reader, files, target, source, _sources(source, side), {"": beside.copy}, steps=[view.step])
     return execute(_of_mcore(plan, side), options, observer)
@@ -255,6 +255,8 @@ def _megatron(report: Report, weights: Weights, target: Path, options: McoreTarg
     output = mcore_files(reader.specs, config, weights.hf_config, layout, options)
     describe_computed(report, [*([weights.step] if weights.step else []), reader])
     describe_target(report, layout, options, config, rows)
-    describe_output(report, target / output.folder, reader, output.files, threads_of(options.threads), reader)
+    describe_output(
+        report, target / output.folder, reader, output.files, workers_of(options.threads, options.memory_bytes), reader
+    )
     describe_links(report, output.links)
     return reader, output

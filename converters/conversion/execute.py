@@ -12,9 +12,11 @@ from ..output.directory import OutputDirectory
 from ..output.replaceable import CHECKPOINT, HF_MODEL
 from ..output.staging.ended import abandoned, describe_abandoned
 from ..output.target import Target
+from ..output.to_disk import bring_to_disk
 from ..output.writing.read_back import read_back
-from ..report import Observer, Report, tell_written
-from .fill import fill, threads_of
+from ..report import Observer, Phase, Report, tell_phase
+from ..workers import workers_of
+from .fill import fill
 from .fingerprint import fingerprint
 from .made import write_manifest
 from .plan import Plan
@@ -26,7 +28,7 @@ def execute(plan: Plan, options: OutputOptions, observer: Observer) -> Report:
 
     A target that cannot be written is refused before the plan is shown.
     """
-    report = plan.report
+    report, threads = plan.report, workers_of(options.threads, options.memory_bytes).threads
     output = OutputDirectory(
         _target(plan, options),
         plan.sources,
@@ -34,7 +36,7 @@ def execute(plan: Plan, options: OutputOptions, observer: Observer) -> Report:
         copies=plan.beside,
         fingerprint=fingerprint(plan, options),
         resume=options.resume,
-        written=lambda: tell_written(observer, output.place),
+        observer=observer,
     )
     if options.dry_run:
         shortage = output.check()
@@ -50,12 +52,17 @@ def execute(plan: Plan, options: OutputOptions, observer: Observer) -> Report:
             observer.planned(report)
             with plan.seen.held():
                 if plan.integrity:
-                    check_integrity(report, plan.integrity, plan.seen, threads_of(options.threads), observer)
+                    check_integrity(report, plan.integrity, plan.seen, threads, observer)
+                tell_phase(observer, Phase.WRITING)
                 begin = time.monotonic()
                 written = fill(plan, new, output.journal, options, observer)
             if options.manifest:
+                if options.sha256:
+                    tell_phase(observer, Phase.HASHING)
                 written.append(write_manifest(plan, options, written, new, output.part))
             if options.read_back:
+                bring_to_disk(new, observer)
+                tell_phase(observer, Phase.READING_BACK)
                 passed_by = read_back(new, written, observer)
                 describe_read_back(report, written, passed_by=passed_by)
     except BaseException as fault:
@@ -97,5 +104,6 @@ def check_integrity(report: Report, integrity: Integrity, seen: SeenFiles, threa
 
     Errors as Integrity.check.
     """
+    tell_phase(observer, Phase.CHECKING_SOURCE)
     integrity.check(seen, threads, observer.progress)
     describe_integrity(report, integrity.vouched(seen), integrity.unlisted(seen))

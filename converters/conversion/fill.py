@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from ..errors import CorruptError, shown
@@ -14,6 +13,7 @@ from ..output.writing.writer import write_files
 from ..report import Observer
 from ..tensors.nonfinite import Specials
 from ..tensors.offset import all_counts
+from ..workers import workers_of
 from .plan import Plan
 from .summary import describe_checksums, describe_rounded, describe_specials, unsummed
 
@@ -27,8 +27,8 @@ def fill(plan: Plan, root: Path, journal: Journal, options: OutputOptions, obser
     def note(written: WrittenFile) -> None:
         journal.note(written, chunks.read_since() if chunks else {})
 
-    threads = threads_of(options.threads)
-    written = write_files(plan.reader, plan.files, root, threads, observer, finished=kept, note=note)
+    workers = workers_of(options.threads, options.memory_bytes)
+    written = write_files(plan.reader, plan.files, root, workers, observer, finished=kept, note=note)
     specials = Specials()
     for file in written:
         for name, count in file.specials.items():
@@ -76,8 +76,3 @@ def _tell_unsummed(plan: Plan, options: OutputOptions) -> None:
             "leave --strict out.",
         )
     plan.report.warnings += [warning] * bool(warning)
-
-
-def threads_of(asked: int | None) -> int:
-    """How many windows at a time: enough that reads and writes overlap, few enough that memory stays small."""
-    return asked or max(2, min(4, os.cpu_count() or 2))

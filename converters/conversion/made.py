@@ -27,6 +27,7 @@ from .plan import Plan
 WHERE_AND_HOW = {
     "dry_run",
     "threads",
+    "memory",
     "overwrite",
     "strict",
     "resume",

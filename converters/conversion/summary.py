@@ -17,14 +17,14 @@ from ..report import Report
 from ..tensors.nonfinite import Specials
 from ..tensors.offset import Rounded
 from ..tensors.spec import Reader, TensorSpec
-from ..tensors.tiling import WINDOW
+from ..workers import Workers
 
 LISTED = 30
 """Files beside the weights that are named: a model has some fifteen."""
 
 
 def describe_output(
-    report: Report, target: Path, reader: Reader, files: Sequence[OutFile], threads: int, counted: Reader
+    report: Report, target: Path, reader: Reader, files: Sequence[OutFile], workers: Workers, counted: Reader
 ) -> None:
     """What will be written."""
     nbytes, elements, names = sum(f.size for f in files), _elements(counted.specs), [f.name for f in files]
@@ -38,8 +38,13 @@ def describe_output(
         bytes=nbytes,
         files=names,
     )
-    memory = threads * (2 * WINDOW + (4 << 20))
-    report.fact("needs", f"{sized(nbytes)} of disk, about {sized(memory)} of buffers", disk=nbytes, memory=memory)
+    report.fact(
+        "needs",
+        f"{sized(nbytes)} of disk, at most {sized(workers.memory)} of memory, {shown(workers.threads)} threads",
+        disk=nbytes,
+        memory=workers.memory,
+        threads=workers.threads,
+    )
     report.fact(
         "proven",
         "the mapping covers every element of every tensor exactly once, on both sides (padding aside)",

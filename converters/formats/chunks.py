@@ -11,11 +11,11 @@ import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from math import prod
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..errors import CorruptError, shown, shown_path
 from ..tensors.spec import Box, Shape, TensorSpec
-from ..tensors.tiling import BoxIndex, tiling_fault
+from ..tensors.tiling import BoxIndex
 from .holes import Holes
 from .open_files import OpenFiles
 from .sums.crc import Run, Sums
@@ -25,6 +25,10 @@ if TYPE_CHECKING:
 
 BLOCK = 1 << 20
 """Bytes per read: small enough to stay in cache for the checksum and the copy that follow."""
+
+
+TRANSPOSED = 16
+"""Rows that are transposed at a time: 64 take twice the time, with experts' rows of 1536 and 2048 elements."""
 
 
 class Chunk(NamedTuple):
@@ -68,20 +72,36 @@ class ChunkReader:
         self.specs = dict(specs)
         self._chunks = chunks
         self._locate = locate
-        self._extents: dict[int, Extent] = {}
-        self._index: dict[str, BoxIndex] = {}
         self._files = files or OpenFiles()
         self.holes = holes
+        self._extents: dict[int, Extent] = {}
+        self._begin()
+
+    def _begin(self) -> None:
+        """Nothing was read so far."""
+        self._index: dict[str, BoxIndex] = {}
         self.sums = Sums()
         self._earlier = Sums()  # of a run that was ended, whose files are kept
         self._checked: set[int] = set()
         self._reported: set[int] = set()
         self._scratch = threading.local()
+        self._known = set(self._extents)  # when it came to this process
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For another process, which tells with `hand_over` what it has read."""
+        kept = ("specs", "_chunks", "_locate", "_files", "holes")
+        return {"_extents": dict(self._extents)} | {name: self.__dict__[name] for name in kept}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._begin()
 
     def check_tiling(self) -> None:
         """Raises CorruptError unless the chunks of each tensor cover it exactly once."""
+        from .columns import fault_of
+
         for name, spec in self.specs.items():
-            fault = tiling_fault(spec.shape, ((c.offsets, c.lengths) for c in self._chunks[name]))
+            fault = fault_of(self._chunks[name], spec.shape)
             if fault:
                 raise CorruptError(
                     f"the chunks of {shown(name)} {list(spec.shape)} {fault}",
@@ -130,6 +150,18 @@ class ChunkReader:
         for item in runs:
             self._extent(item)
 
+    def hand_over(self) -> list[tuple[int, Extent, list[Run]]]:
+        """What this process has read since the last call, for `take_over` in the one that the reader came from."""
+        runs, located = self.sums.drain(), self._extents.keys() - self._known
+        self._known |= located
+        return [(item, self._extents[item], runs.get(item, [])) for item in sorted(runs.keys() | located)]
+
+    def take_over(self, found: Sequence[tuple[int, Extent, Sequence[Run]]]) -> None:
+        """Count in what another process has read."""
+        for item, extent, runs in found:
+            self._extents.setdefault(item, extent)
+            self.sums.put(item, runs)
+
     @property
     def checked(self) -> int:
         """Items whose checksum was found right; known after `finish`."""
@@ -172,13 +204,12 @@ class ChunkReader:
             for i in range(lengths[0]):
                 self._run(item, at + i * row, lengths[1:], view[i])
             return
-        # When the output is transposed, few rows at a time keep its cache lines alive until they are full.
-        step = max(1, min(BLOCK // row, 64 if view.strides[-1] != view.itemsize else BLOCK))
+        step = max(1, min(BLOCK // row, lengths[0]))
         for first in range(0, lengths[0], step):
             rows = min(step, lengths[0] - first)
             scratch = self._buffer(rows * row)
             self._pull(item, at + first * row, scratch)
-            view[first : first + rows] = _as_array(scratch, view.dtype.str, (rows, *lengths[1:]))
+            _spread(_as_array(scratch, view.dtype.str, (rows, *lengths[1:])), view[first : first + rows])
 
     def _pull(self, item: int, at: int, out: memoryview) -> None:
         """Read bytes of an item, summing them while they are hot."""
@@ -210,6 +241,17 @@ class ChunkReader:
         if held is None or len(held) < nbytes:
             held = self._scratch.held = memoryview(bytearray(max(nbytes, BLOCK)))
         return held[:nbytes]
+
+
+def _spread(rows: Array, view: Array) -> None:
+    """Copy rows to a view of any strides.
+
+    When it is transposed a row goes to as many cache lines as it has elements: few rows at a time keep those alive
+    until they are full.
+    """
+    step = TRANSPOSED if view.strides[-1] != view.itemsize else len(rows)
+    for first in range(0, len(rows), step):
+        view[first : first + step] = rows[first : first + step]
 
 
 def row_major(lengths: Shape) -> Shape:

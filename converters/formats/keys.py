@@ -14,16 +14,24 @@ Whether a block is stacked is read off each key: a list name that no number foll
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import NamedTuple
 
 from ..errors import CorruptError, shown
 from ..tensors.spec import Shape, TensorSpec
-from .chunks import Chunk, row_major
-from .pieces import Piece, Pieces
+from .chunks import Chunk
+from .columns import MOST, ChunkColumns, Moved, columns_of, joined, reaches_outside, rows_apart
+from .pieces import TWO_FORMS, Piece, Pieces
 
 LISTS = ("layers", "deepstack_merger_list", "deepstack_norm_list")
 """Module lists that megatron-core's sharded_state_dict may stack."""
+
+_LISTS = frozenset(LISTS)
+
+_HALVES = {f"{kind}_{half}": (kind, half) for kind in ("weight", "bias") for half in "wv"}
+"""How the halves of a gated layer's tensors end: what the whole one is called, and which half it is."""
 
 MOST_LAYERS, MOST_TENSORS = 4096, 1 << 18
 """No model has more. A few bytes of metadata can claim any number of them, and all are enumerated."""
@@ -65,10 +73,17 @@ Quantisation-aware training leaves the first two beside weights of full precisio
 """
 
 
+_BEGINNINGS = tuple(_HEADS)
+
+
 def kind_of_ignored(name: str) -> str:
     """What an entry is that is no weight of a model, in a word for the summary; "" for what may be one."""
-    by_head = (kind for head, kind in _HEADS.items() if name.startswith(head))
-    return next(by_head, "") or next((kind for part, kind in _PARTS.items() if part in name), "")
+    if name.startswith(_BEGINNINGS):
+        return next(kind for head, kind in _HEADS.items() if name.startswith(head))
+    for part, kind in _PARTS.items():
+        if part in name:
+            return kind
+    return ""
 
 
 def pieces_of(name: str) -> tuple[str, ...]:
@@ -95,34 +110,34 @@ def fold(key: str) -> Fold:
     """Read a key. Pure text, no shapes."""
     parts = key.split(".")
     half = piece = ""
-    if pieces_of(key.rpartition(".")[0]):
+    if ".".join(parts[-4:-1]) in SECTIONS:
         piece = parts.pop()
-    if parts[-1].endswith(("_w", "_v")) and parts[-1][:-2] in ("weight", "bias"):
-        parts[-1], half = parts[-1][:-2], parts[-1][-1]
-    parts, expert, half = _expert(parts, half)
+    if parts[-1] in _HALVES:
+        parts[-1], half = _HALVES[parts[-1]]
+    expert = None
+    if "experts" in parts:
+        parts, expert, half = _expert(parts, half)
     stacked = False
-    for at, part in enumerate(parts[:-1]):
-        if part in LISTS and not is_number(parts[at + 1]):
-            parts.insert(at + 1, "{}")
-            stacked = True
-            break
+    if not _LISTS.isdisjoint(parts):
+        for at, (part, following) in enumerate(pairwise(parts)):
+            if part in _LISTS and not is_number(following):
+                parts.insert(at + 1, "{}")
+                stacked = True
+                break
     return Fold(".".join(parts), stacked, expert, half, piece)
 
 
 def _expert(parts: list[str], half: str) -> tuple[list[str], int | None, str]:
     """Take the expert's number out of a key's parts; the rest is in the form `experts.experts.linear_fcN.weight`."""
-    if "experts" not in parts:
-        return parts, None, half
     at = parts.index("experts")
     head, rest = parts[:at], parts[at + 1 :]
-    if rest and rest[0] in ("experts", "local_experts") and len(rest) > 1 and is_number(rest[1]):
+    if len(rest) > 1 and rest[0] in ("experts", "local_experts") and is_number(rest[1]):
         return [*head, "experts", "experts", *rest[2:]], int(rest[1]), half
     for kind in ("weight", "bias"):  # weight12, or weight12_w in Megatron-FSDP
-        number, _, tail = (
-            rest[-1].removeprefix(kind).partition("_") if rest and rest[-1].startswith(kind) else ("", "", "")
-        )
-        if is_number(number) and tail in ("", "w", "v") and rest[0] != "experts":
-            return [*head, "experts", "experts", *rest[:-1], kind], int(number), tail or half
+        if rest and rest[-1].startswith(kind):
+            number, _, tail = rest[-1].removeprefix(kind).partition("_")
+            if is_number(number) and tail in ("", "w", "v") and rest[0] != "experts":
+                return [*head, "experts", "experts", *rest[:-1], kind], int(number), tail or half
     return parts, None, half
 
 
@@ -131,14 +146,25 @@ def is_number(text: str) -> bool:
     return text.isascii() and text.isdigit() and len(text) < 10
 
 
-class Stored(NamedTuple):
-    """A tensor as a file holds it."""
+@dataclass(slots=True)
+class Stored:
+    """A tensor as a file holds it.
+
+    Attributes:
+        spec: under its key.
+        chunks: without strides.
+        how: it lies in canonical tensors.
+    """
 
     spec: TensorSpec
-    chunks: list[Chunk]
+    chunks: Sequence[Chunk]
+    how: Fold = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.how = fold(self.spec.name)
 
 
-def canonical(stored: Iterable[Stored]) -> tuple[dict[str, TensorSpec], dict[str, list[Chunk]]]:
+def canonical(stored: Iterable[Stored]) -> tuple[dict[str, TensorSpec], dict[str, ChunkColumns]]:
     """Fold all tensors of a file.
 
     Returns:
@@ -150,29 +176,37 @@ def canonical(stored: Iterable[Stored]) -> tuple[dict[str, TensorSpec], dict[str
     pieces = Pieces()
     shapes: dict[str, Shape] = {}
     dtypes: dict[str, str] = {}
-    chunks: dict[str, list[Chunk]] = {}
+    parts: dict[str, list[Moved]] = {}
     for tensor in stored:
-        how = fold(tensor.spec.name)
-        for name, shape, listed in _unstack(tensor, how):
+        how, (key, _, dtype) = tensor.how, tensor.spec
+        for name, shape, listed in _unstack(tensor):
             if how.piece:
-                one = Piece(TensorSpec(tensor.spec.name, shape, tensor.spec.dtype), listed)
-                pieces.add(name, how.piece, pieces_of(name), one)
+                pieces.add(name, how.piece, pieces_of(name), Piece(TensorSpec(key, shape, dtype), listed))
                 _check_number(tensor, len(pieces))
                 continue
-            known, dtype = shapes.get(name, shape), dtypes.setdefault(name, tensor.spec.dtype)
-            if len(known) != len(shape) or known[1:] != shape[1:] or dtype != tensor.spec.dtype:
+            if how.half or how.expert is not None:
+                shape, part = _place(shape, listed, how)
+            else:
+                part = Moved(listed)
+            known = shapes.get(name)
+            if known is None:
+                shapes[name], dtypes[name], parts[name] = shape, dtype, [part]
+                _check_number(tensor, len(shapes))
+                continue
+            if len(known) != len(shape) or known[1:] != shape[1:] or dtype != dtypes[name]:
                 raise CorruptError(
-                    f"{shown(tensor.spec.name)}: {shown(list(shape))} {tensor.spec.dtype} does not fit "
-                    f"{shown(list(known))} {dtype}, the rest of {shown(name)}",
-                    "Two forms of one tensor are in the checkpoint, or it is damaged.",
+                    f"{shown(key)}: {shown(list(shape))} {dtype} does not fit {shown(list(known))} {dtypes[name]}, the "
+                    f"rest of {shown(name)}",
+                    TWO_FORMS,
                 )
-            shapes[name] = (max(known[0], shape[0]), *shape[1:]) if shape else shape
-            _check_number(tensor, len(shapes))
-            chunks.setdefault(name, []).extend(listed)
-    whole = {name: TensorSpec(name, shape, dtypes[name]) for name, shape in shapes.items()}
-    for spec, listed in pieces.joined(whole):
-        whole[spec.name], chunks[spec.name] = spec, listed
-    return whole, chunks
+            if shape and shape[0] > known[0]:
+                shapes[name] = shape
+            parts[name].append(part)
+    specs = {name: TensorSpec(name, shape, dtypes[name]) for name, shape in shapes.items()}
+    chunks = {name: joined(listed) for name, listed in parts.items()}
+    for spec, found in pieces.joined(specs):
+        specs[spec.name], chunks[spec.name] = spec, found
+    return specs, chunks
 
 
 def _check_number(tensor: Stored, found: int) -> None:
@@ -185,54 +219,37 @@ def _check_number(tensor: Stored, found: int) -> None:
 
 def in_pieces(stored: Iterable[Stored], specs: Mapping[str, TensorSpec]) -> frozenset[str]:
     """Which of a file's canonical tensors it keeps in pieces."""
-    folds = [(tensor.spec.shape, how) for tensor in stored if (how := fold(tensor.spec.name)).piece]
+    folds = [(tensor.spec.shape, tensor.how) for tensor in stored if tensor.how.piece]
     names = {how.name.replace("{}", str(i), 1) for shape, how in folds for i in range(shape[0] if how.stacked else 1)}
     return frozenset(names & specs.keys())
 
 
-def _unstack(tensor: Stored, how: Fold) -> Iterator[tuple[str, Shape, list[Chunk]]]:
-    """(canonical name, its shape as far as this key shows, chunks) of one stored tensor."""
-    shape = tensor.spec.shape
+def _unstack(tensor: Stored) -> Iterable[tuple[str, Shape, ChunkColumns]]:
+    """(canonical name, shape, chunks) of one stored tensor, or of each layer of it."""
+    how, shape = tensor.how, tensor.spec.shape
+    chunks = columns_of(tensor.chunks, len(shape))
     if not how.stacked:
-        yield how.name, *_place(shape, tensor.chunks, how)
-        return
+        return ((how.name, shape, chunks),)
+    key = shown(tensor.spec.name)
     if not shape:
-        raise CorruptError(f"{shown(tensor.spec.name)}: has no layer axis", "The checkpoint is damaged.")
+        raise CorruptError(f"{key}: has no layer axis", "The checkpoint is damaged.")
     if shape[0] > MOST_LAYERS:
-        raise CorruptError(
-            f"{shown(tensor.spec.name)}: has {shape[0]} layers, which no model has",
-            "The checkpoint is damaged or hostile.",
-        )
-    layers: list[list[Chunk]] = [[] for _ in range(shape[0])]
-    for chunk in tensor.chunks:
-        strides = chunk.strides or row_major(chunk.lengths)
-        for row in range(chunk.lengths[0]):
-            layer = chunk.offsets[0] + row
-            if not 0 <= layer < len(layers):
-                raise CorruptError(f"{shown(tensor.spec.name)}: a chunk reaches outside", "The checkpoint is damaged.")
-            layers[layer].append(
-                Chunk(
-                    chunk.offsets[1:],
-                    chunk.lengths[1:],
-                    chunk.item,
-                    chunk.start + row * strides[0],
-                    chunk.strides and strides[1:],
-                )
-            )
-    for layer, listed in enumerate(layers):
-        yield how.name.replace("{}", str(layer), 1), *_place(shape[1:], listed, how)
+        raise CorruptError(f"{key}: has {shape[0]} layers, which no model has", "The checkpoint is damaged or hostile.")
+    if reaches_outside(chunks, shape[0]):
+        raise CorruptError(f"{key}: a chunk reaches outside", "The checkpoint is damaged.")
+    try:
+        layers = rows_apart(chunks, shape[0])
+    except ValueError:
+        raise CorruptError(f"{key}: has more than {MOST} chunks", "The checkpoint is damaged or hostile.") from None
+    return ((how.name.replace("{}", str(layer), 1), shape[1:], listed) for layer, listed in enumerate(layers))
 
 
-def _place(shape: Shape, chunks: list[Chunk], how: Fold) -> tuple[Shape, list[Chunk]]:
-    """Shift a layer's chunks to their half and expert."""
+def _place(shape: Shape, chunks: ChunkColumns, how: Fold) -> tuple[Shape, Moved]:
+    """Where the chunks of a half, or of an expert, lie in the canonical tensor, and its shape as far as they show."""
+    row = 0
     if how.half and shape:
         row = shape[0] if how.half == "v" else 0
-        chunks = [c._replace(offsets=(c.offsets[0] + row, *c.offsets[1:])) for c in chunks]
         shape = (2 * shape[0], *shape[1:])
     if how.expert is not None:
-        e = how.expert
-        chunks = [
-            Chunk((e, *c.offsets), (1, *c.lengths), c.item, c.start, c.strides and (0, *c.strides)) for c in chunks
-        ]
-        shape = (e + 1, *shape)
-    return shape, chunks
+        shape = (how.expert + 1, *shape)
+    return shape, Moved(chunks, row, how.expert)

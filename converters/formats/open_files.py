@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from ..errors import CorruptError, ReadError, shown, shown_path
 
@@ -185,9 +185,22 @@ class OpenFiles:
 
     def __init__(self, most: int | None = None) -> None:
         self._most = _quarter() if most is None else most
+        self._tell = noted.get()  # now: the threads that read know nothing of it
+        self._begin()
+
+    def _begin(self) -> None:
+        """No file is open."""
         self._held: OrderedDict[str, _Held] = OrderedDict()  # the one used last stands last
         self._lock = threading.Lock()
-        self._tell = noted.get()  # now: the threads that read know nothing of it
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For another process, which opens them itself."""
+        return {"_tell": self._tell}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._most = _quarter()
+        self._begin()
 
     @contextmanager
     def held(self, path: str) -> Iterator[int]:

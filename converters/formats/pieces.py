@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Container, Iterator, Sequence
+from itertools import accumulate
 from typing import NamedTuple
 
 from ..errors import CorruptError, shown
 from ..tensors.spec import TensorSpec
-from .chunks import Chunk
+from .columns import ChunkColumns, Moved, joined, reaches_outside
 
 DAMAGED = "The checkpoint is damaged, or of another model."
 TWO_FORMS = "Two forms of one tensor are in the checkpoint, or it is damaged."
@@ -17,7 +18,7 @@ class Piece(NamedTuple):
     """A piece under its own key."""
 
     spec: TensorSpec
-    chunks: list[Chunk]
+    chunks: ChunkColumns
 
 
 class Pieces:
@@ -59,13 +60,13 @@ class Pieces:
                 f"another piece of {shown(name)}",
                 DAMAGED,
             )
-        if any(len(c.offsets) != len(shape) or not _inside(c, shape[0]) for c in stored.chunks):
+        if reaches_outside(stored.chunks, shape[0]):  # it would be another piece's
             raise CorruptError(f"{shown(key)}: a chunk reaches outside", DAMAGED)
         found[piece] = stored
         self._order[name] = order
         self._count += 1
 
-    def joined(self, whole: Container[str]) -> Iterator[tuple[TensorSpec, list[Chunk]]]:
+    def joined(self, whole: Container[str]) -> Iterator[tuple[TensorSpec, ChunkColumns]]:
         """Every tensor that came in pieces, and its chunks.
 
         Args:
@@ -82,16 +83,8 @@ class Pieces:
             yield _joined(name, [found[piece] for piece in self._order[name]])
 
 
-def _inside(chunk: Chunk, rows: int) -> bool:
-    """Whether a chunk lies within a piece of so many rows; else it would be another piece's."""
-    return chunk.offsets[0] >= 0 and chunk.offsets[0] + chunk.lengths[0] <= rows
-
-
-def _joined(name: str, pieces: Sequence[Piece]) -> tuple[TensorSpec, list[Chunk]]:
-    rows = 0
-    chunks: list[Chunk] = []
-    for spec, listed in pieces:
-        chunks.extend(c._replace(offsets=(c.offsets[0] + rows, *c.offsets[1:])) for c in listed)
-        rows += spec.shape[0]
+def _joined(name: str, pieces: Sequence[Piece]) -> tuple[TensorSpec, ChunkColumns]:
+    firsts = [*accumulate((spec.shape[0] for spec, _ in pieces), initial=0)]
     first = pieces[0].spec
-    return TensorSpec(name, (rows, *first.shape[1:]), first.dtype), chunks
+    parts = [Moved(listed, row) for (_, listed), row in zip(pieces, firsts[:-1], strict=True)]
+    return TensorSpec(name, (firsts[-1], *first.shape[1:]), first.dtype), joined(parts)

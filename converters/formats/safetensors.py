@@ -134,10 +134,13 @@ def read_header(path: Path) -> list[tuple[TensorSpec, Extent]]:
 def _entry(name: str, entry: Any, path: Path, begin: int) -> tuple[TensorSpec, Extent]:
     try:
         dtype, shape, (start, stop) = entry["dtype"], tuple(entry["shape"]), entry["data_offsets"]
+        numbers = (*shape, start, stop)
         sane = (
             type(dtype) is str
             and len(shape) <= MOST_AXES
-            and all(type(n) is int and 0 <= n < 2**63 for n in (*shape, start, stop))
+            and set(map(type, numbers)) == {int}
+            and min(numbers) >= 0
+            and max(numbers) < 2**63
         )
     except (TypeError, KeyError, ValueError):
         sane, dtype, shape, start, stop = False, "", (), 0, 0

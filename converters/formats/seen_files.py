@@ -12,14 +12,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
 from ..errors import ChangedError, SourceError, shown_path
+from .file_system import is_fuse
 from .open_files import fresh_status, noted
 
-MOUNTS = Path("/proc/self/mountinfo")
+UNKNOWN = -1
+"""The number of a file system on another host."""
 
 
 class SeenFile(NamedTuple):
@@ -67,6 +69,13 @@ class SeenFiles:
         if how:
             raise _changed(path, how)
 
+    def __getstate__(self) -> dict[str, SeenFile]:
+        """For another process, maybe on another host, where the same file system has another number."""
+        return {path: seen._replace(dev=UNKNOWN) for path, seen in self._files.items()}
+
+    def __setstate__(self, files: dict[str, SeenFile]) -> None:
+        self._files, self._numbered = files, {}
+
     def check(self) -> None:
         """Hold every file against what it was.
 
@@ -107,14 +116,14 @@ class SeenFiles:
     def _seen(self, path: str, found: os.stat_result) -> SeenFile:
         dev = found.st_dev
         if dev not in self._numbered:
-            self._numbered[dev] = not _is_fuse(dev)
+            self._numbered[dev] = not is_fuse(dev)
         ino = found.st_ino if self._numbered[dev] else 0
         return SeenFile(str(Path(path).absolute()), dev, ino, found.st_size, found.st_mtime_ns)
 
 
 def _difference(first: SeenFile, now: SeenFile) -> str:
     """What became of a file, in words; "" where it is the same."""
-    if (first.dev, first.ino) != (now.dev, now.ino):
+    if first.dev not in (now.dev, UNKNOWN) or first.ino != now.ino:
         return "was replaced by another file"
     if first.size != now.size:
         return f"has {now.size} bytes, and had {first.size}"
@@ -123,17 +132,3 @@ def _difference(first: SeenFile, now: SeenFile) -> str:
 
 def _changed(path: str, how: str) -> ChangedError:
     return ChangedError(f"{shown_path(path)} changed while it was read: it {how}")
-
-
-def _is_fuse(dev: int) -> bool:
-    """Whether a file system runs outside the kernel, as those of object stores do.
-
-    Its inode numbers last no longer than the kernel's memory of a file, and a long run outlasts that.
-    """
-    number = f"{os.major(dev)}:{os.minor(dev)}"
-    with suppress(OSError, ValueError, IndexError):
-        for line in MOUNTS.read_text(errors="replace").splitlines():
-            mount, _, source = line.partition(" - ")
-            if mount.split(" ")[2] == number:
-                return source.startswith("fuse")
-    return False

@@ -32,11 +32,19 @@ class RunOptions(Options):
 
     Attributes:
         dry_run: recognise, check and plan; write or compare nothing.
-        threads: None: chosen by the number of cores.
+        threads: None: chosen by the number of processors.
+        memory: bytes that the process holds at most, beside the tables of what is to be done; an integer, or text such
+            as "500MB". None: what the threads take.
     """
 
     dry_run: bool = False
     threads: int | None = None
+    memory: int | str | None = None
+
+    @property
+    def memory_bytes(self) -> int | None:
+        """Memory as a number."""
+        return None if self.memory is None else int(self.memory)
 
 
 @dataclass(frozen=True, kw_only=True)

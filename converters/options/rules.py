@@ -127,6 +127,7 @@ RULES: dict[str, Any] = {
     "iteration": _whole,
     "dtype": _dtype,
     "max_shard_size": _size,
+    "memory": _size,
     "reference": _text,
     "references": _texts,
     "on_disk": _path,

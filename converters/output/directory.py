@@ -7,16 +7,16 @@ is killed leaves a staging directory whose marker tells the next run what to do 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
 from ..errors import TargetError, VlconvError, shown_path
 from ..formats.directory.locate import tracker_word
-from ..report import Report
+from ..report import Observer, Report, Silent, tell_written
 from ..signals import Waiting
-from .faults import sync, sync_tree, told, unwritable
+from .faults import sync, told, unwritable
 from .place import check_apart, check_place, check_removable, check_room, check_staging
 from .replaceable import Copies, Existing
 from .save_directory import check_addition, describe_addition, gather
@@ -25,6 +25,7 @@ from .staging.claim import Claim, Note
 from .staging.ended import describe_ended
 from .staging.journal import JOURNAL, Journal, keep_only
 from .target import Target
+from .to_disk import bring_to_disk
 
 
 class OutputDirectory:
@@ -45,7 +46,8 @@ class OutputDirectory:
         copies: which files come into the target byte for byte.
         fingerprint: what is written, of what, with which version.
         resume: what an ended run with the same fingerprint has finished is kept; see journal.py.
-        written: called once the output has taken its place, before any signal that waited is given to its handler.
+        observer: told how what was written is brought to disk; and once it has taken its place, before any signal that
+            waited is given to its handler.
 
     Raises:
         TargetError: it cannot be written there; also in place of every OSError, whose file it names.
@@ -60,14 +62,14 @@ class OutputDirectory:
         copies: Copies | None = None,
         fingerprint: str = "",
         resume: bool = True,
-        written: Callable[[], None] = lambda: None,
+        observer: Observer | None = None,
     ) -> None:
         self._target = target
         self._sources = [Path(os.path.realpath(s)) for s in sources]
         self._need = need
         self._copies = copies or {}
         self._fingerprint, self._resume = fingerprint, resume
-        self._written = written
+        self._observer = observer or Silent()
         self._step = target.whole
         self._existing: Existing | None = None
         self._claim: Claim | None = None
@@ -237,14 +239,14 @@ class OutputDirectory:
         try:
             if step.part:
                 gather(step)
-            sync_tree(step.new)
+            bring_to_disk(step.new, self._observer)
             sync(step.staging)
             replaces = self._existing is not None and self._unchanged()
             with Waiting():
                 claim.note = self._note(step)
                 swap(step, replaces=replaces)
                 conclude(step, claim)
-                self._written()
+                tell_written(self._observer, self.place)
                 remove(step.staging)  # shutil.rmtree may close a file twice when it is interrupted, and say no more
             self.leftover, self.replaced = step.staging if step.staging.exists() else None, replaces
         except BaseException as late:

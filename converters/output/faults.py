@@ -89,16 +89,3 @@ def sync(path: Path) -> None:
                 raise
         finally:
             os.close(fd)
-
-
-def sync_tree(root: Path) -> None:
-    """Bring every file and directory below `root` to disk, what is inside a directory before it."""
-    for folder, _, files in os.walk(root, topdown=False, onerror=_raise):
-        for name in files:
-            if not (path := Path(folder, name)).is_symlink():
-                sync(path)
-        sync(Path(folder))
-
-
-def _raise(fault: OSError) -> None:
-    raise fault

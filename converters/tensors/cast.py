@@ -1,21 +1,22 @@
-"""Another dtype on the way: --dtype. The only place where numbers are computed, and torch does it."""
+"""Another dtype on the way: --dtype."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from ..errors import MismatchError, shown
-from .dtypes import storage
+from .dtypes import converted, infinite, storage
 from .spec import Box, Reader
 
 if TYPE_CHECKING:
-    import torch
-
     from .spec import Array
+
+BLOCK = 1 << 16
+"""Elements that are computed at a time: what is made of them on the way stays in the processor's caches."""
 
 
 class Cast:
-    """A Reader whose tensors all have one dtype; rounds to nearest even, as torch does.
+    """A Reader whose tensors all have one dtype; rounds to nearest even, as torch does (dtypes.converted).
 
     Raises (while reading):
         MismatchError: a finite number becomes infinite in the narrower dtype.
@@ -36,29 +37,17 @@ class Cast:
 
         raw = np.empty(box.lengths, dtype=storage(below))
         self._reader.read_into(box, raw)
-        number = _torch(raw, below)
-        result = number.to(_dtype(self._dtype))
-        if int(result.isinf().sum()) != int(number.isinf().sum()):
-            raise MismatchError(
-                f"{shown(box.name)}: holds numbers too large for {self._dtype}", "Choose another --dtype."
-            )
-        out[...] = result.view(_dtype(storage(self._dtype).removeprefix("u"))).numpy().view(storage(self._dtype))
+        numbers = raw.reshape(-1)
+        result = np.empty(numbers.shape, dtype=storage(self._dtype))
+        for at in range(0, numbers.size, BLOCK):
+            bits = numbers[at : at + BLOCK]
+            result[at : at + BLOCK] = cast = converted(bits, below, self._dtype)
+            if infinite(cast, self._dtype) != infinite(bits, below):
+                raise MismatchError(
+                    f"{shown(box.name)}: holds numbers too large for {self._dtype}", "Choose another --dtype."
+                )
+        out[...] = result.reshape(box.lengths)
 
     def finish(self) -> None:
         """See Reader."""
         self._reader.finish()
-
-
-def _dtype(name: str) -> torch.dtype:
-    import torch
-
-    found = getattr(torch, name)
-    assert isinstance(found, torch.dtype)
-    return found
-
-
-def _torch(raw: Array, dtype: str) -> torch.Tensor:
-    """Bits as a tensor of their dtype, shared memory."""
-    import torch
-
-    return torch.from_numpy(raw.view(storage(dtype).removeprefix("u"))).view(_dtype(dtype))

@@ -7,7 +7,7 @@ from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
 from ..errors import MismatchError, shown
-from .rules import Copy, Table
+from .rules import Copy, Table, hulls
 from .spec import Box, Reader, Shape, TensorSpec
 from .tiling import BoxIndex, tiling_fault
 
@@ -92,22 +92,22 @@ class Mapped:
             self._fills.setdefault(box.name, []).append(box)
         for copy in copies:
             self._copies.setdefault(copy.right.name, []).append(copy)
-        self.specs: dict[str, TensorSpec] = {name: self._spec(name) for name in self._copies}
+        shapes = hulls([*(copy.right for copy in copies), *fills])
+        self.specs: dict[str, TensorSpec] = {
+            name: TensorSpec(name, shapes[name], self._dtype(name, parts)) for name, parts in self._copies.items()
+        }
 
-    def _spec(self, name: str) -> TensorSpec:
-        parts = self._copies[name]
-        by_dtype = {self._reader.specs[c.left.name].dtype: c.left.name for c in parts}
+    def _dtype(self, name: str, parts: Sequence[Copy]) -> str:
+        specs = self._reader.specs
+        by_dtype = {specs[copy.left.name].dtype: copy.left.name for copy in parts}
         if len(by_dtype) > 1:
             listed = ", ".join(f"{shown(n)} is {d}" for d, n in by_dtype.items())
             raise MismatchError(
                 f"{shown(name)} would be made of parts with different dtypes: {listed}",
                 "Give --dtype to make them one.",
             )
-        stops = [
-            tuple(o + n for o, n in zip(b.offsets, b.lengths, strict=True))
-            for b in (*(c.right for c in parts), *self._fills.get(name, ()))
-        ]
-        return TensorSpec(name, tuple(map(max, *stops)) if len(stops) > 1 else stops[0], next(iter(by_dtype)))
+        (dtype,) = by_dtype
+        return dtype
 
     def read_into(self, box: Box, out: Array) -> None:
         """See Reader."""
@@ -154,7 +154,9 @@ class Renamed:
     def __init__(self, reader: Reader, names: Mapping[str, str]) -> None:
         self._reader = reader
         self._names = names
-        self.specs: dict[str, TensorSpec] = {new: reader.specs[old]._replace(name=new) for new, old in names.items()}
+        self.specs: dict[str, TensorSpec] = {
+            new: reader.specs[old] if new == old else reader.specs[old]._replace(name=new) for new, old in names.items()
+        }
 
     def read_into(self, box: Box, out: Array) -> None:
         """See Reader."""

@@ -40,6 +40,13 @@ class Specials:
         self._lock = threading.Lock()
         self.found: dict[str, Count] = {}
 
+    def __getstate__(self) -> dict[str, Count]:
+        """For another process."""
+        return self.found
+
+    def __setstate__(self, found: dict[str, Count]) -> None:
+        self._lock, self.found = threading.Lock(), found
+
     def look(self, name: str, dtype: str, data: memoryview) -> None:
         """Look through the bits of some elements of a tensor."""
         import numpy as np

@@ -9,10 +9,10 @@ from __future__ import annotations
 import threading
 from collections.abc import Collection, Iterable, Mapping
 from math import prod
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..errors import MismatchError, shown
-from .dtypes import storage, widen
+from .dtypes import narrowed, storage, widen
 from .spec import Box, Reader, whole
 
 if TYPE_CHECKING:
@@ -80,14 +80,31 @@ class Offset:
             self._reader.read_into(box, out)
             return
         result, count = self._compute(box)
-        with self._lock:
-            known = self._counted.get(box.name, Rounded())
-            self._counted[box.name] = Rounded(known.elements + count.elements, known.rounded + count.rounded)
+        self._count(box.name, count)
         out[...] = result
 
     def finish(self) -> None:
         """See Reader."""
         self._reader.finish()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For another process, which tells with `hand_over` what it has computed."""
+        return {name: value for name, value in self.__dict__.items() if name not in ("_lock", "_counted")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._lock, self._counted = threading.Lock(), {}
+
+    def hand_over(self) -> dict[str, Rounded]:
+        """What this process has computed since the last call, for `take_over` in the one that the step came from."""
+        with self._lock:
+            counted, self._counted = self._counted, {}
+        return counted
+
+    def take_over(self, counted: Mapping[str, Rounded]) -> None:
+        """Count in what another process has computed."""
+        for name, count in counted.items():
+            self._count(name, count)
 
     def counted(self) -> dict[str, Rounded]:
         """What became of every tensor that is computed; one not wholly read so far is read for that alone."""
@@ -96,6 +113,11 @@ class Offset:
             if self._counted.get(name, Rounded()).elements != prod(spec.shape):
                 self._counted[name] = self._compute(whole(spec))[1]
         return {name: self._counted[name] for name in self.computed}
+
+    def _count(self, name: str, more: Rounded) -> None:
+        with self._lock:
+            known = self._counted.get(name, Rounded())
+            self._counted[name] = Rounded(known.elements + more.elements, known.rounded + more.rounded)
 
     def _compute(self, box: Box) -> tuple[Array, Rounded]:
         """The bits of a box, and what became of its elements."""
@@ -133,31 +155,3 @@ def _sum(number: Array, amount: float) -> tuple[Array, Array]:
         rest = total - number
         error = (number - (total - rest)) + (added - rest)
     return total, (error != 0) & np.isfinite(number)
-
-
-def narrowed(number: Array, dtype: str) -> Array:
-    """The bits of float32 or float64 numbers in a dtype that is not wider, rounded to nearest even."""
-    import numpy as np
-
-    with np.errstate(over="ignore", invalid="ignore", under="ignore"):
-        if dtype != "bfloat16":
-            return number.astype(dtype).view(storage(dtype))
-        bits = _to_odd(number).view(np.uint32)
-        nearest = ((bits + (0x7FFF + (bits >> 16 & 1))) >> 16).astype(np.uint16)
-        return np.where(np.isnan(number), (bits >> 16 | 0x40).astype(np.uint16), nearest)
-
-
-def _to_odd(number: Array) -> Array:
-    """As float32; of what float32 does not hold exactly, the neighbour whose last bit is set.
-
-    Then rounding it further, to bfloat16, is as if it had been rounded once.
-    """
-    import numpy as np
-
-    near = number.astype(np.float32)
-    if number.dtype == np.float32:
-        return near
-    bits = near.view(np.uint32)
-    inexact = (near.astype(np.float64) != number) & np.isfinite(number)
-    beyond = inexact & (np.abs(near.astype(np.float64)) > np.abs(number))
-    return np.where(inexact, (bits - beyond.astype(np.uint32)) | 1, bits).view(np.float32)

@@ -8,6 +8,7 @@ of a table. Row = index on axis 0.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from operator import add
 from typing import NamedTuple
 
 from .spec import Box, Shape
@@ -134,7 +135,10 @@ def hulls(boxes: Iterable[Box]) -> dict[str, Shape]:
     """For each tensor named, the smallest shape that holds its boxes."""
     shapes: dict[str, Shape] = {}
     for name, offsets, lengths in boxes:
-        stop = tuple(o + n for o, n in zip(offsets, lengths, strict=True))
+        stop = tuple(map(add, offsets, lengths))
         known = shapes.get(name)
-        shapes[name] = stop if known is None else tuple(map(max, known, stop))
+        if known is None:
+            shapes[name] = stop
+        elif known != stop:
+            shapes[name] = tuple(map(max, known, stop))
     return shapes

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from math import prod
 from typing import NamedTuple
 
+from .grid import is_grid
 from .spec import Box, Shape
 
 WINDOW = 16 << 20
@@ -58,6 +59,8 @@ def tiling_fault(shape: Shape, boxes: Iterable[tuple[Shape, Shape]]) -> str | No
         "leave a gap", "overlap" or "reach outside", with the place; or None.
     """
     listed = list(boxes)
+    if is_grid(shape, listed):
+        return None
     for offsets, lengths in listed:
         if len(offsets) != len(shape) or len(lengths) != len(shape):
             return f"have {len(offsets)} axes where the tensor has {len(shape)}"

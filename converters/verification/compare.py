@@ -1,23 +1,37 @@
-"""Two Readers held against each other, element by element. Equality is of bits.
+"""Two Readers held against each other, element by element.
 
-NaN equals the same NaN, -0 differs from +0.
+Windows of both are read side by side, by several threads; no more of a model than those is in memory.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
+import threading
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
+from math import prod
 from typing import TYPE_CHECKING
 
-from ..report import Difference, Observer
-from ..tensors.dtypes import ITEMSIZE, largest_difference, storage, widen
+from ..crew import Job, share
+from ..report import Difference, Observer, Phase, tell_phase
+from ..tensors.dtypes import ITEMSIZE, storage
 from ..tensors.offset import Rounded
 from ..tensors.spec import Box, Reader, TensorSpec, whole
-from ..tensors.tiling import WINDOW, cut
+from ..tensors.tiling import cut
+from .elements import unlike
 
 if TYPE_CHECKING:
     from ..tensors.spec import Array
+
+WINDOW = 4 << 20
+"""Bytes of a side that one thread reads at a time: few enough to be in cache still when they are compared."""
+
+MATRIX = 12 << 20
+"""Bytes of one of several stacked matrices, such as experts', that are read at a time all the same: a side may hold it
+transposed, and would be read in short pieces for a part of it."""
+
+BOXES = 256
+"""Small tensors that one thread reads at a time."""
 
 
 @dataclass(slots=True)
@@ -79,87 +93,113 @@ def compare(
         ]
         boxes = [whole(a.specs[n]) for n in a.specs if n in b.specs]
     listed: list[Box] = []
-    found: dict[str, Difference] = {}
     for box in boxes:
         left, right = a.specs[box.name], b.specs[box.name]
         if left.shape != right.shape and box == whole(left):
             differences.append(Difference(box.name, "shape", note=f"{list(left.shape)} and {list(right.shape)}"))
         else:
             listed.append(box)
-            found.setdefault(box.name, Difference(box.name, "dtype" if left.dtype != right.dtype else "values"))
-    total = sum(box.size * _width(a, box) for box in listed)
-    done = 0
-    with ThreadPoolExecutor(max_workers=threads) as pool:
-        jobs = [part for box in listed for part, _ in cut(box, 0, _width(a, box), WINDOW // 2)]
-        try:
-            for job, outcome in zip(jobs, pool.map(lambda part: _window(a, b, part), jobs), strict=True):
-                _merge(found[job.name], outcome)
-                done += job.size * _width(a, job)
-                observer.progress(done, total)
-        except BaseException:
-            pool.shutdown(wait=True, cancel_futures=True)
-            raise
+    run = _Run(a, b)
+    total = sum(map(run.nbytes, listed))
+    tell_phase(observer, Phase.COMPARING)
+    share(run.windows(listed), threads, lambda: observer.progress(run.done, total))
     a.finish()
     b.finish()
-    differences += [d for name, d in found.items() if _stands(d, a.specs[name], b.specs[name], values)]
+    for name in dict.fromkeys(box.name for box in listed):
+        differences += _told(run.found.get(name), a.specs[name], b.specs[name], values)
     return Comparison(differences, len(listed), sum(box.size for box in listed))
 
 
-def _width(a: Reader, box: Box) -> int:
-    return ITEMSIZE[a.specs[box.name].dtype]
+def _told(found: Difference | None, left: TensorSpec, right: TensorSpec, values: bool) -> Iterator[Difference]:
+    """The difference of a tensor, if there is one."""
+    if left.dtype == right.dtype:
+        yield from [found] if found else []
+    elif found or not values:
+        told = found or Difference(left.name, "dtype")
+        told.kind = "dtype"
+        told.note = f"{left.dtype} and {right.dtype}, {'not equal' if found else 'equal'} after exact widening"
+        yield told
 
 
-def _stands(d: Difference, left: TensorSpec, right: TensorSpec, values: bool) -> bool:
-    if d.kind == "dtype":
-        d.note = f"{left.dtype} and {right.dtype}, {'not equal' if d.count else 'equal'} after exact widening"
-        return bool(d.count) or not values
-    return bool(d.count)
+class _Run:
+    """One comparison.
+
+    Attributes:
+        done: bytes of the first side that were compared.
+        found: tensors in which elements differ.
+    """
+
+    def __init__(self, a: Reader, b: Reader) -> None:
+        self._sides = a, b
+        self._memory = _Memory(), _Memory()
+        self._lock = threading.Lock()
+        self.done = 0
+        self.found: dict[str, Difference] = {}
+
+    def nbytes(self, box: Box) -> int:
+        """Of a box of the first side."""
+        return box.size * ITEMSIZE[self._sides[0].specs[box.name].dtype]
+
+    def windows(self, boxes: Iterable[Box]) -> Iterator[Job]:
+        """The comparison of boxes, cut and put together to windows."""
+        held: list[Box] = []
+        room = WINDOW
+        for part in (part for box in boxes for part in self._cut(box)):
+            nbytes = self.nbytes(part)
+            if held and (nbytes > room or len(held) == BOXES):
+                yield partial(self._window, held)
+                held, room = [], WINDOW
+            held.append(part)
+            room -= nbytes
+        if held:
+            yield partial(self._window, held)
+
+    def _cut(self, box: Box) -> Iterator[Box]:
+        width = max(ITEMSIZE[side.specs[box.name].dtype] for side in self._sides)
+        matrix = width * prod(box.lengths[-2:]) if len(box.lengths) > 2 else 0
+        return (part for part, _ in cut(box, 0, width, max(WINDOW, min(matrix, MATRIX))))
+
+    def _window(self, boxes: list[Box]) -> None:
+        for box in boxes:
+            self._compare(box)
+        with self._lock:
+            self.done += sum(map(self.nbytes, boxes))
+
+    def _compare(self, box: Box) -> None:
+        import numpy as np
+
+        left, right = (memory.read(side, box) for memory, side in zip(self._memory, self._sides, strict=True))
+        a, b = (side.specs[box.name].dtype for side in self._sides)
+        for found in unlike(left, right, (a, b)):
+            inside = np.unravel_index(found.first, box.lengths)
+            first = tuple(int(i) + o for i, o in zip(inside, box.offsets, strict=True))
+            with self._lock:
+                self._add(Difference(box.name, "values", found.elements, first, found.largest))
+
+    def _add(self, more: Difference) -> None:
+        known = self.found.setdefault(more.tensor, more)
+        if known is more:
+            return
+        known.count += more.count
+        known.first = min(known.first, more.first)
+        known.max_abs = max((one for one in (known.max_abs, more.max_abs) if one is not None), default=None)
 
 
-def _window(a: Reader, b: Reader, box: Box) -> Difference | None:
-    """The differences within one box; None for none."""
-    left, right = _read(a, box), _read(b, box)
-    types = a.specs[box.name].dtype, b.specs[box.name].dtype
-    if types[0] == types[1]:
-        unequal = left != right
-        if not unequal.any():
-            return None
-    else:
-        wide = "float32" if "float64" not in types else "float64"
-        left, right = widen(left, types[0], wide), widen(right, types[1], wide)
-        types = (wide, wide)
-        unequal = left.view(storage(wide)) != right.view(storage(wide))
-        if not unequal.any():
-            return None
-    return _describe(box, left, right, unequal, types)
+class _Memory(threading.local):
+    """Where a thread reads elements to, again and again: memory that was never used before is dear."""
 
+    def __init__(self) -> None:
+        self._held: Array | None = None
 
-def _describe(box: Box, left: Array, right: Array, unequal: Array, types: tuple[str, str]) -> Difference:
-    import numpy as np
+    def read(self, reader: Reader, box: Box) -> Array:
+        """The bits of a box, in row-major order; until the next box is read."""
+        import numpy as np
 
-    first = np.unravel_index(int(unequal.argmax()), unequal.shape)
-    largest = largest_difference(left[unequal], right[unequal], types[0])
-    return Difference(
-        box.name,
-        "values",
-        int(unequal.sum()),
-        tuple(int(i) + o for i, o in zip(first, box.offsets, strict=True)),
-        largest,
-    )
-
-
-def _merge(into: Difference, more: Difference | None) -> None:
-    if more is None:
-        return
-    into.first = into.first if into.count else more.first
-    into.count += more.count
-    if more.max_abs is not None:
-        into.max_abs = max(into.max_abs or 0.0, more.max_abs)
-
-
-def _read(reader: Reader, box: Box) -> Array:
-    import numpy as np
-
-    out = np.empty(box.lengths, dtype=storage(reader.specs[box.name].dtype))
-    reader.read_into(box, out)
-    return out
+        dtype = reader.specs[box.name].dtype
+        nbytes = box.size * ITEMSIZE[dtype]
+        if self._held is None or len(self._held) < nbytes:
+            self._held = None
+            self._held = np.empty(max(nbytes, WINDOW), np.uint8)
+        bits = self._held[:nbytes].view(storage(dtype))
+        reader.read_into(box, bits.reshape(box.lengths))
+        return bits

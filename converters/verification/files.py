@@ -16,7 +16,7 @@ from ..formats.sums.crc import crc32
 from ..formats.sums.file_sums import file_crc
 from ..manifest.find import Found, find_manifest
 from ..manifest.record import FileSum, Part
-from ..report import Difference, Observer, Report
+from ..report import Difference, Observer, Phase, Report, tell_phase
 from .side_path import SidePath
 
 LISTED = 5
@@ -46,6 +46,7 @@ def compare_files(found: Found, threads: int, observer: Observer) -> list[Differ
         done += nbytes
         observer.progress(done, total)
 
+    tell_phase(observer, Phase.CHECKING_FILES)
     with ThreadPoolExecutor(max_workers=threads) as pool:
         for name, said in found.manifest.files.items():
             path = found.root / name

@@ -14,7 +14,7 @@ from ..conversion.convert import hf2mcore, mcore2hf
 from ..layouts import named
 from ..options import Hf2McoreOptions, Mcore2HfOptions, McoreSource, VerifyOptions
 from ..output.staging.scratch import Scratch
-from ..report import Observer, Report
+from ..report import Observer, Phase, Report, tell_phase
 from ..tensors.rules import Table
 from ..tensors.spec import Box
 from .by_rule import counting, there_and_back
@@ -114,10 +114,15 @@ class OnDisk:
 
 
 class _Watch:
-    """Hears of the bytes of inner commands, but not of their plans."""
+    """Hears of the phases and bytes of inner commands, but not of their plans."""
 
     def __init__(self, observer: Observer) -> None:
+        self._observer = observer
         self.progress = observer.progress
+
+    def phase(self, phase: Phase) -> None:
+        """Tell it."""
+        tell_phase(self._observer, phase)
 
     def planned(self, report: Report) -> None:
         """Ignore it."""

@@ -15,13 +15,13 @@ from pathlib import Path
 from ..checkpoint.describe import describe_hf, describe_mcore
 from ..checkpoint.hf_side import open_hf_side
 from ..checkpoint.mcore_side import McoreSide, open_mcore_side
-from ..conversion.fill import threads_of
 from ..errors import NotComparable, VlconvError, naming_missing_libraries
 from ..formats import safetensors
 from ..options import VerifyOptions
 from ..output.staging.ended import abandoned, describe_abandoned
 from ..report import Observer, Report
 from ..tensors.spec import Box
+from ..workers import workers_of
 from .by_rule import pair_by_rule
 from .compare import Work, comparing, in_turn
 from .files import compare_files, describe_files, describe_manifest, manifest_about
@@ -101,7 +101,7 @@ def _alone(report: Report, a: SidePath, options: VerifyOptions, observer: Observ
     if options.dry_run:
         return report
     if listed is not None:
-        report.differences = compare_files(listed, threads_of(options.threads), observer)
+        report.differences = compare_files(listed, workers_of(options.threads, options.memory_bytes).threads, observer)
         describe_files(report, listed, report.differences)
         if report.differences:
             report.status = "different"
@@ -117,7 +117,7 @@ def _worked(
     report: Report, work: Work, sides: Mapping[str, Side], options: VerifyOptions, observer: Observer
 ) -> Report:
     """Run a comparison, and tell what came of it."""
-    begin, threads = time.monotonic(), threads_of(options.threads)
+    begin, threads = time.monotonic(), workers_of(options.threads, options.memory_bytes).threads
     with holding_sources(report, sides, threads, observer):
         found = work(threads, observer, options.values)
     report.status = "different" if found.differences else "same"

@@ -8,7 +8,7 @@ from ..errors import NotComparable, shown_path
 from ..formats import FORMATS
 from ..formats.dcp import torch_dist
 from ..models.shared.hf_dialects import dialect_copies, read_dialect
-from ..report import Difference, Observer, Report
+from ..report import Difference, Observer, Phase, Report, tell_phase
 from ..tensors.dtypes import FLOATS, ITEMSIZE
 from ..tensors.mapped import Mapped
 from ..tensors.spec import Shape
@@ -118,6 +118,7 @@ class Transformers:
         found = Comparison(differing_shapes(ours, shapes), len(ours), 0)
         if found.differences or not self.loads:
             return found
+        tell_phase(observer, Phase.LOADING)
         theirs, faults = witness_transformers.load(self.side.directory, self.dtype)
         if faults:
             return Comparison(faults, len(ours), 0)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import io
+import itertools
 import json
 import os
 import pty
@@ -12,11 +12,9 @@ import threading
 from typing import Any
 
 import pytest
-from rich.console import Console
 
 from vlconv import progress, render
-from vlconv.converters import Difference, Fact, Report
-from vlconv.progress import Lines, duration
+from vlconv.converters import Difference, Fact, Phase, Report
 from vlconv.render import Screen, message, one_line, safe
 
 
@@ -128,6 +126,30 @@ class TestSafe:
         assert safe("权重 é × –\nx") == "权重 é × –\nx"
 
 
+class TestProgress:
+    def shown(self, screen: Screen) -> None:
+        with screen:
+            screen.phase("writing")
+            screen.progress(0, 10)
+            screen.progress(5, 10)
+
+    @pytest.fixture(autouse=True)
+    def slow(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Hours between two looks at the clock."""
+        now = itertools.count(0, 3600)
+        monkeypatch.setattr(progress, "monotonic", lambda: float(next(now)))
+
+    @pytest.mark.parametrize("as_json", [False, True])
+    def test_goes_to_stderr(self, capsys: pytest.CaptureFixture[str], as_json: bool) -> None:
+        self.shown(Screen(as_json=as_json))
+        out, err = capsys.readouterr()
+        assert out == "" and err.startswith("writing: 0 bytes of 10 bytes (0 %)")
+
+    def test_not_when_quiet(self, capsys: pytest.CaptureFixture[str]) -> None:
+        self.shown(Screen(quiet=True))
+        assert capsys.readouterr() == ("", "")
+
+
 class TestDocument:
     def test_is_json_whatever_the_values(self, capsys: pytest.CaptureFixture[str]) -> None:
         found = [Difference("a", "values", 1, (0,), float("nan")), Difference("b", "values", 1, (0,), float("inf"))]
@@ -164,46 +186,29 @@ class TestTerminal:
     def test_a_bar_comes_and_goes(self, monkeypatch: pytest.MonkeyPatch) -> None:
         terminal = Terminal(monkeypatch)
         with Screen() as screen:
-            for done in (0, 10**9, 0, 4 * 10**9):  # a second pass begins in between
-                screen.progress(done, 4 * 10**9)
-        assert "4.0/4.0 GB" in terminal.text()
+            screen.phase("reading back")
+            screen.progress(0, 4 * 10**9)
+            screen.progress(4 * 10**9, 4 * 10**9)
+        text = terminal.text()
+        assert "reading back" in text and "4.0 GB of 4.0 GB (100 %)" in text
+        assert text.endswith("\x1b[2K")  # the line is empty again
+
+    @pytest.mark.parametrize("phase", Phase)
+    def test_its_words_fit(self, monkeypatch: pytest.MonkeyPatch, phase: Phase) -> None:
+        """A large model on a terminal of 80 columns."""
+        terminal, now = Terminal(monkeypatch), iter([0.0, 0.0, 0.0, 600.0])
+        monkeypatch.setattr(progress, "monotonic", lambda: next(now))
+        with Screen() as screen:
+            screen.phase(phase)
+            screen.progress(0, 456 * 10**9)
+            screen.progress(123 * 10**9, 456 * 10**9)
+        text = terminal.text()
+        assert phase in text and "123.0 GB of 456.0 GB (26 %), 205.0 MB/s, 27 min 4 s left" in text
 
     def test_an_error_has_a_panel(self, monkeypatch: pytest.MonkeyPatch) -> None:
         terminal = Terminal(monkeypatch)
         Screen().fault("verify", "CorruptError", "x is damaged", "fetch it again", "error")
         assert "─ error ─" in terminal.text()
-
-
-class TestLines:
-    def test_a_line_every_few_seconds(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        now = iter([100.0, 102.0, 105.0, 107.0, 110.0])
-        monkeypatch.setattr(progress, "monotonic", lambda: next(now))
-        out = io.StringIO()
-        lines = Lines(Console(file=out, width=200))
-        for done in (0, 2, 5, 7, 10):
-            lines.show(done * 10**9, 20 * 10**9)
-        assert out.getvalue().splitlines() == [
-            "5.0 GB of 20.0 GB (25 %), 1.0 GB/s, 15 s left",
-            "10.0 GB of 20.0 GB (50 %), 1.0 GB/s, 10 s left",
-        ]
-
-    def test_a_second_pass_has_its_own_speed(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        now = iter([0.0, 4.0, 4.5, 10.0])
-        monkeypatch.setattr(progress, "monotonic", lambda: next(now))
-        out = io.StringIO()
-        lines = Lines(Console(file=out, width=200))
-        for done in (0, 9, 0, 11):
-            lines.show(done * 10**9, 20 * 10**9)
-        assert out.getvalue().splitlines() == ["11.0 GB of 20.0 GB (55 %), 2.0 GB/s, 4.5 s left"]
-
-    def test_nothing_done_says_nothing_of_time(self) -> None:
-        assert progress.line(0, 10, 0.0) == "0 bytes of 10 bytes (0 %), 0 bytes/s"
-
-    @pytest.mark.parametrize(
-        ("seconds", "text"), [(0.44, "0.4 s"), (28.2, "28 s"), (185, "3 min 5 s"), (7620, "2 h 7 min")]
-    )
-    def test_durations(self, seconds: float, text: str) -> None:
-        assert duration(seconds) == text
 
 
 def test_every_status_has_a_word_and_a_code() -> None:

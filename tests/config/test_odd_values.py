@@ -25,7 +25,7 @@ from vlconv.converters.config.written_args import args_to_write
 from vlconv.converters.errors import VlconvError
 from vlconv.converters.formats.directory.statements import Stated
 from vlconv.converters.formats.json_file import parse_json
-from vlconv.converters.formats.legacy.rank_pickle import pickled
+from vlconv.converters.formats.pickles.plain_pickle import plain_pickle
 from vlconv.converters.layouts import LAYOUTS
 from vlconv.converters.models import MODELS, ModelConfig, decide_tie, model_for
 from vlconv.converters.tensors.rules import table
@@ -126,7 +126,7 @@ def all_that_is_made(hf_config: dict[str, Any]) -> None:
     args = args_to_write(
         *(hf_config, config, Topology()), rows=config.text.vocab, divisor=None, dtype="bfloat16", grouped_experts=True
     )
-    pickled(args)
+    plain_pickle(args)
     run_config_yaml(hf_config, config, "bfloat16")
 
 

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from mcore.tiny import tiny, tiny_2_5
 from references import reference_config
 from tiny import tiny_config
@@ -16,7 +15,9 @@ from tiny import tiny_config
 from vlconv.converters.config.facts import geometry_facts, runtime_facts
 from vlconv.converters.config.megatron_args import contradictions, stated
 from vlconv.converters.config.written_args import args_to_write
+from vlconv.converters.formats.pickles.plain_pickle import plain_pickle
 from vlconv.converters.formats.pickles.sandbox import plain_dict
+from vlconv.converters.formats.zips.items import saved
 from vlconv.converters.formats.zips.torch_save import read_torch_save
 from vlconv.converters.models import model_for
 from vlconv.converters.models.shared.config import ModelConfig
@@ -236,7 +237,7 @@ class TestWhatTheConfigDoesNotSay:
 def test_read_back_they_agree_with_the_config(tmp_path: Path, name: str) -> None:
     config = CONFIGS[name]
     hf_config, args = reference_config(config), written(config)
-    torch.save({"args": args}, tmp_path / "f")
+    (tmp_path / "f").write_bytes(saved(plain_pickle({"args": args})))
     found = plain_dict(read_torch_save(tmp_path / "f").tree["args"])
     assert found == {**vars(args), "params_dtype": "bfloat16"}
     facts = runtime_facts(hf_config, config) | geometry_facts(hf_config, config)

@@ -71,10 +71,12 @@ class Work:
         return self._done[command]
 
     def failing(self, command: str, at: int, code: int) -> tuple[Ended, Call]:
-        """A run of which one call fails."""
-        calls = Calls(self.work, self.work / "trace", at, code)
+        """A run of which one call fails: that of the name, and the number among those, of the undisturbed run's."""
+        before = self.undisturbed(command)[0][:at]
+        name, number = before[-1].name, [call.name for call in before].count(before[-1].name)
+        calls = Calls(self.work, self.work / "trace", number, code, name)
         ended = self.run(command, calls)
-        return ended, calls.list()[at - 1]
+        return ended, [call for call in calls.list() if call.name == name][number - 1]
 
     def left(self) -> list[str]:
         return sorted(path.name for path in self.target.parent.iterdir())
@@ -163,7 +165,7 @@ def test_a_limit_on_the_size_of_files(work: Work, part: float) -> None:
 @pytest.mark.parametrize("options", ["size=200k", "size=2m,nr_inodes=12"])
 def test_a_small_disk_of_its_own(work: Work, options: str) -> None:
     """A tmpfs that only the run sees; where none may be mounted, a disk whose writes say that it is full."""
-    calls, _ = work.undisturbed("mcore2hf")
+    work.undisturbed("mcore2hf")
 
     def small(steps: Steps) -> None:
         os.statvfs = lambda path: os.statvfs_result((4096, 4096, *[10**9] * 6, 0, 255))  # type: ignore[assignment]
@@ -176,7 +178,7 @@ def test_a_small_disk_of_its_own(work: Work, options: str) -> None:
 
             os._exit = left  # type: ignore[assignment]
         else:
-            Calls(work.work, work.work / "trace", some(calls, 1, {"pwrite"})[0], errno.ENOSPC)(steps)
+            Calls(work.work, work.work / "trace", 1, errno.ENOSPC, "pwrite")(steps)
 
     ended = work.run("mcore2hf", small)
     work.nothing_left(ended)

@@ -7,7 +7,7 @@ import pytest
 
 from vlconv.converters.config.shape_facts import shape_facts
 from vlconv.converters.errors import CorruptError
-from vlconv.converters.formats import keys
+from vlconv.converters.formats import columns, keys
 from vlconv.converters.formats.chunks import Chunk
 from vlconv.converters.formats.keys import Fold, Stored, canonical, fold, ignorable, kind_of_ignored
 from vlconv.converters.formats.legacy.layers import State, first_layers, renumbered
@@ -234,23 +234,30 @@ class TestCanonical:
             file.add(f"{LM}.3.mlp.{spelled.format(e, 'v')}", up[e]).add(f"{LM}.3.mlp.{spelled.format(e, 'w')}", gate[e])
         same(file.canonical(), {f"{EXPERTS}.linear_fc1.weight": np.concatenate([gate, up], axis=1)})
 
-    def test_a_chunk_keeps_start_and_strides(self):
-        """As in a file of one rank, whose expert tensors lie transposed in a larger storage."""
-        array = numbers(3, 4)
+    def test_a_chunk_keeps_its_start(self):
+        array = numbers(4, 3)
         spec = TensorSpec(f"{LM}.3.mlp.experts.local_experts.0.linear_fc1.weight", (4, 3), "float32")
         file = File()
         file.items.append(np.concatenate([np.full(7, -5), array.reshape(-1)]))
-        file.stored.append(Stored(spec, [Chunk((0, 0), (4, 3), 0, 7, (1, 4))]))
-        same(file.canonical(), {f"{EXPERTS}.linear_fc1.weight": array.T[None]})
+        file.stored.append(Stored(spec, [Chunk((0, 0), (4, 3), 0, 7)]))
+        same(file.canonical(), {f"{EXPERTS}.linear_fc1.weight": array[None]})
 
-    def test_strides_of_a_stacked_tensor(self):
-        array = numbers(2, 3, 4)
-        file = File()
-        file.items.append(array.transpose(2, 0, 1).flatten())
-        file.stored.append(
-            Stored(TensorSpec("a.layers.b", (2, 3, 4), "float32"), [Chunk((0, 0, 0), (2, 3, 4), 0, 0, (3, 1, 6))])
-        )
-        same(file.canonical(), {f"a.layers.{i}.b": array[i] for i in range(2)})
+    def test_chunks_of_several_layers(self):
+        """One of three, one of a single, in a place of its own in its item, and another of two; in no order."""
+        array = numbers(6, 3, 4)
+        file, boxes = File(), [((4, 0, 0), (2, 3, 4)), ((0, 0, 0), (3, 3, 4)), ((3, 0, 0), (1, 3, 4))]
+        file.add("a.layers.b", array, boxes)
+        file.items[2] = np.concatenate([np.full(5, -5), file.items[2]])
+        file.stored[0].chunks[2] = file.stored[0].chunks[2]._replace(start=5)
+        same(file.canonical(), {f"a.layers.{i}.b": array[i] for i in range(6)})
+
+    def test_more_chunks_than_any_file(self, monkeypatch):
+        monkeypatch.setattr(columns, "MOST", 20)
+        boxes = [((0, row), (4, 1)) for row in range(5)]
+        file = File().add("a.layers.b", numbers(4, 5), boxes)
+        same(file.canonical(), {f"a.layers.{i}.b": numbers(4, 5)[i] for i in range(4)})
+        with pytest.raises(CorruptError, match=r"a\.layers\.b: has more than \d+ chunks"):
+            File().add("a.layers.b", numbers(4, 6), [*boxes, ((0, 5), (4, 1))]).canonical()
 
     @pytest.mark.parametrize(
         ("name", "shape", "dtype"),

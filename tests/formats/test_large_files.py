@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from vlconv.converters.formats.legacy.rank_pickle import Placeholder, pickled
+from vlconv.converters.formats.pickles.plain_pickle import StoredTensor, plain_pickle
 from vlconv.converters.formats.zips.items import saved_parts
 from vlconv.converters.formats.zips.torch_save import read_torch_save
 
@@ -36,7 +36,7 @@ def made(path: Path, shapes: list[tuple[int, ...]]) -> list[torch.Tensor]:
     ]
     sizes = [torch.Size(shape).numel() for shape in shapes]
     parts = saved_parts(
-        pickled({"tensors": [Placeholder(shape, "uint8", key) for key, shape in enumerate(shapes)]}), sizes
+        plain_pickle({"tensors": [StoredTensor(shape, "uint8", key) for key, shape in enumerate(shapes)]}), sizes
     )
     small = iter([t.numpy().tobytes() for t in tensors])
     contents = [next(small) if size <= FEW else b"" for size in sizes]

@@ -18,6 +18,7 @@ from vlconv.converters.errors import CorruptError, NotACheckpoint, SourceError, 
 from vlconv.converters.formats.safetensors import DTYPES, INDEX, SINGLE, holds, open_hf, plan_hf, read_header
 from vlconv.converters.output.writing.writer import write_files
 from vlconv.converters.tensors.spec import TensorSpec
+from vlconv.converters.workers import Workers
 
 
 def tensors(**shapes):
@@ -29,7 +30,7 @@ def written(directory, given, limit=10**9):
     reader = Memory(given)
     files = plan_hf(reader.specs, limit)
     directory.mkdir(exist_ok=True)
-    write_files(reader, files, directory, 2, Silent())
+    write_files(reader, files, directory, Workers(2), Silent())
     return files
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from vlconv.converters.errors import ChangedError, CorruptError
-from vlconv.converters.formats import seen_files
+from vlconv.converters.formats import file_system
 from vlconv.converters.formats.open_files import OpenFiles, opened
 from vlconv.converters.formats.seen_files import SeenFiles
 
@@ -171,7 +171,7 @@ def test_inodes_that_are_made_up(path: Path, monkeypatch: pytest.MonkeyPatch, ki
         "21 1 0:19 / /sys rw - sysfs sysfs rw\n"
         f"36 35 {os.major(dev)}:{os.minor(dev)} / /mnt\\040x rw,noatime master:1 shared:2 - {kind} bucket rw\n"
     )
-    monkeypatch.setattr(seen_files, "MOUNTS", mounts)
+    monkeypatch.setattr(file_system, "MOUNTS", mounts)
     seen = SeenFiles()
     with seen.noting(), opened(path):
         pass

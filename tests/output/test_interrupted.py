@@ -22,6 +22,7 @@ from vlconv.converters.output.directory import OutputDirectory
 from vlconv.converters.output.replaceable import CHECKPOINT, HF_MODEL
 from vlconv.converters.output.staging import atomic_swap
 from vlconv.converters.output.target import Target
+from vlconv.converters.report import Silent
 
 
 class Came(BaseException):
@@ -48,7 +49,9 @@ def interrupt() -> None:
 def write(path: Path, fill: Callable[[Path], object] = lambda new: hf_model(new, "new"), **target: Any) -> list[str]:
     """Write as a conversion does; what was told of it."""
     told: list[str] = []
-    whole = OutputDirectory(Target(path=path, **{"kind": HF_MODEL, **target}), written=lambda: told.append("written"))
+    observer = Silent()
+    observer.written = lambda place: told.append("written")  # type: ignore[attr-defined]
+    whole = OutputDirectory(Target(path=path, **{"kind": HF_MODEL, **target}), observer=observer)
     try:
         with whole as new:
             fill(new)

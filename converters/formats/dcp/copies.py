@@ -6,8 +6,9 @@ Ranks that hold equal shares write files of the same layout, so the items of a c
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ...errors import CorruptError, shown
 from ...tensors.vocabulary import OUTPUT_LAYER
@@ -15,12 +16,15 @@ from ..chunks import Extent
 from ..open_files import OpenFiles
 from .metadata import DcpMetadata
 
+if TYPE_CHECKING:
+    from ...tensors.spec import Array
+
 BLOCK = 1 << 20
 
 Locate = Callable[[int], Extent]
 
 
-def check_copies(metadata: DcpMetadata, items: Iterable[int], locate: Locate, files: OpenFiles) -> None:
+def check_copies(metadata: DcpMetadata, items: Array, locate: Locate, files: OpenFiles) -> None:
     """No two files hold the same bytes in all of their items, by the checksums that they state.
 
     What may well be equal is no evidence: items of one number each (norms of ones, biases of zeros), experts that were
@@ -51,11 +55,11 @@ def _must_differ(metadata: DcpMetadata, item: int) -> bool:
     return ".experts." not in name and not name.endswith(OUTPUT_LAYER)
 
 
-def _of_same_layout(metadata: DcpMetadata, items: Iterable[int]) -> Iterator[list[list[int]]]:
+def _of_same_layout(metadata: DcpMetadata, items: Array) -> Iterator[list[list[int]]]:
     """Items of each file, in their order, for all files that have as many at the same places."""
     import numpy as np
 
-    listed = np.fromiter(items, np.int64)
+    listed = np.asarray(items, np.int64)
     order = np.lexsort((metadata.item_offset[listed], metadata.item_file[listed]))
     listed = listed[order]
     cuts = np.flatnonzero(np.diff(metadata.item_file[listed])) + 1

@@ -10,7 +10,7 @@ second half of every rank's rows.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable, Container, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from ...errors import UnsupportedError, shown
@@ -52,12 +52,12 @@ class Order(NamedTuple):
 
 def in_order(
     specs: Mapping[str, TensorSpec],
-    chunks: Mapping[str, list[Chunk]],
+    chunks: Mapping[str, Sequence[Chunk]],
     halved: Container[str],
     pieces: Container[str],
     splits: Mapping[str, Split],
     stated: Callable[[], object],
-) -> dict[str, list[Chunk]]:
+) -> dict[str, Sequence[Chunk]]:
     """The chunks of every tensor, put where they belong.
 
     Args:

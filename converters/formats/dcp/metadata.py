@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 from ...errors import CorruptError, naming, shown
 from ...tensors.spec import Shape
+from ..columns import ChunkColumns
 from ..holes import has_hole, is_sparse
 from ..open_files import file_name, opened, status
 from ..pickles.sandbox import ask
@@ -42,14 +43,6 @@ class ByteEntry(NamedTuple):
     length: int
 
 
-class ItemBox(NamedTuple):
-    """A box of a tensor, in elements, and the number of the item that holds it."""
-
-    item: int
-    offsets: Shape
-    lengths: Shape
-
-
 @dataclass(slots=True, frozen=True)
 class DcpMetadata:
     """What `.metadata` says.
@@ -59,6 +52,7 @@ class DcpMetadata:
         tensors: every tensor, optimizer states included.
         item_tensor, item_file: per item, index into `tensors` and `files`; int64. Items of one tensor stand together.
         item_offset, item_length: per item, its place in the file, in bytes; int64.
+        empty: per item, whether its box has no element: a rank without rows leaves such.
         byte_entries: what is no tensor.
     """
 
@@ -68,30 +62,54 @@ class DcpMetadata:
     item_file: Array
     item_offset: Array
     item_length: Array
+    empty: Array
     byte_entries: list[ByteEntry]
     _boxes: Array  # per item, offsets then lengths, one after another
     _box_start: Array
     _first: Array  # per tensor, its first item; one more at the end
 
-    def chunks(self, tensor: int) -> list[ItemBox]:
+    def chunks(self, tensor: int) -> ChunkColumns:
         """The chunks of a tensor that are stored somewhere. Whether they tile it is for the caller to see."""
-        rank = len(self.tensors[tensor].shape)
-        first, last = int(self._first[tensor]), int(self._first[tensor + 1])
-        start = int(self._box_start[first])
-        boxes = self._boxes[start : start + 2 * rank * (last - first)].reshape(last - first, 2, rank).tolist()
-        return [ItemBox(first + i, tuple(offsets), tuple(lengths)) for i, (offsets, lengths) in enumerate(boxes)]
+        (found,) = self.columns([tensor])
+        return found
 
-    @property
-    def empty(self) -> Array:
-        """Per item, whether its box has no element: a rank without rows leaves such."""
+    def columns(self, tensors: Sequence[int]) -> list[ChunkColumns]:
+        """The chunks of each of some tensors that are stored somewhere, and hold something.
+
+        A rank for which no row is left saves an empty chunk, which lies behind the end.
+        """
         import numpy as np
 
-        zeros = np.flatnonzero(self._boxes == 0)
-        items = np.searchsorted(self._box_start, zeros, "right") - 1
-        first, last = self._box_start[items], self._box_start[items + 1]
-        found = np.zeros(len(self.item_tensor), bool)
-        found[items[2 * (zeros - first) >= last - first]] = True  # offsets stand before lengths, and may be 0
+        items, first = np.arange(len(self.item_tensor)), self._first
+        some_empty = set(self.item_tensor[self.empty].tolist())
+        bounds = zip(first[tensors].tolist(), first[1:][tensors].tolist(), strict=True)
+        found = []
+        for tensor, (a, b), start in zip(tensors, bounds, self._box_start[first[tensors]].tolist(), strict=True):
+            rank = len(self.tensors[tensor].shape)
+            boxes = self._boxes[start : start + 2 * rank * (b - a)].reshape(b - a, 2, rank)
+            chunks = ChunkColumns(boxes, items[a:b])
+            found.append(chunks.where(~self.empty[a:b]) if tensor in some_empty else chunks)
         return found
+
+    def items_of(self, tensors: Iterable[int]) -> Array:
+        """The items of some tensors that hold something."""
+        import numpy as np
+
+        return np.flatnonzero(self.is_of(tensors) & ~self.empty)
+
+    def is_of(self, tensors: Iterable[int]) -> Array:
+        """Per item, whether it is one of some tensors."""
+        import numpy as np
+
+        chosen = np.zeros(len(self.tensors), bool)
+        chosen[list(tensors)] = True
+        found: Array = chosen[self.item_tensor]
+        return found
+
+    def lengths(self, item: int) -> Shape:
+        """The shape of an item's box."""
+        start, stop = self._box_start[item : item + 2].tolist()
+        return tuple(self._boxes[(start + stop) // 2 : stop].tolist())
 
     def place(self, item: int) -> tuple[str, int, int]:
         """File name, offset and length of an item."""
@@ -140,11 +158,24 @@ class DcpMetadata:
             file,
             columns["offset"],
             columns["length"],
+            _empty(columns["box"], box_start),
             [ByteEntry(*e) for e in entries],
             columns["box"],
             box_start,
             first,
         )
+
+
+def _empty(boxes: Array, start: Array) -> Array:
+    """Per box, whether one of its lengths is 0; `start`: where each begins among the numbers, and the last one ends."""
+    import numpy as np
+
+    zeros = np.flatnonzero(boxes == 0)
+    items = np.searchsorted(start, zeros, "right") - 1
+    first, last = start[items], start[items + 1]
+    found = np.zeros(len(start) - 1, bool)
+    found[items[2 * (zeros - first) >= last - first]] = True  # offsets stand before lengths, and may be 0
+    return found
 
 
 def check_bare(name: str, where: str = ".metadata") -> None:
@@ -173,9 +204,7 @@ def check_files(metadata: DcpMetadata, directory: Path, wanted: Iterable[int]) -
     """
     import numpy as np
 
-    is_wanted = np.zeros(len(metadata.tensors), bool)
-    is_wanted[list(wanted)] = True
-    chosen = is_wanted[metadata.item_tensor]
+    chosen = metadata.is_of(wanted)
     ends, counts = np.zeros(len(metadata.files), np.int64), np.zeros(len(metadata.files), np.int64)
     np.maximum.at(ends, metadata.item_file[chosen], (metadata.item_offset + metadata.item_length)[chosen])
     np.add.at(counts, metadata.item_file[chosen], 1)

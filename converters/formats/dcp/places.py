@@ -66,9 +66,7 @@ def unclaimed(metadata: DcpMetadata, places: Places, directory: Path, wanted: It
     """
     import numpy as np
 
-    is_wanted = np.zeros(len(metadata.tensors), bool)
-    is_wanted[list(wanted)] = True
-    looked_at = np.unique(metadata.item_file[is_wanted[metadata.item_tensor]])
+    looked_at = set(metadata.item_file[metadata.is_of(wanted)].tolist())
     found = {}
     for file, start, end in _by_file(places):
         if file in looked_at and (seen := status(directory / metadata.files[file])) is not None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from ...tensors.spec import TensorSpec
 from ...tensors.vocabulary import EMBEDDING, OUTPUT_LAYER
 from ..chunks import Chunk, ChunkReader, Extent
 from ..holes import find_holes
-from ..keys import Stored, canonical, fold, ignorable, in_pieces, kind_of_ignored
+from ..keys import Stored, canonical, ignorable, in_pieces, kind_of_ignored
 from ..open_files import OpenFiles, is_file
 from ..opened import Opened
 from ..pickles.sandbox import plain_dict
@@ -31,7 +31,7 @@ from .integrity import read_integrity
 from .metadata import DcpMetadata, check_files, read_dcp_metadata
 from .places import check_apart, unclaimed
 
-Chunks = Mapping[str, list[Chunk]]
+Chunks = Mapping[str, Sequence[Chunk]]
 Placed = Callable[[Mapping[str, TensorSpec], Chunks, Mapping[str, Split]], Chunks]
 """Given all tensors, their chunks and how ranks cut them: the chunks, put where they belong."""
 
@@ -84,21 +84,22 @@ def open_dcp(
         UnsupportedError: tensors that are no plain floats, or sums of another kind.
         ReadError: the system does not let a file be read.
     """
-    wanted = weights(metadata)
-    ignored = Counter(kind for t in metadata.tensors if (kind := kind_of_ignored(t.name))) + Counter(
-        kind_of_ignored(entry.name) or "other" for entry in metadata.byte_entries
-    )
+    kinds = [kind_of_ignored(tensor.name) for tensor in metadata.tensors]
+    wanted = [number for number, kind in enumerate(kinds) if not kind]
+    ignored = Counter(kinds) + Counter(kind_of_ignored(entry.name) or "other" for entry in metadata.byte_entries)
+    del ignored[""]
     places = check_apart(metadata)
     holed = check_files(metadata, directory, wanted)
-    stored = [_stored(metadata, i) for i in wanted]
+    stored = _stored(metadata, wanted)
     specs, chunks = canonical(stored)
     files = OpenFiles()
-    locate = _Locate(metadata, directory, stored, files)
+    locate = _Locate(metadata, directory, files)
 
     def assemble(splits: Mapping[str, Split]) -> ChunkReader:
-        check_copies(metadata, locate.known, locate, files)
+        items = metadata.items_of(wanted)
+        check_copies(metadata, items, locate, files)
         ordered = placed(specs, chunks, splits) if placed else chunks
-        holes = find_holes(map(locate, sorted(holed & locate.known)), files) if holed else ()
+        holes = find_holes(map(locate, sorted(holed.intersection(items.tolist()))), files) if holed else ()
         return _assembled(ChunkReader(specs, ordered, locate, files, holes), splits)
 
     return Opened(
@@ -107,7 +108,7 @@ def open_dcp(
         specs=specs,
         assemble=assemble,
         ignored=dict(ignored),
-        form=_form(metadata, wanted),
+        form=_form(stored),
         args=lambda: stated_args(directory, metadata),
         tied_copy=tied_copy,
         sectioned=in_pieces(stored, specs),
@@ -129,33 +130,28 @@ def _assembled(reader: ChunkReader, splits: Mapping[str, Split]) -> ChunkReader:
     return reader
 
 
-def _stored(metadata: DcpMetadata, index: int) -> Stored:
-    tensor = metadata.tensors[index]
-    if tensor.dtype not in FLOATS:
-        raise UnsupportedError(
-            f"{shown(tensor.name)} has dtype {shown(tensor.dtype)}",
-            "Only plain, unquantised floating-point weights are converted.",
-        )
-    # A rank for which no row is left saves an empty chunk, which lies behind the end.
-    chunks = [Chunk(offsets, lengths, item) for item, offsets, lengths in metadata.chunks(index) if all(lengths)]
-    return Stored(TensorSpec(tensor.name, tensor.shape, tensor.dtype), chunks)
+def _stored(metadata: DcpMetadata, wanted: list[int]) -> list[Stored]:
+    found = []
+    for index, chunks in zip(wanted, metadata.columns(wanted), strict=True):
+        name, dtype, shape = metadata.tensors[index]
+        if dtype not in FLOATS:
+            raise UnsupportedError(
+                f"{shown(name)} has dtype {shown(dtype)}",
+                "Only plain, unquantised floating-point weights are converted.",
+            )
+        found.append(Stored(TensorSpec(name, shape, dtype), chunks))
+    return found
 
 
 class _Locate:
     """Item number -> where its bytes lie: parses the item's zip directory when the item is first read."""
 
-    def __init__(self, metadata: DcpMetadata, directory: Path, stored: list[Stored], files: OpenFiles) -> None:
+    def __init__(self, metadata: DcpMetadata, directory: Path, files: OpenFiles) -> None:
         self._metadata, self._directory, self._files = metadata, directory, files
-        self._expected = {chunk.item: (tensor.spec, chunk.lengths) for tensor in stored for chunk in tensor.chunks}
-
-    @property
-    def known(self) -> set[int]:
-        """The items that are asked for: those of empty chunks are not."""
-        return set(self._expected)
 
     def __call__(self, item: int) -> Extent:
         name, offset, length = self._metadata.place(item)
-        spec, lengths = self._expected[item]
+        spec, lengths = self._metadata.tensors[self._metadata.item_tensor[item]], self._metadata.lengths(item)
         path = self._directory / name
         with (
             self._files.held(str(path)) as fd,
@@ -171,10 +167,9 @@ class _Locate:
         return Extent(str(path), found.data_offset, found.nbytes, found.crc)
 
 
-def _form(metadata: DcpMetadata, wanted: list[int]) -> str:
-    folds = [fold(metadata.tensors[i].name) for i in wanted]
-    stacked = any(f.stacked for f in folds)
-    singles = any(f.half or f.expert is not None for f in folds)
+def _form(stored: list[Stored]) -> str:
+    stacked = any(tensor.how.stacked for tensor in stored)
+    singles = any(tensor.how.half or tensor.how.expert is not None for tensor in stored)
     return ("layers stacked" if stacked else "one key per layer") + (", singleton shards" if singles else "")
 
 

@@ -7,22 +7,20 @@ when the data is written.
 
 from __future__ import annotations
 
-import io
 import json
 from argparse import Namespace
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from ...tensors.dtypes import ITEMSIZE
-from ...tensors.spec import Box, Shape, TensorSpec
+from ...tensors.spec import Box, TensorSpec
 from ...tensors.tiling import cut
 from ..output_file import OutFile, Piece
-from ..zips.items import ItemParts, bytes_item, item_parts
+from ..pickles.dcp_pickle import Place, StoredBytes, StoredChunk, StoredKey, dcp_pickle
+from ..pickles.plain_pickle import plain_pickle
+from ..zips.items import ItemParts, bytes_item, item_parts, saved
 from .unfold import HEADS, Key, alike, cut_in_pieces, split, stack
-
-if TYPE_CHECKING:
-    from torch.distributed.checkpoint.metadata import Metadata
 
 CHUNK = 256 << 20
 """Bytes of the largest chunk: small enough to load in parallel, large enough that `.metadata` stays small."""
@@ -38,35 +36,33 @@ ATTENTION = ".self_attention.linear_qkv"
 
 
 class _Item(NamedTuple):
-    key: str
-    offsets: Shape  # of the chunk in the key
+    chunk: StoredChunk
     box: Box  # the same in a canonical tensor
-    file: int
-    offset: int  # of the item in its file
     parts: ItemParts
 
 
-class _Bytes(NamedTuple):
-    key: str
-    file: int
-    offset: int
-    data: bytes
+@dataclass(slots=True)
+class _File:
+    name: str
+    size: int = 0
+    items: list[_Item] = field(default_factory=list)
+    entries: list[tuple[int, bytes]] = field(default_factory=list)  # items that are no tensors, and where each begins
 
 
 @dataclass(slots=True)
 class _Plan:
-    keys: list[Key]
-    items: list[_Item] = field(default_factory=list)
-    extra: list[_Bytes] = field(default_factory=list)
-    sizes: list[int] = field(default_factory=lambda: [0])
-    limit: int = FILE
+    limit: int  # bytes after which a new file begins
+    keys: list[StoredKey] = field(default_factory=list)
+    entries: list[StoredBytes] = field(default_factory=list)
+    files: list[_File] = field(default_factory=list)
 
-    def room(self, nbytes: int) -> tuple[int, int]:
-        """The file and offset of the next item."""
-        if self.sizes[-1] and self.sizes[-1] + nbytes > self.limit:
-            self.sizes.append(0)
-        self.sizes[-1] += nbytes
-        return len(self.sizes) - 1, self.sizes[-1] - nbytes
+    def room(self, nbytes: int) -> Place:
+        """Where the next item goes: behind those of the last file, if that is not full."""
+        if not self.files or (self.files[-1].size and self.files[-1].size + nbytes > self.limit):
+            self.files.append(_File(f"__0_{len(self.files)}.distcp"))
+        file = self.files[-1]
+        file.size += nbytes
+        return Place(file.name, file.size - nbytes, nbytes)
 
 
 def plan_torch_dist(
@@ -96,25 +92,29 @@ def plan_torch_dist(
     per_layer = not lists
     lists = alike(specs, lists)
     # At least eight files of a large model, so that as many can be loaded side by side.
-    keys = list(cut_in_pieces(stack(specs, lists), sections or {}))
-    plan = _Plan(keys, limit=min(FILE, max(CHUNK, sum(spec.nbytes for spec in specs.values()) // 8)))
-    for key in plan.keys:
-        for at, name in enumerate(key.parts):
-            _chunks(plan, key, at, specs[name])
+    plan = _Plan(min(FILE, max(CHUNK, sum(spec.nbytes for spec in specs.values()) // 8)))
+    for key in cut_in_pieces(stack(specs, lists), sections or {}):
+        chunks = [chunk for at, name in enumerate(key.parts) for chunk in _chunks(plan, key, at, specs[name])]
+        plan.keys.append(StoredKey(key.name, key.dtype, key.shape, chunks))
     for name in _extra_names(extra_state, specs, lists):
         data = bytes_item()
-        plan.extra.append(_Bytes(name, *plan.room(len(data)), data))
+        place = plan.room(len(data))
+        plan.files[-1].entries.append((place.offset, data))
+        plan.entries.append(StoredBytes(name, place))
     return [*_data_files(plan), *_side_files(plan, per_layer=per_layer, iteration=iteration, args=args)]
 
 
-def _chunks(plan: _Plan, key: Key, at: int, spec: TensorSpec) -> None:
-    """Cut one canonical tensor, or the piece of it that the key is, into chunks of its key."""
+def _chunks(plan: _Plan, key: Key, at: int, spec: TensorSpec) -> Iterator[StoredChunk]:
+    """Cut one canonical tensor, or the piece of it that the key is, into chunks of its key, and find them room."""
     begin = (key.first, *(0 for _ in spec.shape[1:]))[: len(spec.shape)]
+    lead = ((at,), (1,)) if key.stacked else ((), ())
     for box, _ in cut(Box(spec.name, begin, key.shape[key.stacked :]), 0, ITEMSIZE[spec.dtype], CHUNK):
-        lead = ((at,), (1,)) if key.stacked else ((), ())
-        parts = item_parts(spec.dtype, lead[1] + box.lengths)
-        offsets = tuple(o - b for o, b in zip(box.offsets, begin, strict=True))
-        plan.items.append(_Item(key.name, lead[0] + offsets, box, *plan.room(parts.nbytes), parts))
+        sizes = lead[1] + box.lengths
+        parts = item_parts(spec.dtype, sizes)
+        offsets = lead[0] + tuple(o - b for o, b in zip(box.offsets, begin, strict=True))
+        chunk = StoredChunk(offsets, sizes, plan.room(parts.nbytes))
+        plan.files[-1].items.append(_Item(chunk, box, parts))
+        yield chunk
 
 
 def _extra_names(modules: Iterable[str], specs: Mapping[str, TensorSpec], lists: Sequence[str]) -> Iterator[str]:
@@ -155,24 +155,18 @@ def _dots(numbers: Iterable[int]) -> str:
     return ".".join(map(str, numbers))
 
 
-def _file_name(number: int) -> str:
-    return f"__0_{number}.distcp"
-
-
 def _data_files(plan: _Plan) -> Iterator[OutFile]:
-    for number, size in enumerate(plan.sizes):
-        items = [item for item in plan.items if item.file == number]
-        pieces = [Piece(item.box, item.offset + item.parts.data_offset) for item in items]
-        literals = [(entry.offset, entry.data) for entry in plan.extra if entry.file == number]
-        yield OutFile(_file_name(number), size, pieces, literals, _sealer(items))
+    for file in plan.files:
+        pieces = [Piece(item.box, item.chunk.place.offset + item.parts.data_offset) for item in file.items]
+        yield OutFile(file.name, file.size, pieces, file.entries, _sealer(file.items))
 
 
 def _sealer(items: Sequence[_Item]) -> Callable[[Sequence[int]], Iterator[tuple[int, bytes]]]:
     def seal(sums: Sequence[int]) -> Iterator[tuple[int, bytes]]:
-        for item, crc in zip(items, sums, strict=True):
-            head, tail = item.parts.head(crc), item.parts.tail(crc)
-            yield item.offset, head
-            yield item.offset + item.parts.nbytes - len(tail), tail
+        for (chunk, _, parts), crc in zip(items, sums, strict=True):
+            tail = parts.tail(crc)
+            yield chunk.place.offset, parts.head(crc)
+            yield chunk.place.offset + parts.nbytes - len(tail), tail
 
     return seal
 
@@ -192,54 +186,8 @@ def _side_files(plan: _Plan, *, per_layer: bool, iteration: int, args: Mapping[s
     if args:
         common["args"] = Namespace(**args)
     for name, data in (
-        ("common.pt", _saved(common)),
-        (".metadata", _pickled(_metadata(plan))),
+        ("common.pt", saved(plain_pickle(common))),
+        (".metadata", dcp_pickle(plan.keys, plan.entries, VERSION)),
         ("metadata.json", json.dumps(backend).encode()),
     ):
         yield OutFile(name, len(data), literals=[(0, data)])
-
-
-def _saved(tree: object) -> bytes:
-    import torch
-
-    buffer = io.BytesIO()
-    torch.save(tree, buffer)
-    return buffer.getvalue()
-
-
-def _pickled(metadata: Metadata) -> bytes:
-    import pickle
-
-    return pickle.dumps(metadata)
-
-
-def _metadata(plan: _Plan) -> Metadata:
-    """DCP's own records, so that its reader takes them for its own.
-
-    But for what torch's writer says of the run that saved (its path and a random id): the same input gives the same
-    bytes.
-    """
-    import torch
-    from torch.distributed.checkpoint import metadata as dcp
-    from torch.distributed.checkpoint.filesystem import _StorageInfo
-
-    chunks: dict[str, list[dcp.ChunkStorageMetadata]] = {}
-    storage: dict[dcp.MetadataIndex, _StorageInfo] = {}
-    for item in plan.items:
-        offsets, listed = torch.Size(item.offsets), chunks.setdefault(item.key, [])
-        storage[dcp.MetadataIndex(item.key, offsets, len(listed))] = _StorageInfo(
-            _file_name(item.file), item.offset, item.parts.nbytes
-        )
-        listed.append(dcp.ChunkStorageMetadata(offsets, torch.Size(item.parts.shape)))
-    tensors: dict[str, Any] = {
-        key.name: dcp.TensorStorageMetadata(
-            dcp.TensorProperties(dtype=getattr(torch, key.dtype)), torch.Size(key.shape), chunks[key.name]
-        )
-        for key in plan.keys
-    }
-    for entry in plan.extra:
-        tensors[entry.key] = dcp.BytesStorageMetadata()
-        storage[dcp.MetadataIndex(entry.key)] = _StorageInfo(_file_name(entry.file), entry.offset, len(entry.data))
-    metadata = dcp.Metadata(state_dict_metadata=tensors, storage_data=storage, storage_meta=dcp.StorageMeta())
-    metadata.version = VERSION  # an older torch has no such field, and no harm is done by an attribute more
-    return metadata

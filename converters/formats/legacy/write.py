@@ -17,9 +17,9 @@ from ...tensors.dtypes import ITEMSIZE
 from ...tensors.sharding import Split, Topology, local_shape, parts
 from ...tensors.spec import Box, Shape, TensorSpec
 from ..output_file import OutFile, Piece
+from ..pickles.plain_pickle import StoredTensor, plain_pickle
 from ..sums.crc import join
 from ..zips.items import saved_parts
-from .rank_pickle import Placeholder, pickled
 from .ranks import FILES, Rank, all_ranks, folder_name, numbers_of
 
 
@@ -130,14 +130,14 @@ def _file(model: LegacyModel, topology: Topology, rank: Rank, places: Places) ->
     states = [OrderedDict((name, _stand_in(value, keys)) for name, value in chunk.items()) for chunk in chunks]
     named = {"model": states[0]} if topology.vpp == 1 else {f"model{i}": state for i, state in enumerate(states)}
     tree = {"args": Namespace(**model.args), "checkpoint_version": 3.0, "iteration": model.iteration, **named}
-    return _saved(f"{folder_name(numbers_of(rank, topology))}/{FILES[0]}", pickled(tree), stored)
+    return _saved(f"{folder_name(numbers_of(rank, topology))}/{FILES[0]}", plain_pickle(tree), stored)
 
 
-def _stand_in(value: _Own | str | None, keys: Mapping[int, int]) -> Placeholder | None:
+def _stand_in(value: _Own | str | None, keys: Mapping[int, int]) -> StoredTensor | None:
     """What stands for a value in the pickle; every empty extra state shares the last storage."""
     if isinstance(value, _Own):
-        return Placeholder(value.shape, value.dtype, keys[id(value)])
-    return Placeholder((0,), "uint8", len(keys)) if value is not None else None
+        return StoredTensor(value.shape, value.dtype, keys[id(value)])
+    return StoredTensor((0,), "uint8", len(keys)) if value is not None else None
 
 
 def _head(model: LegacyModel, topology: Topology, rank: Rank) -> Iterator[tuple[str, _Own | None]]:

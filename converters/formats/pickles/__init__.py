@@ -1,1 +1,1 @@
-"""Pickles of strangers, read without running anything."""
+"""Pickles: those of strangers, read without running anything; those of checkpoints, written without torch."""

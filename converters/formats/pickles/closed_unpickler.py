@@ -14,20 +14,25 @@ from __future__ import annotations
 import gc
 import io
 import pickle
-from collections.abc import Callable, Iterable
-from typing import Any, ClassVar, NamedTuple
+from collections import namedtuple
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # the child starts without typing: importing it takes longer than reading a small checkpoint
+    from collections.abc import Callable, Iterable
+    from typing import Any, ClassVar
 
 
 class Refused(Exception):
     """The pickle holds what no checkpoint holds, or is damaged."""
 
 
-class TensorRef(NamedTuple):
+class TensorRef(namedtuple("TensorRef", "key dtype numel offset shape stride")):
     """A tensor of a torch.save file, without its numbers. Offset, shape and stride in elements of `dtype`.
 
     `numel` is the whole storage's.
     """
 
+    __slots__ = ()
     key: str
     dtype: str
     numel: int
@@ -36,9 +41,10 @@ class TensorRef(NamedTuple):
     stride: tuple[int, ...]
 
 
-class StorageRef(NamedTuple):
+class StorageRef(namedtuple("StorageRef", "key dtype numel")):
     """The storage behind a TensorRef: member `data/<key>`. An untyped storage counts bytes, its dtype is "untyped"."""
 
+    __slots__ = ()
     key: str
     dtype: str
     numel: int
@@ -92,7 +98,7 @@ class Inert:
         return {"state": state}
 
 
-class Dict(dict[Any, Any]):
+class Dict(dict["Any", "Any"]):
     """OrderedDict: a dict that may carry attributes (state_dict's `_metadata`), which nobody needs."""
 
     __slots__ = ()
@@ -104,16 +110,11 @@ class Dict(dict[Any, Any]):
 class Record:
     """A DCP metadata record. Hundreds of thousands of them.
 
-    Slots, and the state's dict emptied at once because the unpickler's memo would keep it.
+    Slots, and the state's dict emptied at once because the unpickler's memo would keep it. DCP's records are pickled by
+    their state alone: they have neither `__new__` nor `__init__`, and object's own takes no argument.
     """
 
     __slots__ = ()
-
-    def __new__(cls, *args: Any) -> Record:
-        """DCP's records are pickled by their state alone."""
-        if args:
-            raise Refused(f"{cls.__name__} is built in a way that torch.distributed.checkpoint does not use")
-        return object.__new__(cls)
 
     def __setstate__(self, state: Any) -> None:
         if isinstance(state, tuple) and len(state) == 2 and isinstance(state[1], dict):

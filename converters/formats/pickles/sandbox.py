@@ -2,7 +2,7 @@
 
 `.metadata`, common.pt and model_optim_rng.pt are pickles of strangers. Loading runs nothing (closed_unpickler.py); and
 a pickle that eats memory or crashes the
-interpreter takes only the child with it. The child is started by exec, without site-packages, in some tens of
+interpreter takes only the child with it. The child is started by exec, without site-packages, in some twenty
 milliseconds; and it ends with this process, however that ends: it watches the other end of its stdin.
 """
 
@@ -27,7 +27,16 @@ if TYPE_CHECKING:
 Plain = Any
 """None, bool, int, float, str, bytes, list, tuple, dict, Instance, TensorRef."""
 
-CHILD = ("-I", "-S", str(Path(__file__).with_name("sandbox_child.py")))
+START = """
+import sys
+package = sys.modules["pickles"] = type(sys)("pickles")
+package.__path__ = [sys.argv.pop(1)]
+from pickles import sandbox_child
+sandbox_child.main()
+"""
+"""What the child runs: its package is this folder, without vlconv around it."""
+
+CHILD = ("-I", "-S", "-c", START, str(Path(__file__).parent))
 LARGEST = 512 << 20
 """Bytes of the largest pickle that is read: some millions of items.
 

@@ -13,18 +13,24 @@ from typing import Any, NamedTuple
 from ...errors import CorruptError, shown
 from ...tensors.dtypes import ITEMSIZE
 from ...tensors.spec import Shape
-from .closed_unpickler import STORAGES as TYPED_STORAGES
 from .closed_unpickler import TensorRef
+from .opcodes import (
+    ORDERED,
+    STORAGES,
+    TENSOR,
+    TENSOR_V3,
+    UNTYPED,
+    dense_strides,
+    global_name,
+    integer,
+    text,
+    tuple_of,
+)
 
 LIMIT = 8192
 """Bytes of a data.pkl that holds one tensor, at most. torch writes about 160."""
 
-STORAGES = {dtype: name for name, dtype in TYPED_STORAGES.items() if dtype in ITEMSIZE}
-"""torch's storage class of each dtype. The float8 have none: they lie in an untyped storage that counts bytes."""
-
-UNTYPED = "torch.storage UntypedStorage"
-TENSOR, TENSOR_V3 = "torch._utils _rebuild_tensor_v2", "torch._utils _rebuild_tensor_v3"
-PARAMETER, ORDERED = "torch._utils _rebuild_parameter", "collections OrderedDict"
+PARAMETER = "torch._utils _rebuild_parameter"
 
 _DTYPE_OF = {f"torch {name}": dtype for dtype, name in STORAGES.items()}
 _FLOAT8 = {f"torch {dtype}": dtype for dtype in ITEMSIZE if dtype not in STORAGES}
@@ -236,42 +242,19 @@ def write_tensor_pickle(dtype: str, shape: Shape, in_list: bool = False) -> byte
         shape: in elements.
         in_list: wrap it: the pickle of `[tensor]`.
     """
-    stride = tuple(prod(shape[axis + 1 :]) for axis in range(len(shape)))
     typed = dtype in STORAGES
     count = prod(shape) if typed else prod(shape) * ITEMSIZE[dtype]
     kind = f"torch {STORAGES[dtype]}" if typed else UNTYPED
-    storage = b"(" + _text("storage") + _global(kind) + _text("0") + _text("cpu") + _integer(count) + b"tQ"
-    hooks = b"\x89" + _global(ORDERED) + b")R"  # requires_grad False, no backward hooks
-    extra = b"" if typed else _global(f"torch {dtype}")
-    tensor = (
-        _global(TENSOR if typed else TENSOR_V3)
-        + b"("
-        + storage
-        + _integer(0)
-        + _tuple(shape)
-        + _tuple(stride)
-        + hooks
-        + extra
-        + b"tR"
-    )
-    return b"\x80\x02" + (b"](" + tensor + b"e" if in_list else tensor) + b"."
-
-
-def _global(name: str) -> bytes:
-    return b"c" + name.replace(" ", "\n").encode() + b"\n"
-
-
-def _text(text: str) -> bytes:
-    return b"X" + len(text).to_bytes(4, "little") + text.encode()
-
-
-def _integer(n: int) -> bytes:
-    if n < 1 << 8:
-        return bytes((0x4B, n))
-    if n < 1 << 31:
-        return b"J" + n.to_bytes(4, "little")
-    return b"\x8a\x08" + n.to_bytes(8, "little")  # LONG1, eight bytes: below 2^63 the sign bit is clear
-
-
-def _tuple(shape: Shape) -> bytes:
-    return b"(" + b"".join(map(_integer, shape)) + b"t"
+    storage = tuple_of(text("storage"), global_name(kind), text("0"), text("cpu"), integer(count)) + b"Q"
+    arguments = [
+        storage,
+        integer(0),  # the first element
+        tuple_of(*map(integer, shape)),
+        tuple_of(*map(integer, dense_strides(shape))),
+        b"\x89",  # requires no gradient
+        global_name(ORDERED) + b")R",  # no backward hooks
+    ]
+    if not typed:
+        arguments.append(global_name(f"torch {dtype}"))
+    tensor = global_name(TENSOR if typed else TENSOR_V3) + tuple_of(*arguments) + b"R"
+    return b"\x80\x02" + (b"]" + tensor + b"a" if in_list else tensor) + b"."

@@ -86,8 +86,8 @@ class Sums:
         self._changed: set[int] = set()
         self._lock = threading.Lock()
         for item, runs in (known or {}).items():
-            for start, end, crc in runs:
-                self._runs.setdefault(item, _Runs()).add(start, end, crc)
+            self.put(item, runs)
+        self._changed.clear()
 
     def items(self) -> list[int]:
         """Every item of which something was read, in order."""
@@ -99,6 +99,19 @@ class Sums:
         with self._lock:
             self._runs.setdefault(item, _Runs()).add(start, end, crc)
             self._changed.add(item)
+
+    def put(self, item: int, runs: Iterable[Run]) -> None:
+        """Note runs that were summed elsewhere."""
+        with self._lock:
+            for start, end, crc in runs:
+                self._runs.setdefault(item, _Runs()).add(start, end, crc)
+                self._changed.add(item)
+
+    def drain(self) -> dict[int, list[Run]]:
+        """All runs; from here on none of them is known."""
+        with self._lock:
+            runs, self._runs, self._changed = self._runs, {}, set()
+        return {item: found.all() for item, found in runs.items()}
 
     def changes(self) -> dict[int, list[Run]]:
         """The runs of every item of which something was read since the last call."""

@@ -7,7 +7,7 @@ the head and tail when the sum is known.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from functools import cache
+from functools import cache, lru_cache
 from math import prod
 from typing import NamedTuple
 from zlib import crc32
@@ -40,7 +40,6 @@ class ItemParts(NamedTuple):
     data: _Entry
     head_nbytes: int
     tail_nbytes: int
-    shape: Shape = ()
 
     @property
     def data_offset(self) -> int:
@@ -66,6 +65,7 @@ class ItemParts(NamedTuple):
         return directory + _end(len(self.entries) + 1, len(directory), self.head_nbytes + self.data.nbytes)
 
 
+@lru_cache(1024)  # the items of one shape are alike, to the byte
 def item_parts(dtype: str, shape: Shape) -> ItemParts:
     """The item of a contiguous tensor.
 
@@ -73,7 +73,7 @@ def item_parts(dtype: str, shape: Shape) -> ItemParts:
         dtype: torch's name without prefix, one of ITEMSIZE.
         shape: in elements; the data are prod(shape) * ITEMSIZE[dtype] little-endian bytes in row-major order.
     """
-    return _parts(write_tensor_pickle(dtype, shape), prod(shape) * ITEMSIZE[dtype])._replace(shape=shape)
+    return _parts(write_tensor_pickle(dtype, shape), prod(shape) * ITEMSIZE[dtype])
 
 
 @cache
@@ -209,6 +209,11 @@ def saved_parts(pickled: bytes, sizes: Sequence[int]) -> SavedParts:
         tuple(offsets),
         at + directory + len(_end(len(entries) + len(storages), directory, at)),
     )
+
+
+def saved(pickled: bytes) -> bytes:
+    """A torch.save file whose data.pkl refers to no storage."""
+    return b"".join(data for _, data in saved_parts(pickled, ()).literals(()))
 
 
 def _leading(pickled: bytes) -> tuple[bytes, list[_Entry]]:

@@ -1,59 +1,46 @@
-"""The loop: output files are cut into windows of bounded size, and threads fill and write them.
+"""The loop: windows of several output files, filled and written by threads side by side.
 
 A window is independent of every other, so memory is threads x (window + a block of scratch), whatever the model's size.
 """
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from functools import partial
+from itertools import islice
 from pathlib import Path
-from typing import NamedTuple
+from typing import Generic, TypeVar
 
 from ...errors import SourceError
-from ...formats.output_file import OutFile, Piece, WrittenFile
-from ...formats.sums.crc import crc32, join, laid_out
+from ...formats.file_system import takes_direct
+from ...formats.output_file import OutFile, WrittenFile
 from ...formats.sums.file_sums import file_crc
 from ...report import Observer
-from ...tensors.dtypes import ITEMSIZE, storage
-from ...tensors.nonfinite import Specials
-from ...tensors.spec import Box, Reader
-from ...tensors.tiling import WINDOW, cut
-from .open_file import WRITE, OpenFile
+from ...tensors.dtypes import ITEMSIZE
+from ...tensors.spec import Reader
+from ...workers import Workers
+from .buffers import Buffers
+from .file_writer import Done, FileWriter, Job
+from .open_file import OpenFile
+from .sealing import seal
 
+Item = TypeVar("Item")
+Last = TypeVar("Last")
 
-class Part(NamedTuple):
-    """A box whose row-major bytes belong at one place of an output file."""
+SIDE_BY_SIDE = 8
+"""Files that are written at a time, at most: those are what a run that is killed has not finished."""
 
-    piece: int  # its number in the file
-    box: Box
-    offset: int
-    nbytes: int
-
-
-def windows(pieces: Sequence[Piece], itemsizes: Sequence[int], limit: int = WINDOW) -> Iterator[list[Part]]:
-    """Consecutive parts of a file, together at most `limit` bytes."""
-    held: list[Part] = []
-    room = limit
-    for number, (piece, itemsize) in enumerate(zip(pieces, itemsizes, strict=True)):
-        for box, offset in cut(piece.box, piece.offset, itemsize, limit):
-            part = Part(number, box, offset, box.size * itemsize)
-            if part.nbytes > room and held:
-                yield held
-                held, room = [], limit
-            held.append(part)
-            room -= part.nbytes
-    if held:
-        yield held
+SIDE_BY_SIDE_DIRECT = 2
+"""The same where the system's memory is passed by: threads do not wait for each other in one file then."""
 
 
 def write_files(
     reader: Reader,
     files: Sequence[OutFile],
     root: Path,
-    threads: int,
+    workers: Workers,
     observer: Observer,
     *,
     finished: Mapping[str, WrittenFile] | None = None,
@@ -66,152 +53,157 @@ def write_files(
     Args:
         reader: the tensors.
         files: what is to be written.
-        root: where.
-        threads: how many windows at a time.
+        root: where; a directory.
+        workers: how many windows at a time, and their size.
         observer: told of the bytes.
         finished: what an earlier run has written of them; a file whose bytes still have that sum is kept.
-        note: told of every file that is finished, in order.
+        note: told of every file as it is finished.
+
+    Returns:
+        what was written, in the order of `files`.
 
     Raises:
         CorruptError: the source is damaged; nothing that was written is to be kept.
     """
-    total = sum(box.size * ITEMSIZE[reader.specs[box.name].dtype] for f in files for box, _ in f.pieces)
-    run = _Run(reader, total, observer)
-    written: list[WrittenFile] = []
-    with ThreadPoolExecutor(max_workers=threads) as pool:
-        for file in files:
-            known = (finished or {}).get(file.name)
-            if known is not None and run.keep(file, root / file.name, known, pool):
-                written.append(known)
-            else:
-                written.append(run.write(file, root / file.name, pool, threads))
-                note(written[-1])
+    run = Run(reader, files, workers, observer)
+    with ThreadPoolExecutor(max_workers=workers.threads) as pool:
+        done = run.keep(root, finished or {}, pool)
+        for written in run.write(root, [file for file in files if file.name not in done], pool):
+            done[written.name] = written
+            note(written)
     reader.finish()
-    return written
+    return [done[file.name] for file in files]
 
 
-class _Run:
-    """One pass over all output files: buffers, progress, and a flag that stops every thread."""
+class Run:
+    """One pass over all output files.
 
-    def __init__(self, reader: Reader, total: int, observer: Observer) -> None:
-        self._reader, self._total, self._observer = reader, total, observer
-        self._done = 0
-        self._lock = threading.Lock()
-        self._stop = False
-        self._buffers = threading.local()
+    Attributes:
+        total, done: bytes of tensors.
+    """
 
-    def keep(self, file: OutFile, path: Path, known: WrittenFile, pool: ThreadPoolExecutor) -> bool:
-        """Whether the bytes of a file are still those that an earlier run noted; one that differs is removed."""
-        weights = sum(nbytes for _, nbytes in self._places(file))
+    def __init__(self, reader: Reader, files: Sequence[OutFile], workers: Workers, observer: Observer) -> None:
+        self._reader, self._files, self._workers, self._observer = reader, files, workers, observer
+        self.total = sum(map(self.weights, files))
+        self.done = 0
+
+    def keep(self, root: Path, finished: Mapping[str, WrittenFile], pool: ThreadPoolExecutor) -> dict[str, WrittenFile]:
+        """The files whose bytes are still those that an earlier run noted; one that differs is removed."""
+        kept: dict[str, WrittenFile] = {}
+        for file in self._files:
+            known = finished.get(file.name)
+            if known is None:
+                continue
+            if self._same(file, root / file.name, known, pool):
+                kept[file.name] = known
+                self.done += self.weights(file)
+            else:
+                (root / file.name).unlink(missing_ok=True)
+        return kept
+
+    def _same(self, file: OutFile, path: Path, known: WrittenFile, pool: ThreadPoolExecutor) -> bool:
+        weights = self.weights(file)
 
         def progress(nbytes: int) -> None:
-            self._observer.progress(min(self._done + nbytes * weights // max(1, file.size), self._total), self._total)
+            self._observer.progress(min(self.done + nbytes * weights // max(1, file.size), self.total), self.total)
 
         try:
-            same = path.stat().st_size == file.size == known.nbytes and file_crc(path, pool, progress) == known.crc
+            return path.stat().st_size == file.size == known.nbytes and file_crc(path, pool, progress) == known.crc
         except (OSError, SourceError):
-            same = False
-        if same:
-            self._done += weights
-        else:
-            path.unlink(missing_ok=True)
-        return same
+            return False
 
-    def write(self, file: OutFile, path: Path, pool: ThreadPoolExecutor, threads: int) -> WrittenFile:
-        """One file: its windows, then its header and what depends on the sums."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        sums: list[dict[int, tuple[int, int]]] = [{} for _ in file.pieces]
-        specials = Specials()
-        out = OpenFile(path, file.size)
-        try:
-            itemsizes = [self._itemsize(p) for p in file.pieces]
-            listed = windows(file.pieces, itemsizes)
-            self._all(pool, threads, (partial(self._window, out, w, sums, specials) for w in listed))
-            pieces = [_total(runs) for runs in sums]
-            literals = [*file.literals, *(file.seal(pieces) if file.seal else ())]
-            out.write((offset, memoryview(data)) for offset, data in literals)
-        finally:
-            out.close()
-        runs = [(*place, crc) for place, crc in zip(self._places(file), pieces, strict=True)]
-        runs += [(offset, len(data), crc32(data)) for offset, data in literals]
-        return WrittenFile(file.name, file.size, laid_out(file.size, runs), tuple(pieces), specials.found)
+    def write(self, root: Path, files: Sequence[OutFile], pool: ThreadPoolExecutor) -> Iterator[WrittenFile]:
+        """Write files, and tell of each as it is finished."""
+        direct, buffers = takes_direct(root), Buffers(self._workers.window)
+        writers = [
+            FileWriter(
+                self._reader,
+                file.pieces,
+                partial(new_file, root / file.name, file.size, direct=direct),
+                partial(seal, file),
+                buffers,
+            )
+            for file in files
+        ]
+        for nbytes, ended in fill_files(writers, lanes(self._workers, direct=direct), self._workers.threads, pool):
+            self.done += nbytes
+            yield from ended
+            self._observer.progress(self.done, self.total)
 
-    def _places(self, file: OutFile) -> list[tuple[int, int]]:
-        """Offset and bytes of each piece."""
-        return [(piece.offset, piece.box.size * self._itemsize(piece)) for piece in file.pieces]
+    def weights(self, file: OutFile) -> int:
+        """Bytes of tensors in a file."""
+        return sum(box.size * ITEMSIZE[self._reader.specs[box.name].dtype] for box, _ in file.pieces)
 
-    def _itemsize(self, piece: Piece) -> int:
-        return ITEMSIZE[self._reader.specs[piece.box.name].dtype]
 
-    def _all(self, pool: ThreadPoolExecutor, threads: int, jobs: Iterator[Callable[[], None]]) -> None:
-        """Run jobs, a few in flight; the first exception, or Ctrl-C, stops the rest."""
-        flying: set[Future[None]] = set()
-        try:
-            for job in jobs:
-                flying.add(pool.submit(job))
-                while len(flying) > 2 * threads:
-                    flying = self._settle(flying)
-            while flying:
-                flying = self._settle(flying)
-        except BaseException:
-            self._stop = True
-            raise
+def new_file(path: Path, size: int, *, direct: bool) -> OpenFile:
+    """A new file, and the folders that it lies in. Errors as OpenFile."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return OpenFile(path, size, direct=direct)
 
-    def _settle(self, flying: set[Future[None]]) -> set[Future[None]]:
-        done, rest = wait(flying, timeout=0.2, return_when=FIRST_COMPLETED)
-        for future in done:
-            future.result()
-        self._observer.progress(self._done, self._total)
-        return rest
 
-    def _window(
-        self, out: OpenFile, parts: list[Part], sums: list[dict[int, tuple[int, int]]], specials: Specials
-    ) -> None:
-        if self._stop:
+def lanes(workers: Workers, *, direct: bool) -> int:
+    """How many files are written at a time."""
+    return min(workers.threads, SIDE_BY_SIDE_DIRECT if direct else SIDE_BY_SIDE)
+
+
+def fill_files(
+    writers: Sequence[FileWriter[Last]], lanes: int, threads: int, pool: ThreadPoolExecutor
+) -> Iterator[tuple[int, list[Last]]]:
+    """Fill files; what stops one stops all.
+
+    Args:
+        writers: of the files.
+        lanes: how many files at a time.
+        threads: of the pool.
+        pool: does the work.
+
+    Yields:
+        every moment: the bytes that were written since the last time, and what became of the files that are filled.
+    """
+    flying: set[Future[Done[Last]]] = set()
+    work = _Work[Last]()
+    try:
+        for job in side_by_side((writer.jobs() for writer in writers), lanes):
+            flying.add(pool.submit(work.do, job))
+            if len(flying) > 2 * threads:
+                yield _settle(flying)
+        while flying:
+            yield _settle(flying)
+    except BaseException:
+        work.stop = True
+        raise
+    finally:
+        for writer in writers:
+            writer.close()
+
+
+class _Work(Generic[Last]):
+    """A flag that stops every thread."""
+
+    def __init__(self) -> None:
+        self.stop = False
+
+    def do(self, job: Job[Last]) -> Done[Last]:
+        return Done() if self.stop else job()
+
+
+def _settle(flying: set[Future[Done[Last]]]) -> tuple[int, list[Last]]:
+    """Wait for one of the jobs, or a moment."""
+    ended, _ = wait(flying, timeout=0.2, return_when=FIRST_COMPLETED)
+    flying -= ended
+    found = [future.result() for future in ended]
+    return sum(done.nbytes for done in found), [done.last for done in found if done.last is not None]
+
+
+def side_by_side(listed: Iterable[Iterator[Item]], lanes: int) -> Iterator[Item]:
+    """The jobs of several files in turn, of so many files at a time."""
+    waiting, begun = iter(listed), deque[Iterator[Item]]()
+    while True:
+        begun.extend(islice(waiting, lanes - len(begun)))
+        if not begun:
             return
-        buffer, at = self._buffer(sum(p.nbytes for p in parts)), 0
-        runs: list[tuple[int, memoryview]] = []
-        for part in parts:
-            data = buffer[at : at + part.nbytes]
-            fill(self._reader, part.box, data)
-            specials.look(part.box.name, self._reader.specs[part.box.name].dtype, data)
-            sums[part.piece][part.offset] = (part.nbytes, _crc(data))
-            if runs and runs[-1][0] + len(runs[-1][1]) == part.offset:
-                runs[-1] = (runs[-1][0], buffer[at - len(runs[-1][1]) : at + part.nbytes])
-            else:
-                runs.append((part.offset, data))
-            at += part.nbytes
-        out.write(runs)
-        with self._lock:
-            self._done += at
-
-    def _buffer(self, nbytes: int) -> memoryview:
-        held: memoryview | None = getattr(self._buffers, "held", None)
-        if held is None or len(held) < nbytes:
-            # numpy leaves the pages untouched until they are used; bytearray would clear them first
-            import numpy as np
-
-            held = self._buffers.held = memoryview(np.empty(max(nbytes, WINDOW), np.uint8)).cast("B")
-        return held[:nbytes]
-
-
-def fill(reader: Reader, box: Box, data: memoryview) -> None:
-    """Read a box into its row-major bytes."""
-    import numpy as np
-
-    reader.read_into(box, np.frombuffer(data, dtype=storage(reader.specs[box.name].dtype)).reshape(box.lengths))
-
-
-def _crc(data: memoryview) -> int:
-    crc = 0
-    for at in range(0, len(data), WRITE):
-        crc = crc32(data[at : at + WRITE], crc)
-    return crc
-
-
-def _total(runs: dict[int, tuple[int, int]]) -> int:
-    crc = 0
-    for offset in sorted(runs):
-        nbytes, part = runs[offset]
-        crc = join(crc, part, nbytes)
-    return crc
+        jobs = begun.popleft()
+        job = next(jobs, None)
+        if job is not None:
+            begun.append(jobs)
+            yield job

@@ -52,10 +52,13 @@ def test_what_it_means(answer: tuple[dict[str, Any], dict[str, list[int]], list[
     header, columns, meaning = answer
     metadata = DcpMetadata.from_answer(header, arrays(columns))
     found = [
-        (t.shape, [(o, n, metadata.place(item)) for item, o, n in metadata.chunks(i)])
+        (t.shape, [(c.offsets, c.lengths, metadata.place(c.item)) for c in metadata.chunks(i)])
         for i, t in enumerate(metadata.tensors)
     ]
-    assert found == meaning
+    assert found == [(shape, [chunk for chunk in chunks if all(chunk[1])]) for shape, chunks in meaning]
+    items = metadata.items_of(range(0, len(meaning), 2)).tolist()
+    assert [metadata.place(item) for item in items] == [c[2] for _, chunks in found[::2] for c in chunks]
+    assert [metadata.lengths(item) for item in items] == [c[1] for _, chunks in found[::2] for c in chunks]
 
 
 @holds(few=300, answer=answers(), how=some.data())
@@ -80,7 +83,7 @@ def test_an_answer_with_a_wrong_number(
     try:
         metadata = DcpMetadata.from_answer(header, arrays(columns))
         for number in range(len(metadata.tensors)):
-            for item, _, _ in metadata.chunks(number):
-                metadata.place(item)
+            for chunk in metadata.chunks(number):
+                metadata.place(chunk.item)
     except (CorruptError, KeyError, TypeError, ValueError, IndexError):
         return

@@ -220,6 +220,15 @@ def test_odd_pickles_are_refused(data):
         load(data)
 
 
+@pytest.mark.parametrize("name", ["ChunkStorageMetadata", "Metadata"])
+@pytest.mark.parametrize("opcode", [b"R", b"\x81"], ids=["REDUCE", "NEWOBJ"])
+@pytest.mark.parametrize("state", [b"", b"}b"], ids=["", "BUILD"])
+def test_records_take_no_arguments(name, opcode, state):
+    data = b"\x80\x02ctorch.distributed.checkpoint.metadata\n" + name.encode() + b"\nK\x01\x85" + opcode + state
+    with pytest.raises(Refused, match=f"{name}.* takes no arguments"):
+        load(data + b".")
+
+
 def test_storage_reference():
     pid = b"(" + text("storage") + b"ctorch\nHalfStorage\n" + text("7") + text("cuda:1") + b"K\x09tQ."
     assert load(pid) == StorageRef("7", "float16", 9)

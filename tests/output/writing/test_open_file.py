@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
+import random
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from vlconv.converters.errors import TargetError
 from vlconv.converters.output.writing import open_file
+from vlconv.converters.output.writing.buffers import Buffers
 from vlconv.converters.output.writing.open_file import OpenFile
 
 DATA = bytes(range(1, 251))
@@ -68,6 +72,79 @@ class TestWrite:
         monkeypatch.setattr(os, "pwrite", broken)
         with pytest.raises(OSError, match="Input/output error") as caught:
             out.write(RUNS)
+        assert caught.value.filename == str(path)
+
+
+class TestPastTheSystemsMemory:
+    """direct=True: the same bytes, wherever runs begin and end, and whether or not the file system knows the way."""
+
+    SIZE = 1 << 18
+    RUNS = ((0, 70_000), (70_003, 90_001), (180_224, 65_536), (245_761, 16_383))
+
+    @pytest.fixture
+    def data(self) -> bytes:
+        return random.Random(0).randbytes(self.SIZE)
+
+    def write(self, path: Path, data: bytes) -> None:
+        out, buffers = OpenFile(path, self.SIZE, direct=True), Buffers(1 << 16)
+        for first, nbytes in self.RUNS:
+            buffer = buffers.at(first, nbytes)
+            buffer[:] = data[first : first + nbytes]
+            out.write([(first, buffer)])
+        out.close()
+
+    def expected(self, data: bytes) -> bytes:
+        found = bytearray(self.SIZE)
+        for first, nbytes in self.RUNS:
+            found[first : first + nbytes] = data[first : first + nbytes]
+        return bytes(found)
+
+    def test_every_byte(self, path: Path, data: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+        pwrite, past = os.pwrite, []
+
+        def watched(fd: int, piece: memoryview, at: int) -> int:
+            if fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_DIRECT:
+                past.append((at, len(piece)))
+            return pwrite(fd, piece, at)
+
+        monkeypatch.setattr(os, "pwrite", watched)
+        self.write(path, data)
+        assert path.read_bytes() == self.expected(data)
+        assert past == [(0, 69_632), (73_728, 86_016), (180_224, 65_536)]
+
+    @pytest.mark.parametrize("where", ["open", "pwrite"])
+    def test_a_file_system_that_knows_no_such_way(
+        self, path: Path, data: bytes, where: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        call = getattr(os, where)
+
+        def refuses(first: int | Path, *rest: Any) -> int:
+            if (rest[0] if where == "open" else fcntl.fcntl(first, fcntl.F_GETFL)) & os.O_DIRECT:
+                raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+            return int(call(first, *rest))
+
+        monkeypatch.setattr(os, where, refuses)
+        self.write(path, data)
+        assert path.read_bytes() == self.expected(data)
+
+    def test_a_short_write_is_continued(self, path: Path, data: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+        """As at the end of a quota: in the midst of a page, where the rest cannot pass the memory by."""
+        pwrite = os.pwrite
+
+        def short(fd: int, piece: memoryview, at: int) -> int:
+            return pwrite(fd, piece[:4096], at) if len(piece) > 4096 else pwrite(fd, piece, at)
+
+        monkeypatch.setattr(os, "pwrite", short)
+        self.write(path, data)
+        assert path.read_bytes() == self.expected(data)
+
+    def test_a_full_disk_is_told(self, path: Path, data: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+        def full(fd: int, piece: memoryview, at: int) -> int:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        monkeypatch.setattr(os, "pwrite", full)
+        with pytest.raises(OSError, match="No space") as caught:
+            self.write(path, data)
         assert caught.value.filename == str(path)
 
 

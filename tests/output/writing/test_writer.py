@@ -19,10 +19,14 @@ from memory import Memory, bits
 from vlconv.converters import Silent
 from vlconv.converters.errors import CorruptError
 from vlconv.converters.formats.output_file import OutFile, Piece, WrittenFile
-from vlconv.converters.output.writing.writer import windows, write_files
+from vlconv.converters.output.writing.windows import windows
+from vlconv.converters.output.writing.writer import side_by_side, write_files
 from vlconv.converters.tensors.dtypes import ITEMSIZE
 from vlconv.converters.tensors.spec import Box, TensorSpec, whole
 from vlconv.converters.tensors.tiling import cut
+from vlconv.converters.workers import Workers
+
+WRITING = "vlconv.converters.output.writing"
 
 SHAPES = [(), (1,), (13,), (4, 5), (1, 1, 7), (3, 1, 4), (2, 3, 4, 5), (9, 2)]
 
@@ -60,6 +64,11 @@ class TestCut:
         assert [box.lengths for box, _ in cut(Box("a", (0, 0), (8, 2)), 0, 4, 24)] == [(3, 2), (3, 2), (2, 2)]
 
 
+def reach(first, last):
+    """Bytes of the file from one part to the end of another."""
+    return last.offset + last.nbytes - first.offset
+
+
 class TestWindows:
     @pytest.mark.parametrize("limit", [1, 16, 50, 200, 10**6])
     def test_cover_every_byte_once_in_order(self, limit):
@@ -83,13 +92,13 @@ class TestWindows:
                 assert (part.offset, part.nbytes) == (place, part.box.size * itemsizes[number])
                 place += part.nbytes
         assert [part.offset for part in parts] == sorted(part.offset for part in parts)
-        assert all(window and (sum(part.nbytes for part in window) <= limit or len(window) == 1) for window in found)
+        assert all(window and (reach(window[0], window[-1]) <= limit or len(window) == 1) for window in found)
         # Greedy: what begins a window did not fit into the one before.
         for before, after in pairwise(found):
-            assert sum(part.nbytes for part in before) + after[0].nbytes > limit
+            assert reach(before[0], after[0]) > limit
 
     def test_nothing(self):
-        assert list(windows([], [])) == []
+        assert list(windows([], [], 1)) == []
 
 
 class Watch(Silent):
@@ -135,8 +144,8 @@ def written(reader, file):
 @pytest.fixture(params=[16 << 20, 512, 60, 8], ids=["one window", "some", "many", "one number each"])
 def window(request, monkeypatch):
     monkeypatch.setattr(
-        "vlconv.converters.output.writing.writer.windows",
-        lambda pieces, itemsizes: windows(pieces, itemsizes, request.param),
+        f"{WRITING}.file_writer.windows",
+        lambda pieces, itemsizes, limit: windows(pieces, list(itemsizes), request.param),
     )
 
 
@@ -148,7 +157,7 @@ class TestFiles:
             planned(model, ["t4", "t2", "t3"], "two"),
             OutFile("three", 3, literals=[(0, b"abc")]),
         ]
-        write_files(model, files, tmp_path, threads, Silent())
+        write_files(model, files, tmp_path, Workers(threads), Silent())
         for file in files:
             assert (tmp_path / file.name).read_bytes() == written(model, file)
 
@@ -160,7 +169,7 @@ class TestFiles:
             yield gap, b"EA"
 
         file, gap = planned(model, names, seal=seal), 4 + model.specs["t0"].nbytes
-        told = write_files(model, [file], tmp_path, threads, Silent())
+        told = write_files(model, [file], tmp_path, Workers(threads), Silent())
         assert given == [zlib.crc32(bits_of(model, n)) for n in names]
         data = (tmp_path / file.name).read_bytes()
         assert data == written(model, file)[:gap] + b"EA" + written(model, file)[gap + 2 :]
@@ -168,7 +177,9 @@ class TestFiles:
 
     def test_progress(self, tmp_path, model, window, threads):
         watch = Watch()
-        write_files(model, [planned(model, ["t0"], "one"), planned(model, ["t1"], "two")], tmp_path, threads, watch)
+        write_files(
+            model, [planned(model, ["t0"], "one"), planned(model, ["t1"], "two")], tmp_path, Workers(threads), watch
+        )
         total = model.specs["t0"].nbytes + model.specs["t1"].nbytes
         assert watch.seen == sorted(watch.seen) and watch.seen[-1] == (total, total)
 
@@ -182,9 +193,29 @@ class TestFiles:
         model.read_into = fails
         with pytest.raises(CorruptError, match="f: damaged"):
             write_files(
-                model, [planned(model, ["t0"], "one"), planned(model, ["t1"], "two")], tmp_path, threads, Silent()
+                model,
+                [planned(model, ["t0"], "one"), planned(model, ["t1"], "two")],
+                tmp_path,
+                Workers(threads),
+                Silent(),
             )
-        assert len(asked) <= 3 * threads + 1 and not (tmp_path / "two").exists()
+        assert len(asked) <= 3 * threads + 1
+
+    def test_files_are_told_of_once_finished(self, tmp_path, model, window, threads):
+        files, told = (
+            [planned(model, ["t0"], "one"), planned(model, ["t1"], "two"), planned(model, ["t4"], "three")],
+            [],
+        )
+
+        def note(file):
+            assert (tmp_path / file.name).read_bytes() == written(
+                model, files[[f.name for f in files].index(file.name)]
+            )
+            told.append(file)
+
+        found = write_files(model, files, tmp_path, Workers(threads), Silent(), note=note)
+        assert [file.name for file in found] == ["one", "two", "three"]
+        assert sorted(told) == sorted(found)
 
     def test_what_only_the_end_shows(self, tmp_path, model, window, threads):
         def fails():
@@ -192,13 +223,45 @@ class TestFiles:
 
         model.finish = fails
         with pytest.raises(CorruptError, match="bytes are damaged"):
-            write_files(model, [planned(model, ["t0"])], tmp_path, threads, Silent())
+            write_files(model, [planned(model, ["t0"])], tmp_path, Workers(threads), Silent())
 
     def test_a_file_that_is_there_already(self, tmp_path, model, window, threads):
         (tmp_path / "one").write_bytes(b"mine")
         with pytest.raises(FileExistsError):
-            write_files(model, [planned(model, ["t0"], "one")], tmp_path, threads, Silent())
+            write_files(model, [planned(model, ["t0"], "one")], tmp_path, Workers(threads), Silent())
         assert (tmp_path / "one").read_bytes() == b"mine"
+
+
+class TestSideBySide:
+    """As many files at a time as are allowed: those are unfinished when the run is killed."""
+
+    @pytest.mark.parametrize(
+        ("lanes", "order"), [(1, "aaabcccdd"), (2, "abaaccdcd"), (3, "abcacadcd"), (9, "abcdacdac")]
+    )
+    def test_in_turn(self, lanes, order):
+        assert "".join(side_by_side(map(iter, ["aaa", "b", "ccc", "dd"]), lanes)) == order
+
+    def test_a_file_is_begun_when_its_turn_comes(self):
+        begun = []
+
+        def jobs(name):
+            begun.append(name)
+            yield from name * 2
+
+        for job, expected in zip(side_by_side(map(jobs, "abc"), 2), ["a", "ab", "ab", "ab", "abc", "abc"], strict=True):
+            assert job in begun and "".join(begun) == expected
+
+    @pytest.mark.parametrize(
+        ("direct", "threads", "lanes"), [(False, 1, 1), (False, 16, 8), (True, 1, 1), (True, 16, 2)]
+    )
+    def test_how_many(self, tmp_path, model, monkeypatch, direct, threads, lanes):
+        asked = []
+        monkeypatch.setattr(f"{WRITING}.writer.takes_direct", lambda root: direct)
+        monkeypatch.setattr(
+            f"{WRITING}.writer.side_by_side", lambda files, n: asked.append(n) or side_by_side(files, n)
+        )
+        write_files(model, [planned(model, ["t0"], "one")], tmp_path, Workers(threads), Silent())
+        assert asked == [lanes]
 
 
 def bits_of(model, name):
@@ -252,8 +315,8 @@ class TestAClosedFile:
     @pytest.fixture(autouse=True)
     def two_windows(self, monkeypatch):
         monkeypatch.setattr(
-            "vlconv.converters.output.writing.writer.windows",
-            lambda pieces, itemsizes: windows(pieces, itemsizes, 2400),
+            f"{WRITING}.file_writer.windows",
+            lambda pieces, itemsizes, limit: windows(pieces, itemsizes, 2400),
         )
 
     def run(self, model, path, observer, meanwhile):
@@ -262,7 +325,7 @@ class TestAClosedFile:
 
         def target():
             try:
-                write_files(model, [planned(model, ["t0"], path.name)], path.parent, 2, observer)
+                write_files(model, [planned(model, ["t0"], path.name)], path.parent, Workers(2), observer)
             except BaseException as fault:
                 ended.append(fault)
 

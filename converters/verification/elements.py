@@ -1,0 +1,55 @@
+"""Runs of elements held against each other. Equality is of bits: NaN equals the same NaN, -0 differs from +0."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, NamedTuple
+
+from ..tensors.dtypes import largest_difference, storage, widen
+
+if TYPE_CHECKING:
+    from ..tensors.spec import Array
+
+BLOCK = 1 << 17
+"""Elements that are held against each other at a time: they, and what is made of them, stay in cache."""
+
+
+class Unlike(NamedTuple):
+    """What differs within a block.
+
+    Attributes:
+        elements: how many.
+        first: number of the first of them in the run.
+        largest: |difference| of two finite numbers; None where there is none.
+    """
+
+    elements: int
+    first: int
+    largest: float | None
+
+
+def unlike(left: Array, right: Array, dtypes: tuple[str, str]) -> Iterator[Unlike]:
+    """What differs, block by block and in order; nothing where all are equal.
+
+    Args:
+        left, right: the bits of as many elements, as unsigned integers of their width.
+        dtypes: of either side; different ones are held against each other after exact widening.
+    """
+    for at in range(0, len(left), BLOCK):
+        found = _block(left[at : at + BLOCK], right[at : at + BLOCK], dtypes)
+        if found is not None:
+            yield found._replace(first=found.first + at)
+
+
+def _block(left: Array, right: Array, dtypes: tuple[str, str]) -> Unlike | None:
+    dtype = dtypes[0]
+    if dtype == dtypes[1]:
+        unequal = left != right
+    else:
+        dtype = "float64" if "float64" in dtypes else "float32"
+        left, right = widen(left, dtypes[0], dtype), widen(right, dtypes[1], dtype)
+        unequal = left.view(storage(dtype)) != right.view(storage(dtype))
+    if not unequal.any():
+        return None
+    largest = largest_difference(left[unequal], right[unequal], dtype)
+    return Unlike(int(unequal.sum()), int(unequal.argmax()), largest)
