@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from vlconv import __version__
+from vlconv import __version__, job
 from vlconv.commands import hf2mcore, mcore2hf, mcore2mcore, names, verify
 from vlconv.renamed import renamed
 
@@ -28,6 +28,7 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # a terminal that knows no … shows \\u2026 instead of ending the run
             stream.reconfigure(errors="backslashreplace")
+    job.mute()
     app(prog_name="vlconv")
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vlconv import ending
+from vlconv.job import Job
 from vlconv.render import Screen, one_line
 
 if TYPE_CHECKING:
@@ -24,62 +25,75 @@ def run(
     command: str, call: Callable[[Observer], Report], *, dry_run: bool, as_json: bool, quiet: bool, debug: bool
 ) -> int:
     """Call, show what comes of it, and return the exit code."""
-    screen = Screen(as_json=as_json, quiet=quiet, plan=not dry_run)
+    screen, job, code = Screen(as_json=as_json, quiet=quiet, plan=not dry_run), Job(), 1
     try:
         try:
             ending.work()
             # A library that prints would spoil the one document on stdout.
-            with screen, redirect_stdout(sys.stderr):
-                report = call(_Watch(screen))
+            with screen, redirect_stdout(sys.stderr), job.joined():
+                report = call(_Watch(screen, job))
         finally:  # if a signal's exception comes in here, no second one will
             ending.over()
         screen.summary(report)
-        return EXIT[report.status]
+        code = EXIT[report.status]
     except SystemExit:  # rich ends so when nobody reads on: vlconv … | head
         raise
-    except BaseException as fault:
+    except BaseException as met:
+        fault = job.cause(met)
         if debug:
-            traceback.print_exc()
-        kind, code, what, hint = _explained(fault, debug)
+            traceback.print_exception(fault)
+        kind, code, what, hint = _explained(fault, debug, ending.came() if fault is met else 0)
         hint = " ".join(filter(None, [hint, *getattr(fault, "__notes__", [])]))
         status = "not comparable" if code == 3 else "interrupted" if code > 128 else "error"
         with suppress(OSError, SystemExit) if ending.came() else nullcontext():  # of a terminal that hung up
             screen.fault(command, kind, what, hint, status)
-        return code
+    finally:
+        job.end(code)
+    return code
 
 
 class _Watch:
     """The Observer of the command: shows it, and hears what it means for signals."""
 
-    def __init__(self, screen: Screen) -> None:
-        self._screen = screen
+    def __init__(self, screen: Screen, job: Job) -> None:
+        self._screen, self._job = screen, job
 
     def planned(self, report: Report) -> None:
         """Show it."""
-        ending.check()
+        self._check()
         self._screen.planned(report)
 
     def phase(self, phase: str) -> None:
         """Show it."""
-        ending.check()
+        self._check()
         self._screen.phase(phase)
 
     def progress(self, done: int, total: int) -> None:
         """Show it."""
-        ending.check()
+        self._check()
         self._screen.progress(done, total)
 
     def written(self, place: Path) -> None:
         """The output stands: no signal ends the command any more."""
         ending.stands()
 
+    def _check(self) -> None:
+        ending.check()
+        self._job.check()
 
-def _explained(fault: BaseException, debug: bool) -> tuple[str, int, str, str]:
-    """Kind, exit code, what happened, and what to do."""
+
+def _explained(fault: BaseException, debug: bool, number: int) -> tuple[str, int, str, str]:
+    """Kind, exit code, what happened, and what to do.
+
+    Args:
+        fault: that ended the command.
+        debug: its traceback is shown.
+        number: of the signal that it came from, or 0.
+    """
     from vlconv.converters import VlconvError
 
     kind = type(fault).__name__
-    if number := ending.came() or (signal.SIGINT if isinstance(fault, KeyboardInterrupt) else 0):
+    if number := number or (signal.SIGINT if isinstance(fault, KeyboardInterrupt) else 0):
         what = "interrupted" if number == signal.SIGINT else f"ended by {signal.Signals(number).name}"
         return kind, 128 + number, what, "" if hasattr(fault, "__notes__") else "Nothing was left behind."
     if isinstance(fault, VlconvError):

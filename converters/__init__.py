@@ -18,6 +18,7 @@ from .errors import (
     NotACheckpoint,
     NotComparable,
     OptionError,
+    RankError,
     ReadError,
     ReferenceFault,
     SourceError,
@@ -46,6 +47,7 @@ __all__ = [
     "Observer",
     "OptionError",
     "Phase",
+    "RankError",
     "ReadError",
     "ReferenceFault",
     "Report",
@@ -59,6 +61,7 @@ __all__ = [
     "mcore2hf",
     "mcore2mcore",
     "names",
+    "ranks",
     "verify",
 ]
 

@@ -11,6 +11,7 @@ VlconvError                  exit 1; the text says what, which file or tensor, a
 ├── ReferenceFault           the reference HF directory cannot be had or lacks something
 ├── TargetError              the output cannot be written there
 ├── MissingLibrary           a library is not installed that this run needs and others do not
+├── RankError                of several processes that do a run together one is gone, or does not come
 ├── OptionError              an option cannot have that value, or two do not go together (exit 2)
 └── NotComparable            verify: the two sides cannot be compared (exit 3)
 """
@@ -98,6 +99,12 @@ class TargetError(VlconvError):
 
 class MissingLibrary(VlconvError):
     """A library is not installed that this run needs and others do not."""
+
+
+class RankError(VlconvError):
+    """Of several processes that do a run together one is gone, or does not come."""
+
+    usual_hint = "See what its host and the launcher of the job say of it, and try again."
 
 
 class OptionError(VlconvError, ValueError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextvars import ContextVar
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,6 +25,10 @@ that was measured gives more to more of them."""
 
 QUOTA = Path("/sys/fs/cgroup/cpu.max")
 """Where Linux says how much processor time a container gets: microseconds of so many, or "max"."""
+
+
+neighbours: ContextVar[int] = ContextVar("neighbours", default=1)
+"""How many processes of a run share this machine."""
 
 
 class Workers(NamedTuple):
@@ -48,7 +53,8 @@ def workers_of(threads: int | None, memory: int | None = None) -> Workers:
     Raises:
         OptionError: less memory than one thread needs.
     """
-    wanted = threads or max(FEWEST, min(MOST, processors()))
+    near = neighbours.get()
+    wanted = threads or max(-(-FEWEST // near), min(MOST, processors() // near))
     if memory is None:
         return Workers(wanted)
     least = Workers(1, SMALLEST).memory

@@ -64,6 +64,17 @@ def test_none_is_made_before_a_thread_is_free() -> None:
     assert made == begun == [50]
 
 
+def test_they_are_made_one_after_the_other() -> None:
+    """A generator runs in one thread at a time."""
+
+    def jobs() -> Iterator[Job]:
+        for _ in range(20):
+            threading.Event().wait(0.001)
+            yield nothing
+
+    share(jobs(), 4, nothing)
+
+
 def test_none_at_all() -> None:
     share([], 2, nothing)
 
@@ -84,6 +95,14 @@ def test_is_watched_to_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
 
     share((partial(job, n) for n in range(20)), 2, watch)
     assert seen[:3] == [0, 0, 0] and seen[-1] == 20
+
+
+def test_what_was_done_since_it_was_watched_last_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The threads are gone before anybody looks."""
+    monkeypatch.setattr(threading.Thread, "is_alive", lambda self: False)
+    seen, done = list[int](), list[int]()
+    share((partial(done.append, n) for n in range(20)), 2, lambda: seen.append(len(done)))
+    assert seen == [20]
 
 
 class TestEnded:

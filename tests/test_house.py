@@ -21,11 +21,11 @@ HEAVY = {"torch", "transformers", "megatron", "huggingface_hub"}
 
 FILES_AND_WITNESSES = {
     "safetensors": ("converters/formats/", "converters/verification/"),
-    "torch": ("converters/verification/",),
+    "torch": ("converters/ranks/", "converters/verification/"),
     "megatron": ("converters/verification/",),
     "transformers": ("converters/verification/",),
 }
-"""Libraries of files and of witnesses, and the rooms that may import them."""
+"""Libraries of files, of witnesses and of many processes, and the rooms that may import them."""
 
 FORBIDDEN_CALLS = {"eval", "exec", "torch.load", "pickle.load", "pickle.loads", "yaml.unsafe_load", "yaml.full_load"}
 """What would run, or believe, a stranger's file."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..checkpoint.describe import (
     describe_computed,
@@ -34,11 +35,13 @@ from ..tensors.offset import Offset
 from ..tensors.spec import Reader
 from ..workers import workers_of
 from .execute import execute
-from .megatron_output import McoreFiles, check_divides, mcore_files, rows_to_write, topology_of
 from .plan import Plan
 from .readers import Weights, hf_dtypes, hf_reader, kept_less_one, mcore_reader, refuse_unlisted
 from .same_model import check_same_model
 from .summary import describe_links, describe_output, describe_side_files, describe_target
+
+if TYPE_CHECKING:
+    from .megatron_output import McoreFiles
 
 ONE_BY_ONE = (
     "experts are written one by one: vLLM and SGLang read this form, transformers 4.57 to 5.24 makes up its experts or "
@@ -240,6 +243,8 @@ def _small_file(name: str, data: bytes) -> OutFile:
 
 def _megatron(report: Report, weights: Weights, target: Path, options: McoreTarget) -> tuple[Offset, McoreFiles]:
     """A reader of the tensors to write, and the files they go to; told in the report."""
+    from .megatron_output import check_divides, mcore_files, rows_to_write, topology_of  # with all that writes them
+
     config = weights.config
     if options.as_iteration is not None:
         check_same_model(target, config)

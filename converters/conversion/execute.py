@@ -14,6 +14,7 @@ from ..output.staging.ended import abandoned, describe_abandoned
 from ..output.target import Target
 from ..output.to_disk import bring_to_disk
 from ..output.writing.read_back import read_back
+from ..ranks.lead import led
 from ..report import Observer, Phase, Report, tell_phase
 from ..workers import workers_of
 from .fill import fill
@@ -29,6 +30,8 @@ def execute(plan: Plan, options: OutputOptions, observer: Observer) -> Report:
     A target that cannot be written is refused before the plan is shown.
     """
     report, threads = plan.report, workers_of(options.threads, options.memory_bytes).threads
+    if lead := led.get():
+        lead.describe(report, threads)
     output = OutputDirectory(
         _target(plan, options),
         plan.sources,

@@ -9,7 +9,9 @@ from ..formats.output_file import WrittenFile
 from ..options import OutputOptions
 from ..output.staging.journal import Journal
 from ..output.writing.copies import copy_file
+from ..output.writing.gathering import write_shared
 from ..output.writing.writer import write_files
+from ..ranks.lead import led
 from ..report import Observer
 from ..tensors.nonfinite import Specials
 from ..tensors.offset import all_counts
@@ -27,8 +29,18 @@ def fill(plan: Plan, root: Path, journal: Journal, options: OutputOptions, obser
     def note(written: WrittenFile) -> None:
         journal.note(written, chunks.read_since() if chunks else {})
 
-    workers = workers_of(options.threads, options.memory_bytes)
-    written = write_files(plan.reader, plan.files, root, workers, observer, finished=kept, note=note)
+    workers, lead = workers_of(options.threads, options.memory_bytes), led.get()
+    if lead is None:
+        written = write_files(plan.reader, plan.files, root, workers, observer, finished=kept, note=note)
+    else:
+        written = write_shared(
+            lead,
+            *(plan.reader, plan.files, root, workers, observer),
+            threads=options.threads,
+            accounts=[*([chunks] if chunks else []), *plan.steps],
+            finished=kept,
+            note=note,
+        )
     specials = Specials()
     for file in written:
         for name, count in file.specials.items():

@@ -13,7 +13,6 @@ from .dcp import plain, torch_dist
 from .dcp.read import owns as owns_dcp
 from .directory.locate import locate
 from .legacy import ranks
-from .legacy import read as legacy
 from .opened import Opened
 
 
@@ -33,11 +32,17 @@ class Format(NamedTuple):
     owns: Callable[[Path], bool]
 
 
+def _open_legacy(directory: Path) -> Opened:
+    from .legacy.read import open_legacy  # a dozen modules, which other formats can do without
+
+    return open_legacy(directory)
+
+
 FORMATS: dict[str, Format] = {
     torch_dist.NAME: Format("Megatron torch_dist", torch_dist.holds, torch_dist.open_torch_dist, owns_dcp),
     plain.FSDP: Format("Megatron fsdp_dtensor", plain.holds, plain.open_plain, owns_dcp),
     plain.DCP: Format("torch DCP", plain.holds, plain.open_plain, owns_dcp),
-    legacy.NAME: Format("Megatron torch", legacy.holds, legacy.open_legacy, ranks.owns),
+    ranks.NAME: Format("Megatron torch", ranks.holds, _open_legacy, ranks.owns),
 }
 
 

@@ -155,7 +155,7 @@ def rows_apart(chunks: ChunkColumns, rows: int) -> list[ChunkColumns]:
     if (chunks.boxes[:, 1, 0] != 1).any():
         chunks = _cut_in_rows(chunks)
     first = chunks.boxes[:, 0, 0]
-    order = np.argsort(first, kind="stable")
+    order = np.argsort(first)
     ends = np.searchsorted(first[order], np.arange(rows + 1)).tolist()
     ordered = chunks.where(order)
     inner = ChunkColumns(np.ascontiguousarray(ordered.boxes[:, :, 1:]), ordered.items, ordered.starts)
@@ -163,6 +163,7 @@ def rows_apart(chunks: ChunkColumns, rows: int) -> list[ChunkColumns]:
 
 
 def _cut_in_rows(chunks: ChunkColumns) -> ChunkColumns:
+    """A chunk for each row of the first axis, but with the length there of the one that it was cut from."""
     import numpy as np
 
     counts = chunks.boxes[:, 1, 0]
@@ -173,5 +174,4 @@ def _cut_in_rows(chunks: ChunkColumns) -> ChunkColumns:
     cut = chunks.where(np.repeat(np.arange(len(chunks)), counts))
     boxes = cut.boxes.copy()
     boxes[:, 0, 0] += rows
-    boxes[:, 1, 0] = 1
     return ChunkColumns(boxes, cut.items, rows * row_sizes + (0 if cut.starts is None else cut.starts))

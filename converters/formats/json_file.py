@@ -40,6 +40,7 @@ DEPTH = 60
 DIGITS = 100
 """Of an integer: tokenizer_config.json has 10^30 for "no limit", and none has more than a float can hold."""
 
+_LONG = re.compile(rb"\d{%d}" % DIGITS)
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
@@ -76,11 +77,12 @@ def parse_json(raw: bytes, where: str, bound: Bound = DOCUMENT) -> dict[str, Any
         raise CorruptError(f"{where} is larger than {most / 1e6:g} MB, which no such file is")
     if sum(map(raw.count, (b",", b":", b"[", b"{"))) > bound.pieces:
         raise CorruptError(f"{where} has more than {bound.pieces:,} parts, which no such file has")
+    integer = _integer if _LONG.search(raw) else None  # a call for each of hundreds of thousands of numbers
     try:
         text = raw.decode("utf-8")
         del raw
         document = json.loads(
-            text, object_pairs_hook=_once, parse_constant=_finite, parse_int=_integer, parse_float=_number
+            text, object_pairs_hook=_once, parse_constant=_finite, parse_int=integer, parse_float=_number
         )
         _check_nesting(document, surrogates)
     except (ValueError, RecursionError) as error:
@@ -120,17 +122,15 @@ def _check_nesting(document: Any, surrogates: bool) -> None:
     """Refuse containers too deep within each other and, where there are `surrogates`, one without its other half."""
     level: list[Any] = [[document]]
     for _ in range(1 + DEPTH):
-        inside = [part for container in level for part in _parts(container)]
+        inside = [
+            part for container in level for part in (container.values() if type(container) is dict else container)
+        ]
         if surrogates:
             _check_text(part for part in inside if type(part) is str)
             _check_text(key for container in level if type(container) is dict for key in container)
         level = [part for part in inside if type(part) is dict or type(part) is list]
     if level:
         raise ValueError("nested deeper than any such file")
-
-
-def _parts(container: Any) -> Iterable[Any]:
-    return container.values() if type(container) is dict else container
 
 
 def _check_text(texts: Iterable[str]) -> None:

@@ -122,7 +122,8 @@ def read_header(path: Path) -> list[tuple[TensorSpec, Extent]]:
             raise CorruptError(f"{shown_path(path)}: truncated, or no safetensors file", "Download or save it again.")
         header = parse_json(file.read(length), f"{shown_path(path)}: the header", TABLE)
     header.pop("__metadata__", None)
-    found = [_entry(name, entry, path, 8 + length) for name, entry in header.items()]
+    where, begin = str(path), 8 + length
+    found = [_entry(name, entry, where, begin) for name, entry in header.items()]
     fault = tiling_fault((size - 8 - length,), (((e.offset - 8 - length,), (e.nbytes,)) for _, e in found if e.nbytes))
     if fault and size > 8 + length:
         raise CorruptError(
@@ -131,7 +132,7 @@ def read_header(path: Path) -> list[tuple[TensorSpec, Extent]]:
     return found
 
 
-def _entry(name: str, entry: Any, path: Path, begin: int) -> tuple[TensorSpec, Extent]:
+def _entry(name: str, entry: Any, path: str, begin: int) -> tuple[TensorSpec, Extent]:
     try:
         dtype, shape, (start, stop) = entry["dtype"], tuple(entry["shape"]), entry["data_offsets"]
         numbers = (*shape, start, stop)
@@ -154,12 +155,13 @@ def _entry(name: str, entry: Any, path: Path, begin: int) -> tuple[TensorSpec, E
             "Only plain, unquantised weights are converted.",
         )
     spec = TensorSpec(name, shape, DTYPES[dtype])
-    if stop - start != spec.nbytes:
+    nbytes = spec.nbytes
+    if stop - start != nbytes:
         raise CorruptError(
-            f"{shown_path(path)}: {shown(name)} has {stop - start} bytes where its shape needs {spec.nbytes}",
+            f"{shown_path(path)}: {shown(name)} has {stop - start} bytes where its shape needs {nbytes}",
             "The file is damaged.",
         )
-    return spec, Extent(str(path), begin + start, spec.nbytes)
+    return spec, Extent(path, begin + start, nbytes)
 
 
 def plan_hf(specs: Mapping[str, TensorSpec], max_shard_size: int) -> list[OutFile]:

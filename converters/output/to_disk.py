@@ -44,11 +44,7 @@ def bring_to_disk(root: Path, observer: Observer) -> None:
         files += [_File(path, path.stat().st_size) for path in paths if not path.is_symlink()]
     total = sum(file.nbytes for file in files)
     tell_phase(observer, Phase.BRINGING_TO_DISK)
-    share(
-        _jobs(files),
-        min(AT_ONCE, max(1, len(files))),
-        lambda: observer.progress(sum(file.done for file in files), total),
-    )
+    share(_jobs(files), AT_ONCE, lambda: observer.progress(sum(file.done for file in files), total))
     for path in folders:
         sync(path)
 

@@ -45,7 +45,7 @@ def is_large_grid(shape: Shape, boxes: Array) -> bool:
         if not alike or cells > len(boxes) or not _cover(zip(starts.tolist(), sizes.tolist(), strict=True), extent):
             return False
         number = number * len(starts) + cell
-    return cells == len(boxes) and bool((np.bincount(number, minlength=cells) == 1).all())
+    return bool((np.bincount(number, minlength=cells) == 1).all())
 
 
 def _cover(intervals: Iterable[tuple[int, int]], extent: int) -> bool:

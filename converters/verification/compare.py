@@ -198,7 +198,6 @@ class _Memory(threading.local):
         dtype = reader.specs[box.name].dtype
         nbytes = box.size * ITEMSIZE[dtype]
         if self._held is None or len(self._held) < nbytes:
-            self._held = None
             self._held = np.empty(max(nbytes, WINDOW), np.uint8)
         bits = self._held[:nbytes].view(storage(dtype))
         reader.read_into(box, bits.reshape(box.lengths))

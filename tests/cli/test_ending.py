@@ -173,13 +173,14 @@ class TestAtWork:
         code, said = self.ended(work)
         assert code == CODES[number] and said.startswith("cleared\n")
 
-    def test_one_that_python_drops_is_met_at_the_next_step(self, number: signal.Signals) -> None:
+    @pytest.mark.parametrize("step", [("progress", 1, 2), ("phase", "writing")])
+    def test_one_that_python_drops_is_met_at_the_next_step(self, number: signal.Signals, step: Any) -> None:
         """An exception in a destructor goes nowhere."""
 
         def work(observer: converters.Observer) -> None:
             Freed(number)
             print("on")
-            observer.progress(1, 2)
+            getattr(observer, step[0])(*step[1:])
             print("too far")
 
         code, said = self.ended(work)

@@ -162,18 +162,28 @@ class TestBar:
             "11.0 GB of 20.0 GB (55 %), 1.0 GB/s, 9.0 s left"
         )
 
-    @pytest.mark.parametrize("again", [lambda bar: bar.begin("comparing"), lambda bar: bar.show(0, 20 * GB)])
-    def test_a_phase_or_a_pass_has_its_own_speed(self, clock: Clock, again: Callable[[Bar], object]) -> None:
+    @pytest.mark.parametrize(
+        ("again", "first"), [(lambda bar: bar.begin("comparing"), 6), (lambda bar: None, 2)], ids=["phase", "pass"]
+    )
+    def test_a_phase_or_a_pass_has_its_own_speed(
+        self, clock: Clock, again: Callable[[Bar], object], first: int
+    ) -> None:
         def use(bar: Bar) -> None:
             bar.begin("writing")
             bar.show(0, 20 * GB)
             going(clock, bar, 4, lambda seconds: seconds, 20)
             again(bar)
-            clock.now += 0.2
-            bar.show(4 * GB, 20 * GB)
-            going(clock, bar, 1, lambda seconds: 4 + 2 * seconds, 20)
+            bar.show(first * GB, 20 * GB)
+            going(clock, bar, 1, lambda seconds: first + 5 * seconds, 20)
 
-        assert " GB/s" in self.last(use) and ", 1.0 GB/s" not in self.last(use)
+        assert f"{first + 5}.0 GB of 20.0 GB" in self.last(use) and ", 5.0 GB/s, " in self.last(use)
+
+    def test_of_half_a_second_there_is_no_speed(self, clock: Clock) -> None:
+        def use(bar: Bar) -> None:
+            bar.show(0, 20 * GB)
+            going(clock, bar, 0.4, lambda seconds: seconds, 20)
+
+        assert "400.0 MB of 20.0 GB (2 %) in 0.4 s" in self.last(use)
 
     def test_that_never_began_goes_as_well(self) -> None:
         Bar(Console(file=io.StringIO())).stop()

@@ -16,6 +16,7 @@ import pytest
 from vlconv import progress, render
 from vlconv.converters import Difference, Fact, Phase, Report
 from vlconv.render import Screen, message, one_line, safe
+from vlconv.run import run
 
 
 def report(**changes: Any) -> Report:
@@ -145,6 +146,16 @@ class TestProgress:
         out, err = capsys.readouterr()
         assert out == "" and err.startswith("writing: 0 bytes of 10 bytes (0 %)")
 
+    def test_of_a_command(self, capsys: pytest.CaptureFixture[str]) -> None:
+        def call(observer: Any) -> Report:
+            observer.phase(Phase.BRINGING_TO_DISK)
+            observer.progress(0, 10)
+            observer.progress(5, 10)
+            return report()
+
+        assert run("verify", call, dry_run=False, as_json=False, quiet=False, debug=False) == 0
+        assert "bringing to disk: 5 bytes of 10 bytes (50 %)" in capsys.readouterr().err
+
     def test_not_when_quiet(self, capsys: pytest.CaptureFixture[str]) -> None:
         self.shown(Screen(quiet=True))
         assert capsys.readouterr() == ("", "")
@@ -204,6 +215,13 @@ class TestTerminal:
             screen.progress(123 * 10**9, 456 * 10**9)
         text = terminal.text()
         assert phase in text and "123.0 GB of 456.0 GB (26 %), 205.0 MB/s, 27 min 4 s left" in text
+
+    def test_there_is_none_when_quiet(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        terminal = Terminal(monkeypatch)
+        with Screen(quiet=True) as screen:
+            screen.phase("writing")
+            screen.progress(1, 2)
+        assert terminal.text() == ""
 
     def test_an_error_has_a_panel(self, monkeypatch: pytest.MonkeyPatch) -> None:
         terminal = Terminal(monkeypatch)

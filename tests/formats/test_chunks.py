@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import zlib
 from concurrent.futures import ThreadPoolExecutor
@@ -131,9 +132,11 @@ class TestBoxes:
             assert not whole.any()  # nothing beside the view was touched
         reader.finish()
 
+    @pytest.mark.parametrize("between", [0, 12, 1 << 16])
     @pytest.mark.parametrize("block", [8, 64, 1000])
-    def test_in_small_blocks(self, tmp_path, monkeypatch, block):
+    def test_in_small_blocks(self, tmp_path, monkeypatch, block, between):
         monkeypatch.setattr(module, "BLOCK", block)
+        monkeypatch.setattr(module, "BETWEEN", between)
         store = Store(tmp_path / "file", random.Random(99), tensors=8)
         reader = store.reader()
         for name, array in store.arrays.items():
@@ -143,6 +146,19 @@ class TestBoxes:
             assert np.array_equal(turned.T, array)
         reader.finish()
         assert reader.checked == len(store.extents)
+
+    @pytest.mark.parametrize(("between", "reads"), [(0, 100), (1 << 16, 1)])
+    def test_a_part_of_the_columns_is_read_with_what_lies_between(self, tmp_path, monkeypatch, between, reads):
+        """A read for each row would cost far more than the bytes of the other columns."""
+        monkeypatch.setattr(module, "BETWEEN", between)
+        array = np.arange(100 * 40, dtype=np.uint16).reshape(100, 40)
+        path, counted, preadv = tmp_path / "file", [], os.preadv
+        path.write_bytes(array.tobytes())
+        spec, extent = TensorSpec("t", (100, 40), "bfloat16"), Extent(str(path), 0, array.nbytes)
+        reader = ChunkReader({"t": spec}, {"t": [dense(spec, 0)]}, lambda item: extent)
+        monkeypatch.setattr(os, "preadv", lambda *asked: counted.append(asked) or preadv(*asked))
+        assert np.array_equal(read(reader, Box("t", (0, 20), (100, 20))), array[:, 20:])
+        assert len(counted) == reads
 
     def test_from_several_threads(self, tmp_path):
         random_ = random.Random(7)

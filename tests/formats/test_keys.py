@@ -251,6 +251,12 @@ class TestCanonical:
         file.stored[0].chunks[2] = file.stored[0].chunks[2]._replace(start=5)
         same(file.canonical(), {f"a.layers.{i}.b": array[i] for i in range(6)})
 
+    def test_what_the_metadata_say_stays_as_it_was(self):
+        chunks = columns.columns_of([Chunk((0, 0), (2, 3), 0)], 2)
+        _, found = canonical([Stored(TensorSpec("a.weight_v", (2, 3), "float32"), chunks)])
+        assert list(found["a.weight"]) == [Chunk((2, 0), (2, 3), 0)]
+        assert list(chunks) == [Chunk((0, 0), (2, 3), 0)]
+
     def test_more_chunks_than_any_file(self, monkeypatch):
         monkeypatch.setattr(columns, "MOST", 20)
         boxes = [((0, row), (4, 1)) for row in range(5)]

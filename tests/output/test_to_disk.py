@@ -71,6 +71,25 @@ def test_what_a_link_leads_to_is_not_ours(root: Path, events: list[str], tmp_pat
     assert "elsewhere" not in events and watch.told[-1] == (60, 60)
 
 
+def test_a_folder_that_cannot_be_looked_through(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scandir = os.scandir
+
+    def failing(path: str) -> Any:
+        if Path(path).name == "deeper":
+            raise OSError(errno.EIO, "Input/output error", path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", failing)
+    with pytest.raises(OSError, match="deeper"):
+        bring_to_disk(root, Silent())
+
+
+def test_nothing_at_all(tmp_path: Path, events: list[str]) -> None:
+    watch = Watch()
+    bring_to_disk(tmp_path, watch)
+    assert events == [tmp_path.name] and watch.told[-1] == (0, 0)
+
+
 def test_several_at_once(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each of the four files waits for the others."""
     together = threading.Barrier(4, timeout=20)

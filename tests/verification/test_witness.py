@@ -28,7 +28,7 @@ from references import write_hf, write_reference
 from typer.testing import CliRunner
 
 from vlconv.app import app
-from vlconv.converters import Report, VerifyOptions, verify
+from vlconv.converters import Observer, Phase, Report, Silent, VerifyOptions, verify
 from vlconv.converters.errors import NotComparable
 from vlconv.converters.formats.chunks import ChunkReader
 from vlconv.converters.tensors.spec import Box
@@ -50,8 +50,18 @@ FC1 = "language_model.decoder.layers.2.mlp.linear_fc1.weight"
 EXPERTS = ".mlp.experts."
 
 
-def by(library: Any, directory: Path, **options: Any) -> Report:
-    return verify(directory, None, VerifyOptions(witness=library, **options))
+class Watch(Silent):
+    """Remembers what an observer is told a command is at."""
+
+    def __init__(self) -> None:
+        self.phases: list[Phase] = []
+
+    def phase(self, phase: Phase) -> None:
+        self.phases.append(phase)
+
+
+def by(library: Any, directory: Path, observer: Observer | None = None, **options: Any) -> Report:
+    return verify(directory, None, VerifyOptions(witness=library, **options), observer)
 
 
 def global_state() -> list[object]:
@@ -293,7 +303,9 @@ def made(tmp_path: Path) -> Callable[..., Path]:
 class TestTransformers:
     @pytest.mark.parametrize("name", CONFIGS)
     def test_reads_the_same(self, made: Callable[..., Path], name: str) -> None:
-        report = by("transformers", made(name))
+        watch = Watch()
+        report = by("transformers", made(name), watch)
+        assert watch.phases == [Phase.LOADING, Phase.COMPARING]
         assert (report.status, report.differences, report.warnings) == ("same", [], [])
         hf = random_hf_tensors(CONFIGS[name])
         assert (report.data["tensors"], report.data["elements"]) == (len(hf), sum(prod(t.shape) for t in hf.values()))

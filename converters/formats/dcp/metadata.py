@@ -204,18 +204,15 @@ def check_files(metadata: DcpMetadata, directory: Path, wanted: Iterable[int]) -
     """
     import numpy as np
 
-    chosen = metadata.is_of(wanted)
-    ends, counts = np.zeros(len(metadata.files), np.int64), np.zeros(len(metadata.files), np.int64)
-    np.maximum.at(ends, metadata.item_file[chosen], (metadata.item_offset + metadata.item_length)[chosen])
-    np.add.at(counts, metadata.item_file[chosen], 1)
+    items = np.flatnonzero(metadata.is_of(wanted))
+    items = items[np.argsort(metadata.item_file[items], kind="stable")]
+    ends = metadata.item_offset + metadata.item_length
     holed: set[int] = set()
-    for number, (name, end, count) in enumerate(zip(metadata.files, ends.tolist(), counts.tolist(), strict=True)):
-        if not count:
-            continue
-        with _checked(directory / name, end, count) as file:
+    for held in np.split(items, np.flatnonzero(np.diff(metadata.item_file[items])) + 1) if len(items) else ():
+        path = directory / metadata.files[metadata.item_file[held[0]]]
+        with _checked(path, int(ends[held].max()), len(held)) as file:
             if is_sparse(fd := file.fileno()):
-                items = np.flatnonzero(chosen & (metadata.item_file == number)).tolist()
-                holed.update(item for item in items if has_hole(fd, *metadata.place(item)[1:]))
+                holed.update(item for item in held.tolist() if has_hole(fd, *metadata.place(item)[1:]))
     return holed
 
 

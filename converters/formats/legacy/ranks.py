@@ -14,6 +14,7 @@ from ...errors import CorruptError, UnsupportedError, shown, shown_path
 from ...tensors.sharding import Topology
 from ..open_files import children, is_dir, is_file
 
+NAME = "torch"
 PREFIX = "mp_rank_"
 FILES = ("model_optim_rng.pt", "model_rng.pt", "model_states.pt")
 OPTIMIZER = ("optim.pt", "distrib_optim.pt")
@@ -33,6 +34,11 @@ class Rank(NamedTuple):
     tp: int
     pp: int
     ep: int
+
+
+def holds(directory: Path) -> bool:
+    """Whether a directory itself is a legacy checkpoint."""
+    return any(child.name.startswith(PREFIX) for child in children(directory))
 
 
 def rank_files(directory: Path) -> dict[tuple[int, ...], Path]:

@@ -8,21 +8,13 @@ from pathlib import Path
 from ...tensors.sharding import Split, Topology, whole_shape
 from ...tensors.spec import TensorSpec
 from ...tensors.vocabulary import EMBEDDING, OUTPUT_LAYER
-from ..open_files import children
 from ..opened import Opened
 from .held.agreement import check_places, check_statements, equal_seeds
 from .held.ends import HEADS
-from .ranks import PREFIX, Rank, all_ranks, explain, numbers_of, rank_files
+from .ranks import NAME, Rank, all_ranks, explain, numbers_of, rank_files
 from .saved import Saved, read_saved
 from .shards import Shards, global_shards
 from .whole import assemble, shapes_of
-
-NAME = "torch"
-
-
-def holds(directory: Path) -> bool:
-    """Whether a directory itself is a legacy checkpoint."""
-    return any(child.name.startswith(PREFIX) for child in children(directory))
 
 
 def open_legacy(directory: Path) -> Opened:

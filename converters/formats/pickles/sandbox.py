@@ -43,6 +43,9 @@ LARGEST = 512 << 20
 The child's memory is bounded by 32 times the size.
 """
 
+BLOCK = 1 << 20
+"""Bytes of an answer that are taken at a time: room for all that it may be is not asked for."""
+
 
 class Instance(NamedTuple):
     """An object of any class, as data: what it was called with, its attributes, and what was appended or set in it.
@@ -110,16 +113,18 @@ def ask(
     return header, columns
 
 
-def _run(command: list[str], fd: int, most: int) -> bytes:
+def _run(command: list[str], fd: int, most: int) -> bytearray:
     """What a child that inherits `fd` writes to stdout, at most `most` bytes."""
     child = None
     try:
         with Waiting():  # a signal between the start and the assignment would leave it alone
             child = _started(command, fd)
         assert child.stdout is not None
-        data = child.stdout.read(most + 1)
-        if len(data) > most:
-            raise CorruptError("unpacks to far more than its size explains")
+        data = bytearray()
+        while block := child.stdout.read(BLOCK):
+            data += block
+            if len(data) > most:
+                raise CorruptError("unpacks to far more than its size explains")
     except BaseException:
         if child is not None:
             child.kill()
@@ -153,7 +158,7 @@ def _death(signal_number: int) -> str:
     return f"the process reading it ended with status {-signal_number}"
 
 
-def _unpacked(data: bytes) -> tuple[dict[str, Any], dict[str, Array]]:
+def _unpacked(data: bytes | bytearray) -> tuple[dict[str, Any], dict[str, Array]]:
     """Splits an answer (sandbox_child.send) after checking that its lengths add up."""
     import numpy as np
 

@@ -25,4 +25,5 @@ def seal(file: OutFile, out: OpenFile, filled: Filled) -> WrittenFile:
     out.write((offset, memoryview(data)) for offset, data in literals)
     runs = [(piece.offset, *total) for piece, total in zip(file.pieces, pieces, strict=True)]
     runs += [(offset, len(data), crc32(data)) for offset, data in literals]
-    return WrittenFile(file.name, file.size, laid_out(file.size, runs), sums, filled.specials.found)
+    specials = dict(sorted(filled.specials.found.items()))  # not in the order in which threads came upon them
+    return WrittenFile(file.name, file.size, laid_out(file.size, runs), sums, specials)

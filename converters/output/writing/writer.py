@@ -125,7 +125,7 @@ class Run:
             )
             for file in files
         ]
-        for nbytes, ended in fill_files(writers, lanes(self._workers, direct=direct), self._workers.threads, pool):
+        for nbytes, ended in fill_files(writers, self._workers.threads, pool, direct=direct):
             self.done += nbytes
             yield from ended
             self._observer.progress(self.done, self.total)
@@ -141,25 +141,21 @@ def new_file(path: Path, size: int, *, direct: bool) -> OpenFile:
     return OpenFile(path, size, direct=direct)
 
 
-def lanes(workers: Workers, *, direct: bool) -> int:
-    """How many files are written at a time."""
-    return min(workers.threads, SIDE_BY_SIDE_DIRECT if direct else SIDE_BY_SIDE)
-
-
 def fill_files(
-    writers: Sequence[FileWriter[Last]], lanes: int, threads: int, pool: ThreadPoolExecutor
+    writers: Sequence[FileWriter[Last]], threads: int, pool: ThreadPoolExecutor, *, direct: bool
 ) -> Iterator[tuple[int, list[Last]]]:
     """Fill files; what stops one stops all.
 
     Args:
         writers: of the files.
-        lanes: how many files at a time.
         threads: of the pool.
         pool: does the work.
+        direct: the system's memory is passed by.
 
     Yields:
         every moment: the bytes that were written since the last time, and what became of the files that are filled.
     """
+    lanes = min(threads, SIDE_BY_SIDE_DIRECT if direct else SIDE_BY_SIDE)
     flying: set[Future[Done[Last]]] = set()
     work = _Work[Last]()
     try:

@@ -130,6 +130,14 @@ def test_chunks_without_a_place_are_absent(tmp_path):
     assert list(m.item_tensor) == [0, 0, 1]
 
 
+def test_a_place_without_an_offset_is_that_of_a_single_chunk(tmp_path):
+    halves = [((0,), (2,)), ((2,), (2,))]
+    tensors = {"x": described((4,), halves), "y": described((2,), halves[:1])}
+    storage = {records.MetadataIndex(name): _StorageInfo("a", at, 1) for at, name in enumerate("xy")}
+    m = read_dcp_metadata(written(tmp_path, records.Metadata(tensors, storage_data=storage)))
+    assert [list(m.chunks(0)), list(m.chunks(1))] == [[], [Chunk((0,), (2,), 0)]]
+
+
 def test_what_megatron_adds_is_ignored(tmp_path):
     value = records.Metadata({"x": described((2,), [((0,), (2,))], torch.complex32)}, storage_data={})
     plan = types.SimpleNamespace(items=[Backend.FLASH] * 50, planner_data={"x": PROPERTIES})
@@ -186,6 +194,16 @@ def twice():
         (records.Metadata({"x": 5}, storage_data={}), "describes x in an unknown way"),
         (records.Metadata({5: described((2,), [])}, storage_data={}), "no text"),
         (records.Metadata({"x": described((2,), [((0, 0), (2, 1))])}, storage_data={}), "another number of axes"),
+        (records.Metadata({"x": described((2,), [((0,), (2, 1))])}, storage_data={}), "another number of axes"),
+        (records.Metadata({"x": described((1 << 62,), [])}, storage_data={}), "no number"),
+        (
+            records.Metadata({"x": described((2,), [((0,), (1 << 62,))])}, storage_data=with_place().storage_data),
+            "no number",
+        ),
+        (
+            records.Metadata({}, storage_data={records.MetadataIndex("x"): ("f", 0, 2)}),
+            "names a storage place in an unknown way",
+        ),
         (
             records.Metadata({"x": described((2,), [((0,), (2,))])}, storage_data={"x": _StorageInfo("f", 0, 1)}),
             "unknown keys",

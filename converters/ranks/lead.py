@@ -1,0 +1,184 @@
+"""Rank 0: it runs the command, gives the others tasks, and does its own share of them."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar, copy_context
+from functools import partial
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from typing import Any
+
+from ..report import Report
+from ..workers import neighbours
+from .apart import EVERY, apart
+from .joining import meet
+from .line import Line
+from .others import GRACE, Others
+from .place import Place
+from .team import Share, Stopped, Task
+from .words import Beat, Finished, Order, Told, Word
+
+led: ContextVar[Lead | None] = ContextVar("led", default=None)
+"""The lead of the run; None: it has one process. Only who asks for it sets it, as the command line does."""
+
+
+def join(place: Place) -> Lead:
+    """Meet the other processes as rank 0. Errors as `meet`."""
+    line, hosts = meet(place)
+    return Lead(line, hosts, place.neighbours)
+
+
+class Lead:
+    """The ranks of a run.
+
+    Args:
+        line: the connections.
+        hosts: of all ranks.
+        near: processes on this host.
+    """
+
+    def __init__(self, line: Line, hosts: Sequence[str], near: int = 1) -> None:
+        self._line, self._hosts, self._near = line, hosts, near
+        self._words: SimpleQueue[tuple[int, Word | BaseException]] = SimpleQueue()
+        self._number = 0
+        self._done = [0] * line.size
+        self._others = Others(line, hosts, self._take)
+
+    @contextmanager
+    def in_force(self) -> Iterator[None]:
+        """Within it conversions and comparisons are done by all ranks."""
+        tokens = led.set(self), neighbours.set(self._near)
+        try:
+            yield
+        finally:
+            led.reset(tokens[0])
+            neighbours.reset(tokens[1])
+
+    def describe(self, report: Report, threads: int) -> None:
+        """Tell how many processes there are."""
+        size, hosts = self._line.size, len(set(self._hosts))
+        where = f"{hosts} hosts" if hosts > 1 else "one host"
+        each = "a thread" if threads == 1 else f"{threads} threads"
+        report.fact("ranks", f"{size} processes on {where}, {each} each", ranks=size, hosts=hosts)
+
+    def run(self, task: Task, told: Callable[[Any], None], progress: Callable[[int], None]) -> None:
+        """Let all ranks do a task.
+
+        Args:
+            task: what they do.
+            told: given what each of them tells.
+            progress: told of the bytes that all have done, every moment.
+
+        Raises:
+            RankError: a rank is gone.
+            Exception: whatever stopped one. All have stopped then, and nothing more can be run.
+        """
+        self._number += 1
+        self._done = [0] * self._line.size
+        own = _Own(task, Share(0, self._line.size), self._number, self._take)
+        try:
+            self.check()
+            apart(partial(self._line.spread, Order(self._number, str(Path.cwd()), task)), self.check)
+            own.start()
+            self._gather(told, progress)
+        except BaseException as fault:
+            own.stop()
+            if not isinstance(fault, Exception):
+                self._others.trouble(GRACE)  # what a signal comes from, maybe
+            self.end(1)
+            raise
+        finally:
+            own.join()
+
+    def check(self) -> None:
+        """Raise what went wrong with another rank."""
+        self._others.check()
+
+    def cause(self, fault: BaseException) -> BaseException:
+        """What stopped the run: of a signal, the end of another rank that it came from."""
+        if isinstance(fault, Exception):
+            return fault
+        trouble = self._others.trouble(GRACE)
+        if trouble is None or trouble.grade > 1:
+            return fault
+        for note in getattr(fault, "__notes__", []):
+            trouble.fault.add_note(note)
+        return trouble.fault
+
+    def end(self, code: int) -> None:
+        """The others leave with that exit code."""
+        self._others.end(code)
+
+    def _gather(self, told: Callable[[Any], None], progress: Callable[[int], None]) -> None:
+        left = set(range(self._line.size))
+        while left:
+            try:
+                rank, word = self._words.get(timeout=EVERY)
+            except Empty:
+                word = Beat()
+            if isinstance(word, BaseException):
+                raise word
+            if isinstance(word, Told):
+                told(word.what)
+            elif isinstance(word, Finished):
+                self._done[rank] = word.nbytes
+                left.discard(rank)
+            self.check()
+            progress(sum(self._done))
+
+    def _take(self, rank: int, word: Word | BaseException) -> None:
+        if not isinstance(word, Beat):
+            self._words.put((rank, word))
+        elif word.number == self._number:
+            self._done[rank] = word.nbytes
+
+
+class _Own:
+    """Rank 0 at its own share, in a thread of its own: a Member.
+
+    Args:
+        task: what it does.
+        share: its part.
+        number: of the task.
+        take: given its words, and what stops it.
+    """
+
+    def __init__(
+        self, task: Task, share: Share, number: int, take: Callable[[int, Word | BaseException], None]
+    ) -> None:
+        self._task, self._number, self._take = task, number, take
+        self.share = share
+        self._nbytes = 0
+        self._stopped = False
+        self._thread = threading.Thread(target=copy_context().run, args=(self._work,), daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stopped = True
+
+    def join(self) -> None:
+        if self._thread.ident is not None:
+            self._thread.join()
+
+    def progress(self, nbytes: int) -> None:
+        """See Member."""
+        if self._stopped:
+            raise Stopped
+        self._nbytes = nbytes
+        self._take(0, Beat(self._number, nbytes))
+
+    def tell(self, found: Any) -> None:
+        """See Member."""
+        self._take(0, Told(found))
+
+    def _work(self) -> None:
+        try:
+            self._task(self)
+            self._take(0, Finished(self._nbytes))
+        except BaseException as fault:
+            self._take(0, fault)
