@@ -5,6 +5,7 @@ Each is in a session of its own, so that a signal to it is met by no other.
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -97,6 +98,12 @@ class Job:
 def run(args: Sequence[object], size: int, prepare: Prepare = lambda rank: None, **how: Any) -> list[Ended]:
     """Run a command in so many processes, and wait for all. Arguments as Job."""
     return Job(args, size, prepare, **how).ended()
+
+
+def document(said: str) -> dict[str, Any]:
+    """The result that --json prints, behind whatever else was printed."""
+    found: dict[str, Any] = json.loads(said[said.index("{\n") :])
+    return found
 
 
 def child(args: list[str], says: int, prepare: Callable[[], object]) -> None:

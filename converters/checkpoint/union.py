@@ -20,7 +20,7 @@ class Union:
     """
 
     def __init__(self, *readers: Reader) -> None:
-        self._readers = readers
+        self.below = readers
         self._by_name = {name: reader for reader in readers for name in reader.specs}
         self.specs: dict[str, TensorSpec] = {name: spec for reader in readers for name, spec in reader.specs.items()}
         assert len(self.specs) == sum(len(reader.specs) for reader in readers)
@@ -31,7 +31,7 @@ class Union:
 
     def finish(self) -> None:
         """See Reader."""
-        for reader in self._readers:
+        for reader in self.below:
             reader.finish()
 
 

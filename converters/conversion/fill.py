@@ -37,7 +37,6 @@ def fill(plan: Plan, root: Path, journal: Journal, options: OutputOptions, obser
             lead,
             *(plan.reader, plan.files, root, workers, observer),
             threads=options.threads,
-            accounts=[*([chunks] if chunks else []), *plan.steps],
             finished=kept,
             note=note,
         )

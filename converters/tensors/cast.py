@@ -48,6 +48,11 @@ class Cast:
                 )
         out[...] = result.reshape(box.lengths)
 
+    @property
+    def below(self) -> tuple[Reader, ...]:
+        """See Reader."""
+        return (self._reader,)
+
     def finish(self) -> None:
         """See Reader."""
         self._reader.finish()

@@ -121,6 +121,11 @@ class Mapped:
             view = out[tuple(slice(o - b, o - b + n) for o, b, n in zip(offsets, box.offsets, lengths, strict=True))]
             self._reader.read_into(*_across(copies[at], offsets, lengths, view))
 
+    @property
+    def below(self) -> tuple[Reader, ...]:
+        """See Reader."""
+        return (self._reader,)
+
     def finish(self) -> None:
         """See Reader."""
         self._reader.finish()
@@ -161,6 +166,11 @@ class Renamed:
     def read_into(self, box: Box, out: Array) -> None:
         """See Reader."""
         self._reader.read_into(box._replace(name=self._names[box.name]), out)
+
+    @property
+    def below(self) -> tuple[Reader, ...]:
+        """See Reader."""
+        return (self._reader,)
 
     def finish(self) -> None:
         """See Reader."""

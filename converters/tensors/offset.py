@@ -83,6 +83,11 @@ class Offset:
         self._count(box.name, count)
         out[...] = result
 
+    @property
+    def below(self) -> tuple[Reader, ...]:
+        """See Reader."""
+        return (self._reader,)
+
     def finish(self) -> None:
         """See Reader."""
         self._reader.finish()

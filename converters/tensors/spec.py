@@ -53,7 +53,10 @@ def whole(spec: TensorSpec) -> Box:
 
 
 class Reader(Protocol):
-    """Anything tensors can be read from, box by box, from several threads at once."""
+    """Anything tensors can be read from, box by box, from several threads at once.
+
+    One over others has them in `below`, a tuple.
+    """
 
     @property
     def specs(self) -> Mapping[str, TensorSpec]:

@@ -6,13 +6,16 @@ Windows of both are read side by side, by several threads; no more of a model th
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from math import prod
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from ..crew import Job, share
+from ..ranks.accounts import Counted, count_in, counted
+from ..ranks.lead import led
+from ..ranks.team import Member
 from ..report import Difference, Observer, Phase, tell_phase
 from ..tensors.dtypes import ITEMSIZE, storage
 from ..tensors.offset import Rounded
@@ -102,7 +105,11 @@ def compare(
     run = _Run(a, b)
     total = sum(map(run.nbytes, listed))
     tell_phase(observer, Phase.COMPARING)
-    share(run.windows(listed), threads, lambda: observer.progress(run.done, total))
+    if lead := led.get():
+        task = _Shared(a, b, listed, threads)
+        lead.run(task, partial(_take, run, a, b), lambda done: observer.progress(done, total))
+    else:
+        share(run.windows(listed), threads, lambda: observer.progress(run.done, total))
     a.finish()
     b.finish()
     for name in dict.fromkeys(box.name for box in listed):
@@ -119,6 +126,37 @@ def _told(found: Difference | None, left: TensorSpec, right: TensorSpec, values:
         told.kind = "dtype"
         told.note = f"{left.dtype} and {right.dtype}, {'not equal' if found else 'equal'} after exact widening"
         yield told
+
+
+class _Found(NamedTuple):
+    """What a process has found in its share of a comparison."""
+
+    differences: list[Difference]
+    counted: Counted
+
+
+@dataclass(frozen=True)
+class _Shared:
+    """What every process does of a comparison: a Task."""
+
+    a: Reader
+    b: Reader
+    boxes: Sequence[Box]
+    threads: int
+
+    def __call__(self, member: Member) -> None:
+        """See Task."""
+        run = _Run(self.a, self.b)
+        span = member.share.span(sum(map(run.wide, self.boxes)))
+        share(run.windows(self.boxes, span), self.threads, lambda: member.progress(run.done))
+        member.tell(_Found([*run.found.values()], counted(member, self.a, self.b)))
+
+
+def _take(run: _Run, a: Reader, b: Reader, found: _Found) -> None:
+    """Add what a process has found."""
+    count_in(found.counted, a, b)
+    for difference in found.differences:
+        run.add(difference)
 
 
 class _Run:
@@ -140,11 +178,20 @@ class _Run:
         """Of a box of the first side."""
         return box.size * ITEMSIZE[self._sides[0].specs[box.name].dtype]
 
-    def windows(self, boxes: Iterable[Box]) -> Iterator[Job]:
-        """The comparison of boxes, cut and put together to windows."""
+    def wide(self, box: Box) -> int:
+        """Bytes of a box of the side with the wider dtype."""
+        return box.size * self._width(box)
+
+    def windows(self, boxes: Iterable[Box], span: range | None = None) -> Iterator[Job]:
+        """The comparison of boxes, cut and put together to windows.
+
+        Args:
+            boxes: to be compared.
+            span: of the `wide` bytes of all of them; only what begins in it is compared. None: everything is.
+        """
         held: list[Box] = []
         room = WINDOW
-        for part in (part for box in boxes for part in self._cut(box)):
+        for part in self._parts(boxes, span):
             nbytes = self.nbytes(part)
             if held and (nbytes > room or len(held) == BOXES):
                 yield partial(self._window, held)
@@ -154,10 +201,21 @@ class _Run:
         if held:
             yield partial(self._window, held)
 
-    def _cut(self, box: Box) -> Iterator[Box]:
-        width = max(ITEMSIZE[side.specs[box.name].dtype] for side in self._sides)
+    def _parts(self, boxes: Iterable[Box], span: range | None) -> Iterator[Box]:
+        begin = 0
+        for box in boxes:
+            end = begin + self.wide(box)
+            if span is None or (begin < span.stop and span.start < end):
+                yield from (part for part, at in self._cut(box, begin) if span is None or at in span)
+            begin = end
+
+    def _cut(self, box: Box, begin: int) -> Iterator[tuple[Box, int]]:
+        width = self._width(box)
         matrix = width * prod(box.lengths[-2:]) if len(box.lengths) > 2 else 0
-        return (part for part, _ in cut(box, 0, width, max(WINDOW, min(matrix, MATRIX))))
+        return cut(box, begin, width, max(WINDOW, min(matrix, MATRIX)))
+
+    def _width(self, box: Box) -> int:
+        return max(ITEMSIZE[side.specs[box.name].dtype] for side in self._sides)
 
     def _window(self, boxes: list[Box]) -> None:
         for box in boxes:
@@ -173,16 +231,16 @@ class _Run:
         for found in unlike(left, right, (a, b)):
             inside = np.unravel_index(found.first, box.lengths)
             first = tuple(int(i) + o for i, o in zip(inside, box.offsets, strict=True))
-            with self._lock:
-                self._add(Difference(box.name, "values", found.elements, first, found.largest))
+            self.add(Difference(box.name, "values", found.elements, first, found.largest))
 
-    def _add(self, more: Difference) -> None:
-        known = self.found.setdefault(more.tensor, more)
-        if known is more:
-            return
-        known.count += more.count
-        known.first = min(known.first, more.first)
-        known.max_abs = max((one for one in (known.max_abs, more.max_abs) if one is not None), default=None)
+    def add(self, more: Difference) -> None:
+        """Put what was found in a part of a tensor to what is known of it."""
+        with self._lock:
+            known = self.found.setdefault(more.tensor, more)
+            if known is not more:
+                known.count += more.count
+                known.first = min(known.first, more.first)
+                known.max_abs = max((one for one in (known.max_abs, more.max_abs) if one is not None), default=None)
 
 
 class _Memory(threading.local):

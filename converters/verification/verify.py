@@ -19,6 +19,7 @@ from ..errors import NotComparable, VlconvError, naming_missing_libraries
 from ..formats import safetensors
 from ..options import VerifyOptions
 from ..output.staging.ended import abandoned, describe_abandoned
+from ..ranks.lead import led
 from ..report import Observer, Report
 from ..tensors.spec import Box
 from ..workers import workers_of
@@ -65,11 +66,16 @@ def verify(a: str | PathLike[str], b: str | PathLike[str] | None, options: Verif
     except NotComparable:
         raise
     except VlconvError as error:
-        raise NotComparable(error.what, error.hint) from error
+        refusal = NotComparable(error.what, error.hint)
+        for note in getattr(error, "__notes__", []):
+            refusal.add_note(note)
+        raise refusal from error
 
 
 def _verify(a: SidePath, b: SidePath | None, options: VerifyOptions, observer: Observer) -> Report:
     report = Report("verify", "planned")
+    if lead := led.get():
+        lead.describe(report, workers_of(options.threads, options.memory_bytes).threads)
     if b is None:
         return _alone(report, a, options, observer)
     if options.witness or options.on_disk:
@@ -204,6 +210,8 @@ def _common(ours: Iterable[Box], theirs: Iterable[Box]) -> Iterable[Box]:
 
 
 def _witness(report: Report, side: Side, options: VerifyOptions) -> Work:
+    if led.get():
+        raise NotComparable("a witness reads in one process alone", "Start vlconv without torchrun.")
     if options.on_disk:
         raise NotComparable("a witness and --on-disk are two checks", "Give one of them at a time.")
     assert options.witness

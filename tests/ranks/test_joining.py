@@ -220,6 +220,15 @@ class TestSilence:
         assert [one.code for one in ended] == [-9, 1]
         assert ended[1].said == f"error: rank 1: rank 0 on {HOST} is not heard of for 2 seconds, and all stop\n"
 
+    def test_of_nobody(self, source: Path, tmp_path: Path) -> None:
+        """Who is at work says so."""
+
+        def prepare(rank: int) -> None:
+            shares.Fill._look = lambda task: time.sleep(3)  # type: ignore[assignment,method-assign]
+
+        ended = run(["mcore2hf", source, tmp_path / "out"], 2, prepare)
+        assert [one.code for one in ended] == [0, 0], ended
+
 
 class TestDirectories:
     def test_paths_mean_what_they_mean_to_the_first(

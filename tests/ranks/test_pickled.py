@@ -25,6 +25,7 @@ from vlconv.converters.formats.chunks import ChunkReader, Extent, dense
 from vlconv.converters.formats.seen_files import SeenFiles
 from vlconv.converters.models.shared.hf_dialects import Dialect
 from vlconv.converters.options import McoreSource
+from vlconv.converters.ranks.accounts import accounts
 from vlconv.converters.tensors.cast import Cast
 from vlconv.converters.tensors.nonfinite import Count, Specials
 from vlconv.converters.tensors.offset import Offset, Rounded
@@ -85,6 +86,16 @@ def test_it_reads_the_same_there(models: Path, kind: str) -> None:
         assert there.specs == reader.specs
         assert all(np.array_equal(a, b) for a, b in zip(*(bits(r, boxes) for r in (there, reader)), strict=True))
         there.finish()
+
+
+@pytest.mark.parametrize("kind", READERS)
+def test_what_counts_below_it_is_found(models: Path, kind: str) -> None:
+    """The one reader of files, wherever it is, and steps that compute."""
+    reader = READERS[kind](models)
+    found = accounts(reader, reader)
+    assert [type(one) for one in found].count(ChunkReader) == 1
+    assert [type(one) for one in found].count(Offset) == ("2" in kind)
+    assert [type(one) for one in accounts(elsewhere(reader))] == [type(one) for one in found]
 
 
 def bits(reader: Any, names: Any) -> list[Any]:

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from ...formats.output_file import OutFile, WrittenFile
+from ...ranks.accounts import count_in
 from ...ranks.lead import Lead
 from ...report import Observer
 from ...tensors.spec import Reader
@@ -14,7 +15,7 @@ from ...workers import Workers
 from .filled import Filled
 from .open_file import OpenFile
 from .sealing import seal
-from .shares import Account, Fill, Part
+from .shares import Fill, Part
 from .writer import Run, new_file
 
 
@@ -27,7 +28,6 @@ def write_shared(
     observer: Observer,
     *,
     threads: int | None,
-    accounts: Sequence[Account],
     finished: Mapping[str, WrittenFile],
     note: Callable[[WrittenFile], None],
 ) -> list[WrittenFile]:
@@ -36,7 +36,7 @@ def write_shared(
     Args:
         lead: of the processes.
         reader, files, root, workers, observer, finished, note: see there.
-        threads, accounts: see Fill.
+        threads: see Fill.
 
     Raises:
         RankError: a process is gone. Other errors are as there, of any process.
@@ -47,8 +47,7 @@ def write_shared(
     made = _Made(root, [file for file in files if file.name not in done], run.weights)
 
     def take(part: Part) -> None:
-        for account, counted in zip(accounts, part.counted, strict=bool(part.counted)):
-            account.take_over(counted)
+        count_in(part.counted, reader)
         seal_all(made.add(part.number, part.filled))
 
     def seal_all(sealed: Iterator[WrittenFile]) -> None:
@@ -58,7 +57,7 @@ def write_shared(
 
     seal_all(made.begin())
     bare = [OutFile(file.name, file.size, file.pieces) for file in made.files]  # only rank 0 seals
-    task = Fill(reader, bare, root, threads, workers, accounts)
+    task = Fill(reader, bare, root, threads, workers)
     lead.run(task, take, lambda nbytes: observer.progress(run.done + nbytes, run.total))
     reader.finish()
     return [done[file.name] for file in files]

@@ -13,11 +13,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple
 
 from ...errors import TargetError, shown_path
 from ...formats.file_system import takes_direct
 from ...formats.output_file import OutFile
+from ...ranks.accounts import Counted, counted
 from ...ranks.team import Member
 from ...tensors.spec import Reader
 from ...workers import Workers, workers_of
@@ -28,28 +29,18 @@ from .open_file import OpenFile
 from .writer import fill_files
 
 
-class Account(Protocol):
-    """What counts while a reader is read from, wherever that is."""
-
-    def hand_over(self) -> Any:
-        """What was counted here since the last call; picklable."""
-
-    def take_over(self, counted: Any) -> None:
-        """Count in what was counted elsewhere."""
-
-
 class Part(NamedTuple):
     """What a process has filled of a file.
 
     Attributes:
         number: of the file.
         filled: its share.
-        counted: by each account, since the process told of a file before.
+        counted: by each account below the reader, since the process told of a file before.
     """
 
     number: int
     filled: Filled
-    counted: list[Any]
+    counted: Counted
 
 
 @dataclass(frozen=True)
@@ -62,7 +53,6 @@ class Fill:
         root: where.
         threads: as asked for; None: by each machine.
         workers: of rank 0: windows are the same in all processes, and none has more threads.
-        accounts: what counts while the reader is read from.
     """
 
     reader: Reader
@@ -70,7 +60,6 @@ class Fill:
     root: Path
     threads: int | None
     workers: Workers
-    accounts: Sequence[Account]
 
     def __call__(self, member: Member) -> None:
         """See Task."""
@@ -81,9 +70,7 @@ class Fill:
         with ThreadPoolExecutor(max_workers=threads) as pool:
             for nbytes, ended in fill_files(writers, threads, pool, direct=direct):
                 for number, filled in ended:
-                    # The accounts of rank 0 are those to which all others are added.
-                    counted = [account.hand_over() for account in self.accounts] if member.share.rank else []
-                    member.tell(Part(number, filled, counted))
+                    member.tell(Part(number, filled, counted(member, self.reader)))
                 done += nbytes
                 member.progress(done)
 

@@ -152,6 +152,25 @@ def test_it_has_its_size_from_the_start(out: OpenFile, path: Path) -> None:
     assert path.stat().st_size == 300
 
 
+@pytest.mark.parametrize("size", [300, None], ids=["new", "there"])
+def test_nothing_can_be_read_through_it(path: Path, size: int | None) -> None:
+    """A network file system would read pages of which a part is written, and write them whole."""
+    if size is None:
+        path.write_bytes(b"mine")
+    out = OpenFile(path, size)
+    assert fcntl.fcntl(out._fd, fcntl.F_GETFL) & os.O_ACCMODE == os.O_WRONLY
+    out.write([(1, memoryview(b"x"))])
+    out.close()
+    assert path.read_bytes() == (b"mxne" if size is None else b"\0x" + bytes(298))
+
+
+def test_a_link_is_not_followed(path: Path, tmp_path: Path) -> None:
+    (tmp_path / "other").write_bytes(b"mine")
+    path.symlink_to("other")
+    with pytest.raises(OSError, match="symbolic links"):
+        OpenFile(path, None)
+
+
 def test_a_size_that_cannot_be_names_the_file(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = set(Path("/proc/self/fd").iterdir())
 
