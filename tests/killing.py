@@ -15,12 +15,13 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from itertools import count
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from stepping import Steps
 from typer.testing import CliRunner
 
 from vlconv import __main__, app
+from vlconv.converters.output.staging.journal import Journal
 
 CODES = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 129, signal.SIGKILL: -9}
 TAG = "VLCONV_TEST_RUN"
@@ -143,3 +144,30 @@ def _tagged(tag: bytes) -> Iterator[str]:
                 yield (process / "cmdline").read_text()
         except OSError:  # gone meanwhile, or somebody else's
             continue
+
+
+def killed(call: Callable[[], object], after: int) -> None:
+    """Run in a child that is killed when so many files are finished."""
+    child = os.fork()
+    if child == 0:
+        kill_when_finished(after)
+        try:
+            call()
+        finally:
+            os._exit(1)
+    _, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) == -signal.SIGKILL
+
+
+def kill_when_finished(files: int) -> None:
+    """This process is killed as soon as it has noted so many files as finished."""
+    note, left = Journal.note, files
+
+    def noting(self: Journal, *args: Any) -> None:
+        nonlocal left
+        note(self, *args)
+        left -= 1
+        if not left:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    Journal.note = noting  # type: ignore[method-assign]

@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import signal
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from halves import bare, half
+from killing import killed
 from mcore.save import save
 from mcore.tiny import random_hf_tensors, tiny
 from mcore.topology import Topology
@@ -38,7 +37,6 @@ from vlconv.converters.errors import (
     ReferenceFault,
     UnsupportedError,
 )
-from vlconv.converters.output.staging import journal
 
 Tensors = dict[str, torch.Tensor]
 
@@ -237,28 +235,6 @@ class TestRuns:
         with pytest.raises(ChangedError, match=path.name):
             mcore2hf(made / "half", tmp_path / "hf", carrying(tmp_path), Meddler())
         assert not (tmp_path / "hf").exists()
-
-
-def killed(call: Callable[[], object], after: int) -> None:
-    """Run in a child that is killed when so many files are finished."""
-    child = os.fork()
-    if child == 0:
-        note, left = journal.Journal.note, after
-
-        def noting(self: Any, *args: Any) -> None:
-            nonlocal left
-            note(self, *args)
-            left -= 1
-            if not left:
-                os.kill(os.getpid(), signal.SIGKILL)
-
-        journal.Journal.note = noting  # type: ignore[method-assign]
-        try:
-            call()
-        finally:
-            os._exit(1)
-    _, status = os.waitpid(child, 0)
-    assert os.waitstatus_to_exitcode(status) == -signal.SIGKILL
 
 
 class TestToMegatronAndVerify:

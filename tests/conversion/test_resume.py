@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from killing import killed
 from refusing import flip
 from standing import inodes
 from tiny import write_tiny_hf, write_weights
@@ -57,28 +57,6 @@ def models(tmp_path_factory: pytest.TempPathFactory, many_files: None) -> Path:
     hf2mcore(work / "hf", work / "mcore")
     hf2mcore(work / "hf", work / "legacy", Hf2McoreOptions(**TORCH))
     return work
-
-
-def killed(call: Callable[[], object], after: int) -> None:
-    """Run in a child that is killed when so many files are finished."""
-    child = os.fork()
-    if child == 0:
-        note, left = journal.Journal.note, after
-
-        def noting(self: Any, *args: Any) -> None:
-            nonlocal left
-            note(self, *args)
-            left -= 1
-            if not left:
-                os.kill(os.getpid(), signal.SIGKILL)
-
-        journal.Journal.note = noting  # type: ignore[method-assign]
-        try:
-            call()
-        finally:
-            os._exit(1)
-    _, status = os.waitpid(child, 0)
-    assert os.waitstatus_to_exitcode(status) == -signal.SIGKILL
 
 
 def tree(root: Path) -> dict[str, bytes]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,18 +12,7 @@ from processes import Prepare, document, run
 from tiny import tiny_config, tiny_shapes, tiny_weights, write_tiny_hf
 
 from vlconv.converters import Hf2McoreOptions, hf2mcore
-from vlconv.converters.conversion import fill
 from vlconv.converters.output.writing import shares
-from vlconv.converters.workers import Workers
-
-
-@pytest.fixture(scope="module", autouse=True)
-def small_windows() -> Iterator[None]:
-    """So that a tiny model's file is several windows, as a large one's is."""
-    patch = pytest.MonkeyPatch()
-    patch.setattr(fill, "workers_of", lambda threads, memory: Workers(2, 4096))
-    yield
-    patch.undo()
 
 
 @pytest.fixture(scope="module")

@@ -8,42 +8,23 @@ import shutil
 import signal
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
-from killing import tree
+from killing import kill_when_finished, tree
 from processes import Ended, Job, Prepare, run, wait_for
 from refusing import flip
-from tiny import write_tiny_hf
 
-from vlconv.converters import Mcore2HfOptions, hf2mcore, mcore2hf
-from vlconv.converters.conversion import fill
+from vlconv.converters import Mcore2HfOptions, mcore2hf
 from vlconv.converters.output.writing import shares
 from vlconv.converters.output.writing.filled import Filled
-from vlconv.converters.workers import Workers
 
 HOST = socket.gethostname()
 SOON = 5.0
 """Seconds within which all have ended."""
-
-
-@pytest.fixture(scope="module", autouse=True)
-def small_windows() -> Iterator[None]:
-    patch = pytest.MonkeyPatch()
-    patch.setattr(fill, "workers_of", lambda threads, memory: Workers(2, 4096))
-    yield
-    patch.undo()
-
-
-@pytest.fixture(scope="module")
-def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    work = tmp_path_factory.mktemp("source")
-    write_tiny_hf(work / "hf")
-    hf2mcore(work / "hf", work / "mcore")
-    return work / "mcore"
 
 
 class Work:
@@ -247,18 +228,7 @@ def test_the_next_run_goes_on_with_what_was_finished(source: Path, tmp_path: Pat
     args = ["mcore2hf", source, tmp_path / "out", "--max-shard-size", "60000", "--threads", "2"]
 
     def killed(rank: int) -> None:
-        from vlconv.converters.output.staging.journal import Journal
-
-        note, left = Journal.note, 4
-
-        def noting(self: Any, *args: Any) -> None:
-            nonlocal left
-            note(self, *args)
-            left -= 1
-            if not left:
-                os.kill(os.getpid(), signal.SIGKILL)
-
-        Journal.note = noting  # type: ignore[method-assign]
+        kill_when_finished(4)
 
     for size in (2, 3):
         assert run(args, size, killed)[0].code == -9

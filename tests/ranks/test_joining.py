@@ -13,10 +13,9 @@ from pathlib import Path
 
 import pytest
 from processes import Ended, Job, free_port, run
-from tiny import write_tiny_hf
 
 from vlconv import converters
-from vlconv.converters import RankError, hf2mcore
+from vlconv.converters import RankError
 from vlconv.converters.output.writing import shares
 from vlconv.converters.ranks import joining, others, serving
 from vlconv.converters.ranks.lead import led
@@ -90,14 +89,6 @@ try:
 finally:
     print(sorted(name for name in sys.modules if name.split(".")[0] == "torch"))
 """
-
-
-@pytest.fixture(scope="module")
-def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    work = tmp_path_factory.mktemp("source")
-    write_tiny_hf(work / "hf")
-    hf2mcore(work / "hf", work / "mcore")
-    return work / "mcore"
 
 
 def test_alone_nothing_of_torch_is_imported(source: Path, tmp_path: Path) -> None:
