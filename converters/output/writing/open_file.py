@@ -79,8 +79,13 @@ class OpenFile:
             os.fsync(self._fd)
 
     def close(self) -> None:
-        """Wait for the writes that have begun, and close the file: a network share may tell only then what it lost."""
+        """Wait for the writes that have begun, and close the file: a network share may tell only then what it lost.
+
+        Once it is closed, or another thread is about it, nothing is done.
+        """
         with self._idle:
+            if self._closed:
+                return
             self._closed = True
             while self._writing:
                 self._idle.wait()

@@ -191,6 +191,17 @@ def test_what_is_there_stays(path: Path) -> None:
     assert path.read_bytes() == b"mine"
 
 
+def test_a_second_close_closes_no_file_of_another(path: Path, tmp_path: Path) -> None:
+    """The thread that ends a file and the one that ends the run may both close it."""
+    out = OpenFile(path, 300, direct=True)
+    out.close()
+    with (tmp_path / "stranger").open("wb") as stranger, (tmp_path / "other").open("wb") as other:
+        out.close()
+        stranger.write(b"mine")
+        other.write(b"mine, too")
+    assert (tmp_path / "stranger").read_bytes() == b"mine"
+
+
 def test_nothing_is_written_after_the_close(path: Path, tmp_path: Path) -> None:
     out = OpenFile(path, 300)
     out.close()
