@@ -88,6 +88,9 @@ def compare(
         observer: told of the bytes.
         boxes: only these boxes, present on both sides; None: everything, and a name on one side only is a difference.
         values: different dtypes are no difference where the numbers are equal after exact widening.
+
+    Raises:
+        RuntimeError: not everything was compared, which would be a fault of ours.
     """
     differences = []
     if boxes is None:
@@ -110,6 +113,8 @@ def compare(
         lead.run(task, partial(_take, run, a, b), lambda done: observer.progress(done, total))
     else:
         share(run.windows(listed), threads, lambda: observer.progress(run.done, total))
+    if run.done != total:  # nothing may be called equal that nobody looked at
+        raise RuntimeError(f"{run.done} of {total} bytes were compared")
     a.finish()
     b.finish()
     for name in dict.fromkeys(box.name for box in listed):
@@ -132,6 +137,7 @@ class _Found(NamedTuple):
     """What a process has found in its share of a comparison."""
 
     differences: list[Difference]
+    nbytes: int  # of the first side
     counted: Counted
 
 
@@ -149,11 +155,12 @@ class _Shared:
         run = _Run(self.a, self.b)
         span = member.share.span(sum(map(run.wide, self.boxes)))
         share(run.windows(self.boxes, span), self.threads, lambda: member.progress(run.done))
-        member.tell(_Found([*run.found.values()], counted(member, self.a, self.b)))
+        member.tell(_Found([*run.found.values()], run.done, counted(member, self.a, self.b)))
 
 
 def _take(run: _Run, a: Reader, b: Reader, found: _Found) -> None:
     """Add what a process has found."""
+    run.done += found.nbytes
     count_in(found.counted, a, b)
     for difference in found.differences:
         run.add(difference)
