@@ -19,9 +19,9 @@ BESIDE = 4 << 20
 SMALLEST = 1 << 20
 """Bytes of the smallest window."""
 
-FEWEST, MOST = 4, 16
-"""Threads that are of use on any machine: reading and writing wait for the disk more than for a processor, and no disk
-that was measured gives more to more of them."""
+FEWEST, MOST = 4, 8
+"""Threads that are of use on any machine: reading and writing wait for the disk more than for a processor, and on one
+of 16 cores more of them took no less time and more of the processors'."""
 
 QUOTA = Path("/sys/fs/cgroup/cpu.max")
 """Where Linux says how much processor time a container gets: microseconds of so many, or "max"."""
@@ -43,18 +43,19 @@ class Workers(NamedTuple):
         return BASE + self.threads * _each(self.window)
 
 
-def workers_of(threads: int | None, memory: int | None = None) -> Workers:
+def workers_of(threads: int | None, memory: int | None = None, *, most: int = MOST) -> Workers:
     """As many workers as are asked for, or as the machine has use for, within the memory given.
 
     Args:
         threads: None: by the number of processors.
         memory: bytes; None: as much as the threads take. Fewer threads come before smaller windows.
+        most: threads that are of use for this work.
 
     Raises:
         OptionError: less memory than one thread needs.
     """
     near = neighbours.get()
-    wanted = threads or max(-(-FEWEST // near), min(MOST, processors() // near))
+    wanted = threads or max(-(-FEWEST // near), min(most, processors() // near))
     if memory is None:
         return Workers(wanted)
     least = Workers(1, SMALLEST).memory

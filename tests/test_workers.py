@@ -23,11 +23,13 @@ def machine(cores: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(workers.os, "sched_getaffinity", lambda _: set(range(cores)))  # type: ignore[attr-defined]
 
 
-@pytest.mark.parametrize(("cores", "threads"), [(1, 4), (2, 4), (4, 4), (7, 7), (16, 16), (64, 16)])
+@pytest.mark.parametrize(("cores", "threads"), [(1, 4), (2, 4), (4, 4), (7, 7), (16, 8), (64, 8)])
 def test_by_the_machine(cores: int, threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
     machine(cores, monkeypatch)
     assert workers_of(None) == Workers(threads, 16 * MIB)
     assert workers_of(3) == Workers(3, 16 * MIB)
+    assert workers_of(None, most=4) == Workers(4, 16 * MIB)
+    assert workers_of(12, most=4) == Workers(12, 16 * MIB)
 
 
 @pytest.mark.parametrize(

@@ -32,6 +32,9 @@ from .sources import Side, add_part, holding_sources
 from .summary import describe_comparison, describe_names
 from .witness import open_witness
 
+COMPARING = 4
+"""Threads that are of use: 16 of them, on as many cores, took longer than 4, as they wait for the interpreter."""
+
 TOLD = (
     "source",
     "layout",
@@ -123,7 +126,7 @@ def _worked(
     report: Report, work: Work, sides: Mapping[str, Side], options: VerifyOptions, observer: Observer
 ) -> Report:
     """Run a comparison, and tell what came of it."""
-    begin, threads = time.monotonic(), workers_of(options.threads, options.memory_bytes).threads
+    begin, threads = time.monotonic(), workers_of(options.threads, options.memory_bytes, most=COMPARING).threads
     with holding_sources(report, sides, threads, observer):
         found = work(threads, observer, options.values)
     report.status = "different" if found.differences else "same"
