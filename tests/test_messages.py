@@ -86,8 +86,8 @@ KNOWN: dict[str, set[str]] = {
     "converters/conversion/execute.py": {"shortage"},
     "converters/conversion/fill.py": {"specials", "warning"},
     "converters/errors.py": {"subject"},
-    "converters/verification/foreign.py": {"library"},
-    "converters/verification/witness.py": {"library", "kind", "self.version", "self.dtype"},
+    "converters/verification/witnesses/foreign.py": {"library"},
+    "converters/verification/witnesses/opening.py": {"library", "kind", "self.version", "self.dtype"},
     # Dtypes: of the weights, checked against the few that are converted, or read from a table.
     "converters/checkpoint/hf_side.py": {"spec.dtype"},
     "converters/formats/dcp/read.py": {"found.dtype", "spec.dtype", "lengths", "missing", "offset"},

@@ -30,7 +30,7 @@ from .round_trip import round_trip
 from .side_path import SidePath, refuse_same, side_path
 from .sources import Side, add_part, holding_sources
 from .summary import describe_comparison, describe_names
-from .witness import open_witness
+from .witnesses.opening import open_witness
 
 COMPARING = 4
 """Threads that are of use: 16 of them, on as many cores, took longer than 4, as they wait for the interpreter."""

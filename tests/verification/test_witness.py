@@ -32,8 +32,8 @@ from vlconv.converters import Observer, Phase, Report, Silent, VerifyOptions, ve
 from vlconv.converters.errors import NotComparable
 from vlconv.converters.formats.chunks import ChunkReader
 from vlconv.converters.tensors.spec import Box
-from vlconv.converters.verification import foreign, witness_megatron_core, witness_transformers
-from vlconv.converters.verification.witness_megatron_core import MegatronReader
+from vlconv.converters.verification.witnesses import foreign, megatron_core, transformers
+from vlconv.converters.verification.witnesses.megatron_core import MegatronReader
 
 CONFIGS = {
     "dense": tiny(),
@@ -156,7 +156,7 @@ class TestMegatronCore:
 
     def test_a_key_that_one_side_lacks_is_named(self, checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         final = "language_model.decoder.final_layernorm.weight"
-        monkeypatch.setattr(witness_megatron_core, "ignorable", lambda name: name.startswith(("optimizer.", final)))
+        monkeypatch.setattr(megatron_core, "ignorable", lambda name: name.startswith(("optimizer.", final)))
         report = by("megatron-core", checkpoint)
         assert [(d.tensor, d.kind) for d in report.differences] == [(final, "only in A")]
 
@@ -356,8 +356,8 @@ class TestTransformers:
             hf["model.visual.blocks.1.attn.qkv.weight"][3, 5] += 1
             hf["model.language_model.layers.1.mlp.experts.gate_up_proj"][2, 7, 30] += 1
 
-        other, load = made("moe", changed, "other"), witness_transformers.load
-        monkeypatch.setattr(witness_transformers, "load", lambda _, dtype: load(other, dtype))
+        other, load = made("moe", changed, "other"), transformers.load
+        monkeypatch.setattr(transformers, "load", lambda _, dtype: load(other, dtype))
         report = by("transformers", made("moe"))
         assert report.status == "different"
         found = {d.tensor: (d.kind, d.count, d.first) for d in report.differences}
@@ -369,14 +369,14 @@ class TestTransformers:
     def test_names_and_shapes_that_differ_are_named(
         self, made: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        expected = witness_transformers.expected
+        expected = transformers.expected
 
         def otherwise(directory: Path) -> dict[str, tuple[int, ...]]:
             shapes = expected(directory)
             del shapes[NORM]
             return shapes | {"model.visual.surplus": (1,), "lm_head.weight": (248, 63)}
 
-        monkeypatch.setattr(witness_transformers, "expected", otherwise)
+        monkeypatch.setattr(transformers, "expected", otherwise)
         report = by("transformers", made("dense"))
         assert report.status == "different"
         assert [(d.tensor, d.kind, d.note) for d in report.differences] == [
@@ -406,8 +406,8 @@ class TestTransformers:
         assert found == ([("lm_head.weight", "only in A")] if OLD else [])
 
     def test_too_little_memory(self, made: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(witness_transformers, "free_memory", lambda: 10**6)
-        monkeypatch.setattr(witness_transformers, "load", pytest.fail)
+        monkeypatch.setattr(transformers, "free_memory", lambda: 10**6)
+        monkeypatch.setattr(transformers, "load", pytest.fail)
         report = by("transformers", made("moe"))
         assert (report.status, report.data["elements"], report.data["witness_elements"]) == ("same", 0, False)
         assert "names and shapes only" in report.told["witness"]
@@ -425,7 +425,7 @@ class TestTransformers:
             by("transformers", directory)
 
     def test_a_dry_run_asks_nobody(self, made: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(witness_transformers, "expected", pytest.fail)
+        monkeypatch.setattr(transformers, "expected", pytest.fail)
         assert by("transformers", made("dense"), dry_run=True).status == "planned"
 
     def test_code_beside_the_weights_is_not_run(self, made: Callable[..., Path]) -> None:
@@ -484,7 +484,5 @@ def test_memory_is_read_and_estimated(tmp_path: Path) -> None:
     from vlconv.converters.tensors.spec import TensorSpec
 
     specs = {"a": TensorSpec("a", (1000, 1000), "bfloat16"), "b": TensorSpec("b", (10,), "float32")}
-    assert (
-        witness_transformers.memory_needed(specs, 4) == 4_000_040 * 11 // 10 + 8_000_000 + witness_transformers.OVERHEAD
-    )
-    assert 0 < witness_transformers.free_memory() < 2**50
+    assert transformers.memory_needed(specs, 4) == 4_000_040 * 11 // 10 + 8_000_000 + transformers.OVERHEAD
+    assert 0 < transformers.free_memory() < 2**50

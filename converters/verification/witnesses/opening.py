@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from ..checkpoint.hf_side import HfSide, dialect_shapes
-from ..checkpoint.mcore_side import McoreSide
-from ..errors import NotComparable, shown_path
-from ..formats import FORMATS
-from ..formats.dcp import torch_dist
-from ..models.shared.hf_dialects import dialect_copies, read_dialect
-from ..report import Difference, Observer, Phase, Report, tell_phase
-from ..tensors.dtypes import FLOATS, ITEMSIZE
-from ..tensors.mapped import Mapped
-from ..tensors.spec import Shape
-from . import foreign, witness_megatron_core, witness_transformers
-from .compare import Comparison, compare
+from ...checkpoint.hf_side import HfSide, dialect_shapes
+from ...checkpoint.mcore_side import McoreSide
+from ...errors import NotComparable, shown_path
+from ...formats import FORMATS
+from ...formats.dcp import torch_dist
+from ...models.shared.hf_dialects import dialect_copies, read_dialect
+from ...report import Difference, Observer, Phase, Report, tell_phase
+from ...tensors.dtypes import FLOATS, ITEMSIZE
+from ...tensors.mapped import Mapped
+from ...tensors.spec import Shape
+from ..compare import Comparison, compare
+from . import foreign, megatron_core, transformers
 
 
 class MegatronCore:
@@ -28,15 +28,15 @@ class MegatronCore:
         if side.opened.format != torch_dist.NAME:
             raise NotComparable(
                 f"{shown_path(side.directory)} is {FORMATS[side.opened.format].title}, and "
-                f"{witness_megatron_core.LIBRARY} has a loader for torch_dist alone",
+                f"{megatron_core.LIBRARY} has a loader for torch_dist alone",
                 "Leave --witness out, or compare with a Hugging Face directory.",
             )
-        version = foreign.version(witness_megatron_core.LIBRARY)
+        version = foreign.version(megatron_core.LIBRARY)
         report.fact(
             "witness",
-            f"{witness_megatron_core.LIBRARY} {version} reads the same directory with its own loader, which "
+            f"{megatron_core.LIBRARY} {version} reads the same directory with its own loader, which "
             "unpickles, and every element is compared",
-            witness=witness_megatron_core.LIBRARY,
+            witness=megatron_core.LIBRARY,
             witness_version=version,
             witness_elements=True,
         )
@@ -52,7 +52,7 @@ class MegatronCore:
     def __call__(self, threads: int, observer: Observer, values: bool) -> Comparison:
         """Read both ways, compare."""
         ours = self.side.opened.assemble({})  # as the keys say, before any layout is applied
-        with witness_megatron_core.read_by_megatron(self.side.directory) as theirs:
+        with megatron_core.read_by_megatron(self.side.directory) as theirs:
             return compare(ours, theirs, threads, observer, values=values)
 
 
@@ -67,14 +67,14 @@ class Transformers:
 
     def __init__(self, report: Report, side: HfSide) -> None:
         self.side = side
-        self.version = foreign.version(witness_transformers.LIBRARY)
+        self.version = foreign.version(transformers.LIBRARY)
         dtypes = {spec.dtype for spec in side.reader.specs.values()}
         self.widened = len(dtypes) > 1
         self.dtype = "float64" if "float64" in dtypes else "float32" if self.widened else min(dtypes)
         assert self.dtype in FLOATS
         need, free = (
-            witness_transformers.memory_needed(side.reader.specs, ITEMSIZE[self.dtype]),
-            witness_transformers.free_memory(),
+            transformers.memory_needed(side.reader.specs, ITEMSIZE[self.dtype]),
+            transformers.free_memory(),
         )
         self.loads = need <= free
         self._describe(report, need, free)
@@ -89,7 +89,7 @@ class Transformers:
                 f"names and shapes only: loading the weights may take {need / 1e9:.1f} GB of memory, {free / 1e9:.1f} "
                 "GB are free; no element is compared"
             )
-        name = witness_transformers.LIBRARY
+        name = transformers.LIBRARY
         report.fact(
             "witness",
             f"{name} {self.version}: names and shapes of its empty model, and {what}",
@@ -112,14 +112,14 @@ class Transformers:
 
     def __call__(self, threads: int, observer: Observer, values: bool) -> Comparison:
         """Names and shapes; then elements, if nothing is wrong with those."""
-        shapes = witness_transformers.expected(self.side.directory)
+        shapes = transformers.expected(self.side.directory)
         dialect = read_dialect(shapes, self.side.config)  # of the model in memory, whatever that of the files is
         ours = dialect_shapes(self.side.config, dialect)
         found = Comparison(differing_shapes(ours, shapes), len(ours), 0)
         if found.differences or not self.loads:
             return found
         tell_phase(observer, Phase.LOADING)
-        theirs, faults = witness_transformers.load(self.side.directory, self.dtype)
+        theirs, faults = transformers.load(self.side.directory, self.dtype)
         if faults:
             return Comparison(faults, len(ours), 0)
         mapped = Mapped(theirs, dialect_copies(self.side.config, dialect))
@@ -144,13 +144,11 @@ def open_witness(report: Report, side: HfSide | McoreSide, library: str) -> Mega
     Raises:
         NotComparable: it is one for the other side, or missing.
     """
-    if isinstance(side, McoreSide) and library == witness_megatron_core.LIBRARY:
+    if isinstance(side, McoreSide) and library == megatron_core.LIBRARY:
         return MegatronCore(report, side)
-    if isinstance(side, HfSide) and library == witness_transformers.LIBRARY:
+    if isinstance(side, HfSide) and library == transformers.LIBRARY:
         return Transformers(report, side)
-    kind, other = (
-        ("Hugging Face", witness_transformers) if isinstance(side, HfSide) else ("Megatron", witness_megatron_core)
-    )
+    kind, other = ("Hugging Face", transformers) if isinstance(side, HfSide) else ("Megatron", megatron_core)
     raise NotComparable(
         f"{library} does not read {kind} directories such as {shown_path(side.directory)}",
         f"Use --witness {other.LIBRARY}.",

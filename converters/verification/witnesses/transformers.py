@@ -11,15 +11,15 @@ from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..report import Difference
-from ..tensors.dtypes import storage
-from ..tensors.spec import Box, Shape, TensorSpec
+from ...report import Difference
+from ...tensors.dtypes import storage
+from ...tensors.spec import Box, Shape, TensorSpec
 from .foreign import quiet, speaking_for
 
 if TYPE_CHECKING:
     import torch
 
-    from ..tensors.spec import Array
+    from ...tensors.spec import Array
 
 LIBRARY = "transformers"
 

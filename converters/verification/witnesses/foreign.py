@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as installed
 
-from ..errors import NotComparable, VlconvError, shown
+from ...errors import NotComparable, VlconvError, shown
 
 
 def version(library: str) -> str:

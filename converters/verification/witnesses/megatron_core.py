@@ -14,18 +14,18 @@ from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import NotComparable
-from ..formats.chunks import Chunk, dense
-from ..formats.keys import Stored, canonical, fold, ignorable
-from ..tensors.dtypes import storage
-from ..tensors.spec import Box, TensorSpec
+from ...errors import NotComparable
+from ...formats.chunks import Chunk, dense
+from ...formats.keys import Stored, canonical, fold, ignorable
+from ...tensors.dtypes import storage
+from ...tensors.spec import Box, TensorSpec
 from .foreign import quiet, speaking_for
 
 if TYPE_CHECKING:
     import torch
     from torch.distributed.checkpoint.metadata import Metadata
 
-    from ..tensors.spec import Array
+    from ...tensors.spec import Array
 
 LIBRARY = "megatron-core"
 

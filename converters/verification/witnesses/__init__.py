@@ -1,0 +1,1 @@
+"""Foreign readers that read a checkpoint a second time: megatron-core and transformers themselves."""
