@@ -30,12 +30,15 @@ class Job:
     def joined(self) -> Iterator[None]:
         """Within it a command runs in all processes that the environment speaks of. All but the first never return.
 
+        Where it speaks of none, this one may be forked.
+
         Raises:
             RankError: they do not come together.
         """
         place = ranks.place_of(os.environ)
         if place is None:
-            yield
+            with ranks.allowed():
+                yield
             return
         if place.rank:
             ranks.serve(place, _leave, ending.came)

@@ -11,11 +11,12 @@ import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from math import prod
+from operator import mul, sub
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..errors import CorruptError, shown, shown_path
 from ..tensors.spec import Box, Shape, TensorSpec
-from ..tensors.tiling import BoxIndex
+from ..tensors.tiling import BoxIndex, part
 from .holes import Holes
 from .open_files import OpenFiles
 from .sums.crc import Run, Sums
@@ -120,10 +121,9 @@ class ChunkReader:
         found = 0
         for at, offsets, lengths in index.overlapping(box.offsets, box.lengths):
             chunk = chunks[at]
-            view = out[tuple(slice(o - b, o - b + n) for o, b, n in zip(offsets, box.offsets, lengths, strict=True))]
             strides = chunk.strides or row_major(chunk.lengths)
-            start = chunk.start + sum((o - c) * s for o, c, s in zip(offsets, chunk.offsets, strides, strict=True))
-            self._copy(chunk.item, start, lengths, strides, view)
+            start = chunk.start + sum(map(mul, map(sub, offsets, chunk.offsets), strides))
+            self._copy(chunk.item, start, lengths, strides, part(out, box, offsets, lengths))
             found += prod(lengths)
         if found != box.size:
             raise CorruptError(
@@ -240,29 +240,35 @@ class ChunkReader:
             raise CorruptError(
                 f"{shown_path(extent.path)}: a tensor reaches beyond its item", "The checkpoint is damaged."
             )
-        for first in range(0, len(out), BLOCK):
-            piece = out[first : first + BLOCK]
-            self._pread(extent, at + first, piece)
-            if extent.crc:
-                self.sums.add(item, at + first, piece)
+        with self._files.held(extent.path) as fd:
+            for first in range(0, len(out), BLOCK):
+                piece = out[first : first + BLOCK]
+                _fill(fd, extent, at + first, piece)
+                if extent.crc:
+                    self.sums.add(item, at + first, piece)
 
     def _pread(self, extent: Extent, at: int, out: memoryview) -> None:
-        done = 0
         with self._files.held(extent.path) as fd:
-            while done < len(out):
-                got = os.preadv(fd, [out[done:]], extent.offset + at + done)
-                if got == 0:
-                    raise CorruptError(
-                        f"{shown_path(extent.path)}: ends early, at byte {extent.offset + at + done}",
-                        "The file is truncated: copy or save it again.",
-                    )
-                done += got
+            _fill(fd, extent, at, out)
 
     def _buffer(self, nbytes: int) -> memoryview:
         held: memoryview | None = getattr(self._scratch, "held", None)
         if held is None or len(held) < nbytes:
             held = self._scratch.held = memoryview(bytearray(max(nbytes, BLOCK)))
         return held[:nbytes]
+
+
+def _fill(fd: int, extent: Extent, at: int, out: memoryview) -> None:
+    """Read bytes of an item whose file is open."""
+    done, begin = 0, extent.offset + at
+    while done < len(out):
+        got = os.preadv(fd, [out[done:]], begin + done)
+        if got == 0:
+            raise CorruptError(
+                f"{shown_path(extent.path)}: ends early, at byte {begin + done}",
+                "The file is truncated: copy or save it again.",
+            )
+        done += got
 
 
 def _spread(rows: Array, view: Array) -> None:

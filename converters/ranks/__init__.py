@@ -14,8 +14,9 @@ never do by themselves: a training job's environment speaks of its own processes
 
 from __future__ import annotations
 
+from .forks import allowed
 from .lead import Lead, join
 from .place import Place, place_of
 from .serving import serve
 
-__all__ = ["Lead", "Place", "join", "place_of", "serve"]
+__all__ = ["Lead", "Place", "allowed", "join", "place_of", "serve"]

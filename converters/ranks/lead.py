@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from contextvars import ContextVar, copy_context
+from contextvars import ContextVar
 from functools import partial
 from pathlib import Path
 from queue import Empty, SimpleQueue
@@ -17,8 +16,9 @@ from .apart import EVERY, apart
 from .joining import meet
 from .line import Line
 from .others import GRACE, Others
+from .own import Own
 from .place import Place
-from .team import Share, Stopped, Task
+from .team import Share, Task
 from .words import Beat, Finished, Order, Told, Word
 
 led: ContextVar[Lead | None] = ContextVar("led", default=None)
@@ -78,7 +78,7 @@ class Lead:
         """
         self._number += 1
         self._done = [0] * self._line.size
-        own = _Own(task, Share(0, self._line.size), self._number, self._take)
+        own = Own(task, Share(0, self._line.size), self._number, self._take)
         try:
             self.check()
             apart(partial(self._line.spread, Order(self._number, str(Path.cwd()), task)), self.check)
@@ -134,51 +134,3 @@ class Lead:
             self._words.put((rank, word))
         elif word.number == self._number:
             self._done[rank] = word.nbytes
-
-
-class _Own:
-    """Rank 0 at its own share, in a thread of its own: a Member.
-
-    Args:
-        task: what it does.
-        share: its part.
-        number: of the task.
-        take: given its words, and what stops it.
-    """
-
-    def __init__(
-        self, task: Task, share: Share, number: int, take: Callable[[int, Word | BaseException], None]
-    ) -> None:
-        self._task, self._number, self._take = task, number, take
-        self.share = share
-        self._nbytes = 0
-        self._stopped = False
-        self._thread = threading.Thread(target=copy_context().run, args=(self._work,), daemon=True)
-
-    def start(self) -> None:
-        self._thread.start()
-
-    def stop(self) -> None:
-        self._stopped = True
-
-    def join(self) -> None:
-        if self._thread.ident is not None:
-            self._thread.join()
-
-    def progress(self, nbytes: int) -> None:
-        """See Member."""
-        if self._stopped:
-            raise Stopped
-        self._nbytes = nbytes
-        self._take(0, Beat(self._number, nbytes))
-
-    def tell(self, found: Any) -> None:
-        """See Member."""
-        self._take(0, Told(found))
-
-    def _work(self) -> None:
-        try:
-            self._task(self)
-            self._take(0, Finished(self._nbytes))
-        except BaseException as fault:
-            self._take(0, fault)

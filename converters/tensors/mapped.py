@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
+from operator import add, sub
 from typing import TYPE_CHECKING
 
 from ..errors import MismatchError, shown
 from .rules import Copy, Table, hulls
 from .spec import Box, Reader, Shape, TensorSpec
-from .tiling import BoxIndex, tiling_fault
+from .tiling import BoxIndex, part, tiling_fault
 
 if TYPE_CHECKING:
     from .spec import Array
@@ -118,8 +119,7 @@ class Mapped:
         if index is None:
             index = self._index[box.name] = BoxIndex([(c.right.offsets, c.right.lengths) for c in copies])
         for at, offsets, lengths in index.overlapping(box.offsets, box.lengths):
-            view = out[tuple(slice(o - b, o - b + n) for o, b, n in zip(offsets, box.offsets, lengths, strict=True))]
-            self._reader.read_into(*_across(copies[at], offsets, lengths, view))
+            self._reader.read_into(*_across(copies[at], offsets, lengths, part(out, box, offsets, lengths)))
 
     @property
     def below(self) -> tuple[Reader, ...]:
@@ -134,7 +134,7 @@ class Mapped:
 def _across(copy: Copy, offsets: Shape, lengths: Shape, view: Array) -> tuple[Box, Array]:
     """The left box of a sub-box of a copy's right box, and the view of the output in the left one's axes."""
     left, right = copy.left, copy.right
-    moved = [o - r for o, r in zip(offsets, right.offsets, strict=True)]
+    moved = list(map(sub, offsets, right.offsets))
     extent = list(lengths)
     if copy.transpose:
         view = view.swapaxes(-1, -2)
@@ -144,8 +144,7 @@ def _across(copy: Copy, offsets: Shape, lengths: Shape, view: Array) -> tuple[Bo
         view, moved, extent = view[0], moved[1:], extent[1:]
     while len(extent) < len(left.lengths):
         view, moved, extent = view[None], [0, *moved], [1, *extent]
-    start = tuple(a + b for a, b in zip(left.offsets, moved, strict=True))
-    return Box(left.name, start, tuple(extent)), view
+    return Box(left.name, tuple(map(add, left.offsets, moved)), tuple(extent)), view
 
 
 class Renamed:

@@ -5,10 +5,14 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
 from math import prod
-from typing import NamedTuple
+from operator import add, sub
+from typing import TYPE_CHECKING, NamedTuple
 
 from .grid import is_grid
 from .spec import Box, Shape
+
+if TYPE_CHECKING:
+    from .spec import Array
 
 WINDOW = 16 << 20
 """Bytes that are read and written, or compared, at a time by one thread."""
@@ -38,14 +42,22 @@ class BoxIndex:
         """Every indexed box that shares elements with the given one, with the shared part."""
         low = offsets[0] - self._longest if offsets else -1
         high = offsets[0] + lengths[0] if offsets else 1
+        stop = tuple(map(add, offsets, lengths))
         for at in range(bisect_left(self._starts, low + 1), bisect_left(self._starts, high)):
             index = self._order[at]
             theirs, extent = self._boxes[index]
             start = tuple(map(max, offsets, theirs))
-            stop = tuple(min(o + n, t + m) for o, n, t, m in zip(offsets, lengths, theirs, extent, strict=True))
-            shared = tuple(b - a for a, b in zip(start, stop, strict=True))
-            if all(n > 0 for n in shared):
+            shared = tuple(map(sub, map(min, stop, map(add, theirs, extent)), start))
+            if min(shared, default=1) > 0:
                 yield Overlap(index, start, shared)
+
+
+def part(array: Array, box: Box, offsets: Shape, lengths: Shape) -> Array:
+    """What an array that holds a box has of a smaller one inside it, as a view."""
+    if lengths == box.lengths:
+        return array
+    begin = map(sub, offsets, box.offsets)
+    return array[tuple([slice(first, first + n) for first, n in zip(begin, lengths, strict=True)])]
 
 
 def tiling_fault(shape: Shape, boxes: Iterable[tuple[Shape, Shape]]) -> str | None:

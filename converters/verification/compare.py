@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from ..crew import Job, share
 from ..ranks.accounts import Counted, count_in, counted
-from ..ranks.lead import led
+from ..ranks.forks import Forks, forks_for
+from ..ranks.lead import Lead, led
 from ..ranks.team import Member
 from ..report import Difference, Observer, Phase, tell_phase
 from ..tensors.dtypes import ITEMSIZE, storage
@@ -108,9 +109,10 @@ def compare(
     run = _Run(a, b)
     total = sum(map(run.nbytes, listed))
     tell_phase(observer, Phase.COMPARING)
-    if lead := led.get():
-        task = _Shared(a, b, listed, threads)
-        lead.run(task, partial(_take, run, a, b), lambda done: observer.progress(done, total))
+    team, each = _team(total, threads)
+    if team:
+        task = _Shared(a, b, listed, each)
+        team.run(task, partial(_take, run, a, b), lambda done: observer.progress(done, total))
     else:
         share(run.windows(listed), threads, lambda: observer.progress(run.done, total))
     if run.done != total:  # nothing may be called equal that nobody looked at
@@ -120,6 +122,14 @@ def compare(
     for name in dict.fromkeys(box.name for box in listed):
         differences += _told(run.found.get(name), a.specs[name], b.specs[name], values)
     return Comparison(differences, len(listed), sum(box.size for box in listed))
+
+
+def _team(nbytes: int, threads: int) -> tuple[Lead | Forks | None, int]:
+    """Which processes do it, if several do, and how many threads each of them has."""
+    if lead := led.get():
+        return lead, threads
+    forks = forks_for(nbytes, threads)
+    return forks, -(-threads // forks.size) if forks else threads
 
 
 def _told(found: Difference | None, left: TensorSpec, right: TensorSpec, values: bool) -> Iterator[Difference]:
@@ -153,6 +163,7 @@ class _Shared:
     def __call__(self, member: Member) -> None:
         """See Task."""
         run = _Run(self.a, self.b)
+        counted(member, self.a, self.b)  # and told nobody: a process that was forked has counts of the one it is of
         span = member.share.span(sum(map(run.wide, self.boxes)))
         share(run.windows(self.boxes, span), self.threads, lambda: member.progress(run.done))
         member.tell(_Found([*run.found.values()], run.done, counted(member, self.a, self.b)))

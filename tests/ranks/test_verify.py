@@ -15,6 +15,7 @@ from refusing import flip
 from tiny import tiny_config, tiny_shapes, tiny_weights, write_tiny_hf
 
 from vlconv.converters import Mcore2HfOptions, hf2mcore, mcore2hf
+from vlconv.converters.ranks import forks
 from vlconv.converters.verification import compare
 
 
@@ -91,6 +92,32 @@ def test_the_same_is_found(models: Path, tmp_path: Path, size: int, case: str) -
     assert without_time(together) == without_time(alone)
     windows = [(noted / f"windows {rank}").stat().st_size for rank in range(size)]
     assert min(windows) > 0.5 * max(windows), windows
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_forks_find_the_same(models: Path, case: str) -> None:
+    """Of one process as of three that it is forked to."""
+    code, named = CASES[case]
+    args = [models / name if (models / name).is_dir() else name for name in named]
+    found = []
+    for size in (1, 3):
+        (ended,) = run(["verify", *args, "--json"], 1, lambda _, size=size: forked(size))
+        assert ended.code == code, ended
+        found.append(without_time(document(ended.said)))
+    assert found[0] == found[1]
+
+
+def forked(size: int) -> None:
+    """Every comparison is done by so many."""
+    compare.forks_for = lambda nbytes, threads: forks.Forks(size) if size > 1 else None
+
+
+@pytest.mark.parametrize("at", [100_000, 450_000, 640_000])
+def test_damage_is_told_whichever_fork_read_it(models: Path, tmp_path: Path, at: int) -> None:
+    source = Path(shutil.copytree(models / "mcore", tmp_path / "damaged"))
+    flip(source / "release/__0_0.distcp", 8 * at)
+    (ended,) = run(["verify", source, models / "hf"], 1, lambda _: forked(3))
+    assert ended.code == 3 and "are damaged: CRC-32" in ended.said
 
 
 def without_time(told: dict[str, Any]) -> dict[str, Any]:
