@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import os
 import shutil
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from memory import Memory
 from processes import Prepare, document, run
 from refusing import flip
 from tiny import tiny_config, tiny_shapes, tiny_weights, write_tiny_hf
 
-from vlconv.converters import Mcore2HfOptions, hf2mcore, mcore2hf
+from vlconv.converters import Mcore2HfOptions, Silent, hf2mcore, mcore2hf
 from vlconv.converters.ranks import forks
 from vlconv.converters.verification import compare
 
@@ -110,6 +112,35 @@ def test_forks_find_the_same(models: Path, case: str) -> None:
 def forked(size: int) -> None:
     """Every comparison is done by so many."""
     compare.forks_for = lambda nbytes, threads: forks.Forks(size) if size > 1 else None
+
+
+class Counting(Memory):
+    """Counts the elements that were read."""
+
+    def __init__(self, tensors: dict[str, torch.Tensor]) -> None:
+        super().__init__(tensors)
+        self.read = 0
+        self._lock = threading.Lock()
+
+    def read_into(self, box: Any, out: Any) -> None:
+        super().read_into(box, out)
+        with self._lock:
+            self.read += box.size
+
+    def hand_over(self) -> int:
+        counted, self.read = self.read, 0
+        return counted
+
+    def take_over(self, counted: int) -> None:
+        self.read += counted
+
+
+def test_what_was_counted_before_a_fork_counts_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compare, "forks_for", lambda nbytes, threads: forks.Forks(3))
+    sides = [Counting({"t": torch.zeros(100, 100)}) for _ in range(2)]
+    for count in (1, 2, 3):
+        assert compare.compare(*sides, 3, Silent()).differences == []
+        assert [side.read for side in sides] == [10000 * count] * 2
 
 
 @pytest.mark.parametrize("at", [100_000, 450_000, 640_000])
