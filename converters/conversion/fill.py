@@ -11,7 +11,7 @@ from ..output.staging.journal import Journal
 from ..output.writing.copies import copy_file
 from ..output.writing.gathering import write_shared
 from ..output.writing.writer import write_files
-from ..ranks.lead import led
+from ..ranks.forks import team_for
 from ..report import Observer
 from ..tensors.nonfinite import Specials
 from ..tensors.offset import all_counts
@@ -29,17 +29,18 @@ def fill(plan: Plan, root: Path, journal: Journal, options: OutputOptions, obser
     def note(written: WrittenFile) -> None:
         journal.note(written, chunks.read_since() if chunks else {})
 
-    workers, lead = workers_of(options.threads, options.memory_bytes), led.get()
-    if lead is None:
-        written = write_files(plan.reader, plan.files, root, workers, observer, finished=kept, note=note)
-    else:
+    workers = workers_of(options.threads, options.memory_bytes)
+    if team := team_for(sum(file.size for file in plan.files if file.name not in kept), workers.threads):
+        workers = workers._replace(threads=team.each(workers.threads))
         written = write_shared(
-            lead,
+            team,
             *(plan.reader, plan.files, root, workers, observer),
             threads=options.threads,
             finished=kept,
             note=note,
         )
+    else:
+        written = write_files(plan.reader, plan.files, root, workers, observer, finished=kept, note=note)
     specials = Specials()
     for file in written:
         for name, count in file.specials.items():

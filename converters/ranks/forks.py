@@ -1,6 +1,6 @@
 """Several processes of this machine at one task: they are forked for it, and gone when it is done.
 
-For what needs the processor more than the disk: threads of one process wait for each other's Python.
+Threads of one process wait for each other's Python.
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from ..errors import RankError
 from ..signals import NUMBERS, Waiting
 from ..workers import processors
+from .lead import led
 from .own import Own
-from .team import Share, Stopped, Task
+from .team import Share, Stopped, Task, Team
 from .words import Beat, Failed, Finished, Told, Word, failed
 
 if TYPE_CHECKING:
@@ -43,8 +44,17 @@ def allowed() -> Iterator[None]:
         _allowed.reset(token)
 
 
-def forks_for(nbytes: int, threads: int) -> Forks | None:
-    """Processes for work that takes up to so many threads; None where threads do better, or nothing may be forked."""
+def team_for(nbytes: int, threads: int) -> Team | None:
+    """The processes that do a task of so many bytes; None: this one does, as it is alone and may not be forked.
+
+    Args:
+        nbytes: to read or to write.
+        threads: that this machine has use for.
+    """
+    return led.get() or _forks(nbytes, threads)
+
+
+def _forks(nbytes: int, threads: int) -> Forks | None:
     count = min(processors(), threads, nbytes // WORTH)
     # A forked process has none of the threads that torch has started, and waits for them.
     able = _allowed.get() and sys.platform == "linux" and "torch" not in sys.modules
@@ -52,13 +62,19 @@ def forks_for(nbytes: int, threads: int) -> Forks | None:
 
 
 class Forks:
-    """So many processes, this one among them."""
+    """So many processes, this one among them: a Team."""
+
+    several_hosts = False
 
     def __init__(self, size: int) -> None:
         self.size = size
 
+    def each(self, threads: int) -> int:
+        """See Team."""
+        return -(-threads // self.size)
+
     def run(self, task: Task, told: Callable[[Any], None], progress: Callable[[int], None]) -> None:
-        """Let all do a task; what they are given and raise is as in `Lead.run`."""
+        """See Team."""
         words: SimpleQueue[tuple[int, Word | BaseException]] = SimpleQueue()
         own = Own(task, Share(0, self.size), 0, lambda rank, word: words.put((rank, word)))
         children: list[_Child] = []

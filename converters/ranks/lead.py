@@ -32,13 +32,15 @@ def join(place: Place) -> Lead:
 
 
 class Lead:
-    """The ranks of a run.
+    """The ranks of a run: a Team.
 
     Args:
         line: the connections.
         hosts: of all ranks.
         near: processes on this host.
     """
+
+    several_hosts = True
 
     def __init__(self, line: Line, hosts: Sequence[str], near: int = 1) -> None:
         self._line, self._hosts, self._near = line, hosts, near
@@ -64,18 +66,12 @@ class Lead:
         each = "a thread" if threads == 1 else f"{threads} threads"
         report.fact("ranks", f"{size} processes on {where}, {each} each", ranks=size, hosts=hosts)
 
+    def each(self, threads: int) -> int:
+        """See Team."""
+        return threads
+
     def run(self, task: Task, told: Callable[[Any], None], progress: Callable[[int], None]) -> None:
-        """Let all ranks do a task.
-
-        Args:
-            task: what they do.
-            told: given what each of them tells.
-            progress: told of the bytes that all have done, every moment.
-
-        Raises:
-            RankError: a rank is gone.
-            Exception: whatever stopped one. All have stopped then, and nothing more can be run.
-        """
+        """See Team. The task is pickled, once, as a whole. After an error nothing more can be run."""
         self._number += 1
         self._done = [0] * self._line.size
         own = Own(task, Share(0, self._line.size), self._number, self._take)

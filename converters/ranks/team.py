@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
 
@@ -35,6 +36,30 @@ class Task(Protocol):
 
     def __call__(self, member: Member) -> None:
         """Do a member's share."""
+
+
+class Team(Protocol):
+    """Processes that do tasks together, as the one that plans them knows them."""
+
+    @property
+    def several_hosts(self) -> bool:
+        """They may be on several hosts, which see what another one wrote only once it is flushed."""
+
+    def each(self, threads: int) -> int:
+        """Threads of each process, of so many that this process would have."""
+
+    def run(self, task: Task, told: Callable[[Any], None], progress: Callable[[int], None]) -> None:
+        """Let all do a task.
+
+        Args:
+            task: what they do.
+            told: given what each of them tells.
+            progress: told of the bytes that all have done, every moment.
+
+        Raises:
+            RankError: a process is gone.
+            Exception: whatever stopped one. All have stopped then.
+        """
 
 
 class Stopped(Exception):

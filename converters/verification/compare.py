@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from ..crew import Job, share
 from ..ranks.accounts import Counted, count_in, counted
-from ..ranks.forks import Forks, forks_for
-from ..ranks.lead import Lead, led
+from ..ranks.forks import team_for
 from ..ranks.team import Member
 from ..report import Difference, Observer, Phase, tell_phase
 from ..tensors.dtypes import ITEMSIZE, storage
@@ -109,9 +108,8 @@ def compare(
     run = _Run(a, b)
     total = sum(map(run.nbytes, listed))
     tell_phase(observer, Phase.COMPARING)
-    team, each = _team(total, threads)
-    if team:
-        task = _Shared(a, b, listed, each)
+    if team := team_for(total, threads):
+        task = _Shared(a, b, listed, team.each(threads))
         team.run(task, partial(_take, run, a, b), lambda done: observer.progress(done, total))
     else:
         share(run.windows(listed), threads, lambda: observer.progress(run.done, total))
@@ -122,14 +120,6 @@ def compare(
     for name in dict.fromkeys(box.name for box in listed):
         differences += _told(run.found.get(name), a.specs[name], b.specs[name], values)
     return Comparison(differences, len(listed), sum(box.size for box in listed))
-
-
-def _team(nbytes: int, threads: int) -> tuple[Lead | Forks | None, int]:
-    """Which processes do it, if several do, and how many threads each of them has."""
-    if lead := led.get():
-        return lead, threads
-    forks = forks_for(nbytes, threads)
-    return forks, -(-threads // forks.size) if forks else threads
 
 
 def _told(found: Difference | None, left: TensorSpec, right: TensorSpec, values: bool) -> Iterator[Difference]:

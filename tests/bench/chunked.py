@@ -93,14 +93,15 @@ def _written(items: list[Item], target: Path) -> Iterator[tuple[dcp.MetadataInde
         name, at = f"__{number}_0.distcp", 0
         with (target / name).open("wb") as file:
             for item in items[number * share : (number + 1) * share]:
-                data = item.data or _saved(item.shape)
+                data = item.data or _saved(item.shape, number)
                 file.write(data)
                 yield item.index, _StorageInfo(name, at, len(data))
                 at += len(data)
 
 
 @cache
-def _saved(shape: tuple[int, ...]) -> bytes:
+def _saved(shape: tuple[int, ...], file: int) -> bytes:
+    """An item of a file."""
     buffer = io.BytesIO()
     torch.save(torch.randn(shape).bfloat16(), buffer)
     return buffer.getvalue()

@@ -12,7 +12,9 @@ from processes import Prepare, document, run
 from tiny import tiny_config, tiny_shapes, tiny_weights, write_tiny_hf
 
 from vlconv.converters import Hf2McoreOptions, hf2mcore
+from vlconv.converters.conversion import fill
 from vlconv.converters.output.writing import shares
+from vlconv.converters.ranks.forks import Forks
 
 
 @pytest.fixture(scope="module")
@@ -44,18 +46,39 @@ COMMANDS: dict[str, tuple[str, ...]] = {
 
 def noting(folder: Path) -> Prepare:
     """Each process notes which file it has filled, and how many bytes of it."""
-    flushed = shares._flushed
+    numbered = shares._numbered
 
     def prepare(rank: int) -> None:
         def note(number: int, *args: Any) -> Any:
-            found = flushed(number, *args)
+            found = numbered(number, *args)
             with (folder / f"share {rank}").open("a") as file:
                 file.write(f"{number} {found[1].nbytes}\n")
             return found
 
-        shares._flushed = note
+        shares._numbered = note
 
     return prepare
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_forks_write_the_same_bytes(models: Path, tmp_path: Path, command: str) -> None:
+    """Of one process as of three that it is forked to."""
+    name, source, *options = COMMANDS[command]
+    made = noting(tmp_path)
+    told = []
+    for size in (1, 3):
+        out = tmp_path / f"{size}"
+
+        def prepare(rank: int, size: int = size) -> None:
+            made(rank)
+            fill.team_for = lambda nbytes, threads: Forks(size) if size > 1 else None  # type: ignore[assignment]
+
+        (ended,) = run([name, models / source, out, *options, "--threads", "3", "--json"], 1, prepare)
+        assert ended.code == 0, ended.said
+        told.append(without_places(document(ended.said)))
+    assert tree(tmp_path / "1") == tree(tmp_path / "3")
+    assert told[0] == told[1]
+    assert share(tmp_path, 0), "nothing was forked"
 
 
 @pytest.mark.parametrize(("size", "command"), [(4, "a file"), *((2, command) for command in COMMANDS)], ids=str)

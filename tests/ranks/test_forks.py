@@ -15,7 +15,7 @@ from processes import wait_for
 
 from vlconv.converters import CorruptError, RankError
 from vlconv.converters.ranks import forks
-from vlconv.converters.ranks.forks import Forks, allowed, forks_for
+from vlconv.converters.ranks.forks import Forks, allowed, team_for
 from vlconv.converters.ranks.team import Member, Task
 
 GIB = 1 << 30
@@ -139,30 +139,30 @@ class TestWhetherThereAreAny:
         monkeypatch.delitem(sys.modules, "torch")
 
     def test_only_who_owns_the_process_allows_it(self) -> None:
-        assert forks_for(GIB, 4) is None
+        assert team_for(GIB, 4) is None
         with allowed():
-            found = forks_for(GIB, 4)
+            found = team_for(GIB, 4)
             assert found and found.size == 4
-        assert forks_for(GIB, 4) is None
+        assert team_for(GIB, 4) is None
 
     @pytest.mark.parametrize(("nbytes", "threads", "size"), [(GIB, 16, 8), (3 * forks.WORTH, 8, 3)])
     def test_as_many_as_are_of_use(self, nbytes: int, threads: int, size: int) -> None:
         with allowed():
-            found = forks_for(nbytes, threads)
+            found = team_for(nbytes, threads)
         assert found and found.size == size
 
     @pytest.mark.parametrize(("nbytes", "threads"), [(GIB, 1), (2 * forks.WORTH - 1, 8)])
     def test_none_for_little(self, nbytes: int, threads: int) -> None:
         with allowed():
-            assert forks_for(nbytes, threads) is None
+            assert team_for(nbytes, threads) is None
 
     def test_none_where_torch_is(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Its threads would be missing."""
         monkeypatch.setitem(sys.modules, "torch", sys)
         with allowed():
-            assert forks_for(GIB, 4) is None
+            assert team_for(GIB, 4) is None
 
     def test_none_on_other_systems(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(sys, "platform", "darwin")
         with allowed():
-            assert forks_for(GIB, 4) is None
+            assert team_for(GIB, 4) is None

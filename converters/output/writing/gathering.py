@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ...formats.output_file import OutFile, WrittenFile
 from ...ranks.accounts import count_in
-from ...ranks.lead import Lead
+from ...ranks.team import Team
 from ...report import Observer
 from ...tensors.spec import Reader
 from ...workers import Workers
@@ -20,7 +20,7 @@ from .writer import Run, new_file
 
 
 def write_shared(
-    lead: Lead,
+    team: Team,
     reader: Reader,
     files: Sequence[OutFile],
     root: Path,
@@ -34,7 +34,7 @@ def write_shared(
     """As writer.write_files, by all processes of a run.
 
     Args:
-        lead: of the processes.
+        team: the processes.
         reader, files, root, workers, observer, finished, note: see there.
         threads: see Fill.
 
@@ -57,8 +57,8 @@ def write_shared(
 
     seal_all(made.begin())
     bare = [OutFile(file.name, file.size, file.pieces) for file in made.files]  # only rank 0 seals
-    task = Fill(reader, bare, root, threads, workers)
-    lead.run(task, take, lambda nbytes: observer.progress(run.done + nbytes, run.total))
+    task = Fill(reader, bare, root, threads, workers, several_hosts=team.several_hosts)
+    team.run(task, take, lambda nbytes: observer.progress(run.done + nbytes, run.total))
     reader.finish()
     return [done[file.name] for file in files]
 

@@ -53,6 +53,7 @@ class Fill:
         root: where.
         threads: as asked for; None: by each machine.
         workers: of rank 0: windows are the same in all processes, and none has more threads.
+        several_hosts: see Team.
     """
 
     reader: Reader
@@ -60,10 +61,13 @@ class Fill:
     root: Path
     threads: int | None
     workers: Workers
+    several_hosts: bool = True
 
     def __call__(self, member: Member) -> None:
         """See Task."""
-        self._look()
+        if self.several_hosts:
+            self._look()
+        counted(member, self.reader)  # and told nobody: a process that was forked has counts of the one it is of
         threads = min(workers_of(self.threads).threads, self.workers.threads)
         direct, done = takes_direct(self.root), 0
         writers = self._writers(member.share.span(sum(file.size for file in self.files)), direct=direct)
@@ -82,7 +86,9 @@ class Fill:
             begin += file.size
             if mine and file.pieces:
                 opening = partial(OpenFile, self.root / file.name, None, direct=direct)
-                found.append(FileWriter(self.reader, file.pieces, opening, partial(_flushed, number), buffers, mine))
+                found.append(
+                    FileWriter(self.reader, file.pieces, opening, partial(self._filled, number), buffers, mine)
+                )
         return found
 
     def _look(self) -> None:
@@ -99,4 +105,8 @@ class Fill:
 
 def _flushed(number: int, out: OpenFile, filled: Filled) -> tuple[int, Filled]:
     out.sync()
+    return _numbered(number, out, filled)
+
+
+def _numbered(number: int, out: OpenFile, filled: Filled) -> tuple[int, Filled]:
     return number, filled
