@@ -3,8 +3,9 @@
 python -m bench.chunked SOURCE TARGET TP
 
 Every expert is a chunk by itself, gate and up apart, and every matrix is cut among TP ranks, as Megatron-core saves
-them. Items, `.metadata` and its pickle are torch's own. For models of next to no bytes: all items of a shape hold the
-same random numbers. TARGET.json says how many chunks and items there are.
+them. Items, `.metadata` and its pickle are torch's own. For models of next to no bytes: all items of a shape that
+a file has hold the same random numbers, and files differ, as those of a training do. TARGET.json says how many chunks
+and items there are.
 """
 
 from __future__ import annotations

@@ -86,9 +86,8 @@ class Fill:
             begin += file.size
             if mine and file.pieces:
                 opening = partial(OpenFile, self.root / file.name, None, direct=direct)
-                found.append(
-                    FileWriter(self.reader, file.pieces, opening, partial(self._filled, number), buffers, mine)
-                )
+                ending = partial(_flushed if self.several_hosts else _numbered, number)
+                found.append(FileWriter(self.reader, file.pieces, opening, ending, buffers, mine))
         return found
 
     def _look(self) -> None:
