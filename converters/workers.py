@@ -70,6 +70,11 @@ def workers_of(threads: int | None, memory: int | None = None, *, most: int = MO
     return Workers(count, min(WINDOW, window // SMALLEST * SMALLEST))
 
 
+def processes_of(workers: Workers) -> int:
+    """Processes among which the threads are dealt out, two to each: so they keep within the memory of the threads."""
+    return min(workers.threads, max(2, -(-workers.threads // 2)))
+
+
 def _each(window: int) -> int:
     """Bytes of one thread."""
     return 2 * window + BESIDE

@@ -8,7 +8,7 @@ import pytest
 
 from vlconv.converters import workers
 from vlconv.converters.errors import OptionError
-from vlconv.converters.workers import Workers, processors, workers_of
+from vlconv.converters.workers import Workers, processes_of, processors, workers_of
 
 MIB = 1 << 20
 
@@ -30,6 +30,11 @@ def test_by_the_machine(cores: int, threads: int, monkeypatch: pytest.MonkeyPatc
     assert workers_of(3) == Workers(3, 16 * MIB)
     assert workers_of(None, most=4) == Workers(4, 16 * MIB)
     assert workers_of(12, most=4) == Workers(12, 16 * MIB)
+
+
+@pytest.mark.parametrize(("threads", "processes"), [(1, 1), (2, 2), (3, 2), (4, 2), (5, 3), (8, 4), (16, 8)])
+def test_processes_have_two_threads_each(threads: int, processes: int) -> None:
+    assert processes_of(Workers(threads)) == processes
 
 
 @pytest.mark.parametrize(

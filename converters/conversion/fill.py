@@ -15,7 +15,7 @@ from ..ranks.forks import team_for
 from ..report import Observer
 from ..tensors.nonfinite import Specials
 from ..tensors.offset import all_counts
-from ..workers import workers_of
+from ..workers import processes_of, workers_of
 from .plan import Plan
 from .summary import describe_checksums, describe_rounded, describe_specials, unsummed
 
@@ -30,7 +30,8 @@ def fill(plan: Plan, root: Path, journal: Journal, options: OutputOptions, obser
         journal.note(written, chunks.read_since() if chunks else {})
 
     workers = workers_of(options.threads, options.memory_bytes)
-    if team := team_for(sum(file.size for file in plan.files if file.name not in kept), workers.threads):
+    nbytes = sum(file.size for file in plan.files if file.name not in kept)
+    if team := team_for(nbytes, processes_of(workers)):
         workers = workers._replace(threads=team.each(workers.threads))
         written = write_shared(
             team,

@@ -5,6 +5,7 @@ Threads of one process wait for each other's Python.
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import sys
@@ -44,18 +45,18 @@ def allowed() -> Iterator[None]:
         _allowed.reset(token)
 
 
-def team_for(nbytes: int, threads: int) -> Team | None:
+def team_for(nbytes: int, processes: int) -> Team | None:
     """The processes that do a task of so many bytes; None: this one does, as it is alone and may not be forked.
 
     Args:
         nbytes: to read or to write.
-        threads: that this machine has use for.
+        processes: that are of use on this machine, which may have fewer processors.
     """
-    return led.get() or _forks(nbytes, threads)
+    return led.get() or _forks(nbytes, processes)
 
 
-def _forks(nbytes: int, threads: int) -> Forks | None:
-    count = min(processors(), threads, nbytes // WORTH)
+def _forks(nbytes: int, processes: int) -> Forks | None:
+    count = min(processors(), processes, nbytes // WORTH)
     # A forked process has none of the threads that torch has started, and waits for them.
     able = _allowed.get() and sys.platform == "linux" and "torch" not in sys.modules
     return Forks(count) if able and count > 1 else None
@@ -173,6 +174,7 @@ def _serve(task: Task, share: Share, speaking: Connection, known: Sequence[_Chil
     try:
         for number in NUMBERS:  # they are for the parent, which ends this one
             signal.signal(number, signal.SIG_IGN)
+        gc.freeze()  # a collection would touch, and so copy, every page that is shared with the parent
         for child in known:  # else nobody would notice that the parent is gone
             child.connection.close()
         member = _Member(share, speaking)

@@ -71,7 +71,7 @@ def test_forks_write_the_same_bytes(models: Path, tmp_path: Path, command: str) 
 
         def prepare(rank: int, size: int = size) -> None:
             made(rank)
-            fill.team_for = lambda nbytes, threads: Forks(size) if size > 1 else None  # type: ignore[assignment]
+            fill.team_for = lambda nbytes, processes: Forks(size) if size > 1 else None  # type: ignore[assignment]
 
         (ended,) = run([name, models / source, out, *options, "--threads", "3", "--json"], 1, prepare)
         assert ended.code == 0, ended.said

@@ -111,7 +111,7 @@ def test_forks_find_the_same(models: Path, case: str) -> None:
 
 def forked(size: int) -> None:
     """Every comparison is done by so many."""
-    compare.team_for = lambda nbytes, threads: forks.Forks(size) if size > 1 else None
+    compare.team_for = lambda nbytes, processes: forks.Forks(size) if size > 1 else None
 
 
 class Counting(Memory):
@@ -136,7 +136,7 @@ class Counting(Memory):
 
 
 def test_what_was_counted_before_a_fork_counts_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compare, "team_for", lambda nbytes, threads: forks.Forks(3))
+    monkeypatch.setattr(compare, "team_for", lambda nbytes, processes: forks.Forks(3))
     sides = [Counting({"t": torch.zeros(100, 100)}) for _ in range(2)]
     for count in (1, 2, 3):
         assert compare.compare(*sides, 3, Silent()).differences == []
