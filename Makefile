@@ -5,6 +5,8 @@
 #   make hostile               some 2,000 damaged or hostile sources, and the table of what came of them
 #   make fuzz SECONDS=60       the same by chance, an hour if not said otherwise
 #   make bench ARGS="--quick"  speed and memory beside cp and other programs; docs/bench.md
+#   make dist                  a wheel and an sdist in dist/, checked, and the command of each run once
+#   make pictures              docs/pictures/*.svg: what a terminal of 80 columns shows of real runs
 #   make test-serving          vLLM on a CPU opens what is written; PIP_ARGS must lead pip to a CPU build of torch
 #   make install PIP_ARGS=…    further arguments for pip, such as --extra-index-url for a CPU build of torch
 #   make test ARGS="-k vision" further arguments for pytest
@@ -15,6 +17,7 @@ VENV ?= .venv
 VENV_OLD ?= .venv-4.57
 VENV_MCORE ?= .venv-mcore
 VENV_SERVING ?= .venv-serving
+VENV_DIST ?= .venv-dist
 PIP_ARGS ?=
 # Tests run on all cores, a file at a time: most files share what they make.
 PARALLEL ?= -n logical --maxprocesses 8 --dist loadfile
@@ -29,13 +32,16 @@ READY_BENCH := $(VENV)/.ready-bench
 READY_OLD := $(VENV_OLD)/.ready
 READY_MCORE := $(VENV_MCORE)/.ready
 READY_SERVING := $(VENV_SERVING)/.ready
+READY_DIST := $(VENV_DIST)/.ready
 PIP := -m pip --quiet --disable-pip-version-check
 PIP_INSTALL = $(PIP) install $(PIP_ARGS) --constraint constraints.txt
 PIP_INSTALL_MCORE = $(PIP) install $(PIP_ARGS) --no-deps --ignore-requires-python
 SETUP := pyproject.toml constraints.txt
 SERVING := tests/serving/requirements.txt
+# README's small install: what conversions and verify use.
+SMALL := typer isal numpy pyyaml
 
-.PHONY: install demo test test-all test-serving hostile fuzz lint typecheck format bench clean
+.PHONY: install demo test test-all test-serving hostile fuzz lint typecheck format bench dist pictures clean
 
 install: $(READY)
 
@@ -103,20 +109,42 @@ format: $(READY)
 	$(BIN)/ruff check --fix-only --quiet .
 	$(BIN)/ruff format .
 
-# mypy does not see an editable install whose folders are named otherwise, so it gets a tree of links under the package's name.
 typecheck: $(READY)
-	@rm -rf build/typing && mkdir -p build/typing/vlconv
-	@ln -s $(CURDIR)/cli/* $(CURDIR)/converters build/typing/vlconv/
-	MYPYPATH=build/typing $(BIN)/mypy --strict --package vlconv
+	MYPYPATH=.package $(BIN)/mypy --strict --package vlconv
 
 # The tables and, in build/bench, bench.json and the plots.
 $(READY_BENCH): $(READY)
 	$(BIN)/python $(PIP_INSTALL) --editable ".[dev,bench]"
 	@touch $@
 
+# What is published. `build` makes the wheel out of the sdist, so an sdist that lacks a file makes none. Each is installed
+# beside the few libraries that a command line needs, and run. The log of setuptools is shown only where it fails.
+$(READY_DIST): Makefile
+	$(HAVE_PYTHON)
+	$(PYTHON) -m venv --clear $(VENV_DIST)
+	$(VENV_DIST)/bin/python $(PIP) install $(PIP_ARGS) "build>=1.2" "twine>=6.1"
+	@touch $@
+
+dist: $(READY_DIST)
+	rm -rf dist
+	@mkdir -p build && $(VENV_DIST)/bin/python -m build > build/dist.log 2>&1 || { cat build/dist.log >&2; exit 1; }
+	$(VENV_DIST)/bin/twine check --strict dist/*
+	@for made in dist/*; do \
+		$(PYTHON) -m venv --clear build/try && \
+		build/try/bin/python $(PIP) install $(PIP_ARGS) $(SMALL) && \
+		build/try/bin/python $(PIP) install $(PIP_ARGS) --no-deps $$made && \
+		build/try/bin/vlconv --help > /dev/null && \
+		build/try/bin/vlconv names --layout mbridge --model qwen3_vl > /dev/null && echo "$$made: installs and runs" || exit 1; \
+	done
+	@rm -rf build/try vlconv.egg-info
+
 bench: $(READY_BENCH)
 	PYTHONPATH=tests $(BIN)/python -m bench $(ARGS)
 
+# What a terminal shows of inspect, a conversion and a verify with differences.
+pictures: $(READY)
+	$(BIN)/python tests/pictures.py $(ARGS)
+
 clean:
-	rm -rf build dist vlconv.egg-info .mypy_cache .pytest_cache .ruff_cache $(VENV) $(VENV_OLD) $(VENV_MCORE) $(VENV_SERVING)
+	rm -rf build dist vlconv.egg-info .mypy_cache .pytest_cache .ruff_cache $(VENV) $(VENV_OLD) $(VENV_MCORE) $(VENV_SERVING) $(VENV_DIST)
 	find cli converters tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from vlconv.helped import complete_layout
 from vlconv.run import run
 
 if TYPE_CHECKING:
@@ -30,6 +31,13 @@ def _number(help_text: str, panel: str, *names: str) -> Any:
     return Annotated[int | None, typer.Option(*names, metavar="N", help=help_text, rich_help_panel=panel)]
 
 
+def _layout(help_text: str, panel: str) -> Any:
+    return Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help=help_text, rich_help_panel=panel, autocompletion=complete_layout),
+    ]
+
+
 def _flag(help_text: str, panel: str, name: str) -> Any:
     return Annotated[bool, typer.Option(name, metavar="", help=help_text, rich_help_panel=panel)]
 
@@ -41,7 +49,8 @@ def _choice(choices: Any, help_text: str, panel: str, metavar: str, *names: str)
 OPTIONS: dict[str, Any] = {
     # what is read
     "reference": _text(
-        "Hugging Face directory, or hub id, with the config.json and tokenizer files of this model. Weights are "
+        "Hugging Face directory, or org/name\\[@revision] on the Hub, with the config.json and tokenizer files of this "
+        "model. Weights are "
         "fetched for --carry and --mtp carry alone, and only the files that hold them. Left out: the directory "
         "'huggingface' inside the checkpoint, beside it or one above it; else what the checkpoint itself states and "
         "shows.",
@@ -53,26 +62,24 @@ OPTIONS: dict[str, Any] = {
         typer.Option(
             "--reference",
             metavar="DIR",
-            help="Hugging Face directory, or hub id, with the config.json of a Megatron side; give it twice where two "
-            "Megatron sides need different ones.",
+            help="Hugging Face directory, or org/name\\[@revision] on the Hub, with the config.json of a Megatron "
+            "side; give it twice where two Megatron sides need different ones.",
             rich_help_panel=READ,
         ),
     ],
     "revision": _text("Branch, tag or commit of a hub id.", READ, "REV"),
     "iteration": _number("Which iteration to read where the directory holds several.", READ),
-    "layout": _text("The trainer's naming of the Megatron source. Left out: recognised, and said.", READ, "NAME"),
+    "layout": _layout("The trainer's naming of the Megatron source, listed below. Left out: recognised.", READ),
     "experts_form": _choice(
         Literal["hub", "transformers-5", "per-expert"],
         "How the Hugging Face source lays out its experts: hub, transformers-5 or per-expert. Only asked for where "
-        "their "
-        "shapes are square and cannot tell.",
+        "their shapes are square and cannot tell.",
         READ,
         "FORM",
     ),
     "make_vocab_size_divisible_by": _number(
         "As the trainer has it. Read: explains padding of the vocabulary that multiples of 128 do not explain. "
-        "Written: "
-        "pads the vocabulary to a multiple of N x TP, as Megatron does; left out: not padded.",
+        "Written: pads the vocabulary to a multiple of N x TP, as Megatron does; left out: not padded.",
         READ,
     ),
     "mtp": _choice(
@@ -110,8 +117,8 @@ OPTIONS: dict[str, Any] = {
     "per_layer": _flag(
         "torch_dist with one key per layer, for models whose layers are not alike.", WRITTEN, "--per-layer"
     ),
-    "as_layout": _text(
-        "The trainer's naming to write. Left out: the source's, or the usual one of the model.", WRITTEN, "NAME"
+    "as_layout": _layout(
+        "The trainer's naming to write, listed below. Left out: the source's, or the usual one of the model.", WRITTEN
     ),
     "as_iteration": _number(
         "Write iter_N instead of release, which trainers read as converted weights; beside the iterations of a save "
@@ -148,6 +155,12 @@ OPTIONS: dict[str, Any] = {
         WRITTEN,
         "--overwrite",
     ),
+    "push": _text(
+        "Then upload the output to this repository of the Hub, in one commit, once its files are found to be what "
+        "vlconv.json says. It is made, and private, if it is not there.",
+        WRITTEN,
+        "ORG/NAME",
+    ),
     "manifest": _flag(
         "Write vlconv.json, which says what the output is, what it was made of, and the checksums of its files.",
         WRITTEN,
@@ -168,8 +181,12 @@ OPTIONS: dict[str, Any] = {
         "--etp",
         "--expert-tensor-parallel-size",
     ),
-    "decoder_first_pipeline_num_layers": _number("Layers of the first stage, where it has fewer or more.", TOPOLOGY),
-    "decoder_last_pipeline_num_layers": _number("Layers of the last stage, where it has fewer or more.", TOPOLOGY),
+    "decoder_first_pipeline_num_layers": _number(
+        "Layers of the first stage, if others.", TOPOLOGY, "--pp-first", "--decoder-first-pipeline-num-layers"
+    ),
+    "decoder_last_pipeline_num_layers": _number(
+        "Layers of the last stage, if others.", TOPOLOGY, "--pp-last", "--decoder-last-pipeline-num-layers"
+    ),
     # what to believe
     "trust_reference": _flag(
         "Let the reference win where the checkpoint's own words contradict it. The summary records it.",
@@ -186,8 +203,7 @@ OPTIONS: dict[str, Any] = {
     "witness": _choice(
         Literal["megatron-core", "transformers"],
         "Have A read by that library, too, and compare: megatron-core (it unpickles: only for checkpoints you trust) "
-        "or "
-        "transformers.",
+        "or transformers.",
         TRUST,
         "LIB",
     ),
@@ -224,6 +240,7 @@ SHOWN: dict[str, Any] = {
         bool,
         typer.Option("--quiet", "-q", metavar="", help="Say nothing but warnings and errors.", rich_help_panel=RUN),
     ],
+    "verbose": _flag("Tell all that is known, and every difference.", RUN, "--verbose"),
     "debug": _flag("Show the traceback of an error.", RUN, "--debug"),
 }
 """Options of every command that say what is shown, not what is done."""
@@ -273,11 +290,11 @@ def _unwrapped(text: str) -> str:
 def _parameter(field: Field[Any]) -> inspect.Parameter:
     assert field.default is not MISSING
     default = field.default
-    # typer wants a list for a repeated option, and text for a size.
+    # typer wants a list for a repeated option, and a size as users spell it.
     if isinstance(default, tuple):
         default = None
     elif field.name == "max_shard_size":
-        default = str(default)
+        default = "5GB"
     return _keyword(field.name, default, OPTIONS[field.name])
 
 

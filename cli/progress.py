@@ -61,12 +61,12 @@ class Bar:
 
     def __init__(self, console: Console) -> None:
         columns = (
-            TextColumn("{task.description}", markup=False),
+            TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True)),
             BarColumn(bar_width=None, table_column=Column(max_width=40)),
             TextColumn("{task.fields[said]}", markup=False),
         )
         self._progress = Progress(*columns, console=console, transient=True)
-        self._task = self._progress.add_task("", start=False, total=None, said="")
+        self._task = self._progress.add_task("working", start=False, total=None, said="")
         self._lock = Lock()
         self._pass = Pass()
 

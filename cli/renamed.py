@@ -6,17 +6,18 @@ from collections.abc import Mapping
 from typing import Any
 
 import typer
-from typer.core import TyperCommand
+
+from vlconv.helped import Helped
 
 
-def renamed(names: Mapping[str, str]) -> type[TyperCommand]:
+def renamed(names: Mapping[str, str]) -> type[Helped]:
     """A command that refuses old names of its options.
 
     Args:
         names: old name -> new name.
     """
 
-    class Renamed(TyperCommand):
+    class Renamed(Helped):
         def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
             """Refuse an old name, whatever stands around it."""
             for arg in args:

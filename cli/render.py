@@ -9,23 +9,22 @@ import json
 import math
 import os
 import sys
-import unicodedata
 from collections.abc import Iterable, Sequence
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Self, TextIO
+from typing import IO, TYPE_CHECKING, Any, Self, TextIO
 
-from rich.console import Console, Group
+from rich.console import Console
 from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from vlconv import __version__
+from vlconv.differences import ROWS, lines, table, worst_first
 from vlconv.progress import Bar, Lines, Meter, duration
+from vlconv.text import CHARACTERS, LINES, message, one_line, safe
 
 if TYPE_CHECKING:
     from vlconv.converters import Difference, Fact, Report
-
-ROWS = 50
-"""Rows of the table of differences; the JSON document has them all."""
 
 WORDS = {
     "done": ("done", "green"),
@@ -35,14 +34,10 @@ WORDS = {
     "not comparable": ("not comparable", "yellow"),
 }
 
-LINES, CHARACTERS = 60, 6_000
-"""Of one error or warning, at most: whatever a stranger's name made of it, the screen still shows what stood there."""
+PLAIN = ("dumb", "unknown")
+"""Terminals, by TERM, that only take lines."""
 
-CELL = 500
-"""Characters of a cell of a table."""
-
-HIDDEN = {"Cc", "Cf", "Cs", "Zl", "Zp"}
-"""Unicode categories of characters that act on a terminal, or hide, instead of being read."""
+__all__ = ["PLAIN", "WORDS", "Screen", "message", "on_terminal", "one_line", "print_lines", "safe"]
 
 
 class Screen:
@@ -52,15 +47,16 @@ class Screen:
         as_json: the result is one JSON document.
         quiet: say nothing but warnings and errors.
         plan: show the plan before the work; a dry run's result says the same.
+        verbose: show all facts whole, and every difference.
     """
 
-    def __init__(self, *, as_json: bool = False, quiet: bool = False, plan: bool = True) -> None:
+    def __init__(self, *, as_json: bool = False, quiet: bool = False, plan: bool = True, verbose: bool = False) -> None:
         self._out, self._err = _console(sys.stdout), _console(sys.stderr)
-        self._as_json, self._quiet, self._plan = as_json, quiet, plan
+        self._as_json, self._quiet, self._plan, self._verbose = as_json, quiet, plan, verbose
         self._start = monotonic()
         self._one_place = _same_file(sys.stdout, sys.stderr)
         self._shown: set[object] = set()
-        self._meter: Meter = Bar(self._err) if sys.stderr.isatty() else Lines(self._err)
+        self._meter: Meter = Bar(self._err) if _draws(sys.stderr) else Lines(self._err)
 
     def __enter__(self) -> Self:
         return self
@@ -70,9 +66,10 @@ class Screen:
 
     def planned(self, report: Report) -> None:
         """Show what was recognised and what will be done."""
-        self._warn(report.warnings)
+        self._warn(report, but=report.last)
         if self._plan and not self._quiet:
-            _facts(self._err, "plan", "blue", report.facts)
+            self._err.print(_heading("plan", report.result, "blue"), soft_wrap=True)
+            _facts(self._err, report.facts, verbose=self._verbose)
             self._shown.update(report.facts)
 
     def phase(self, phase: str) -> None:
@@ -80,28 +77,65 @@ class Screen:
         if not self._quiet:
             self._meter.begin(phase)
 
+    def rest(self) -> None:
+        """Leave the terminal to a library that shows by itself how far it is."""
+        self._meter.stop()
+
     def progress(self, done: int, total: int) -> None:
         """Show how far it is."""
         if not self._quiet:
             self._meter.show(done, total)
 
     def summary(self, report: Report) -> None:
-        """Show the result."""
-        self._warn(report.warnings)
+        """Show the result: first what came of it, then what to know of it, then what to do next."""
         if self._as_json:
+            self._warn(report)
             self._document(report.as_dict())
-        elif not self._quiet:
-            if report.differences:
-                self._out.print(_table(report.differences))
-                _left_out(self._out, len(report.differences))
-            word, colour = WORDS[report.status]
-            seen = self._shown if self._one_place else set()
-            title = f"{report.command}: {word} ({duration(monotonic() - self._start)})"
-            _facts(self._out, title, colour, [fact for fact in report.facts if fact not in seen])
+            return
+        if not self._quiet or report.status == "different":
+            self._out.print(self._result(report), soft_wrap=True)
+        if self._quiet:
+            self._warn(report)
+            return
+        self._warn(report, but=report.last)
+        seen = self._shown if self._one_place else set()
+        _facts(self._out, [fact for fact in report.facts if fact not in seen], verbose=self._verbose)
+        self._differences(report.differences)
+        self._steps(report)
+        if report.last:
+            self._out.print(Text(message(report.last), "yellow"), soft_wrap=True)
+
+    def _result(self, report: Report) -> Text:
+        word, colour = WORDS[report.status]
+        took = f" ({duration(monotonic() - self._start)})"
+        if not report.result:
+            return _heading(report.command, f"{word}{took}", colour)
+        if report.status == "planned":
+            return _heading(word, f"{report.result}{took}", colour)
+        return _heading("", f"{report.result}{took}", colour)
+
+    def _differences(self, differences: Sequence[Difference]) -> None:
+        if not differences:
+            return
+        listed = worst_first(differences)
+        if not on_terminal(self._out.file):
+            for line in lines(listed):
+                self._out.file.write(line + "\n")
+            return
+        rows = len(listed) if self._verbose else ROWS
+        self._out.print(table(listed[:rows], self._out.width, whole=self._verbose))
+        if len(listed) > rows:
+            self._out.print(f"  … and {len(listed) - rows} more; --verbose shows them, --json lists them all")
+
+    def _steps(self, report: Report) -> None:
+        """Whole lines, however long, so that they can be copied."""
+        wide = max((len(step.name) for step in report.steps), default=0)
+        for step in report.steps if report.status != "planned" else ():
+            self._out.print(Text(f"  to {step.name:<{wide}}  {one_line(step.command)}"), soft_wrap=True)
 
     def fault(self, command: str, kind: str, what: str, hint: str, status: str) -> None:
         """Show why a command ended early."""
-        if self._err.is_terminal:
+        if on_terminal(self._err.file):
             text = Text.assemble((message(what), "bold"), *(["\n", message(hint)] if hint else []))
             self._err.print(Panel(text, title=status, title_align="left", border_style="red"))
         else:
@@ -111,14 +145,16 @@ class Screen:
         if self._as_json:
             self._document({"command": command, "status": status, "error": {"type": kind, "what": what, "hint": hint}})
 
-    def _warn(self, warnings: Sequence[str]) -> None:
-        for warning in warnings:
-            if warning not in self._shown:
+    def _warn(self, report: Report, but: str = "") -> None:
+        for warning in report.warnings:
+            if warning not in self._shown and (not but or warning != but):
                 self._shown.add(warning)
                 self._err.print(Text.assemble(("warning: ", "yellow"), message(warning)), soft_wrap=True)
 
     def _document(self, document: dict[str, Any]) -> None:
-        self._out.file.write(json.dumps(_finite(document), indent=2, allow_nan=False, default=str) + "\n")
+        self._out.file.write(
+            json.dumps(_finite({"vlconv": __version__, **document}), indent=2, allow_nan=False, default=str) + "\n"
+        )
         self._out.file.flush()
 
 
@@ -128,35 +164,23 @@ def print_lines(lines: Iterable[str]) -> None:
         sys.stdout.write(safe(line).replace("\\t", "\t") + "\n")
 
 
-def message(text: str) -> str:
-    """An error, hint or warning: safe, and its lines after the first are indented.
-
-    So no line of ours is made by what it tells of, and what is told stays on the screen.
-    """
-    lines = safe(text[:CHARACTERS])[:CHARACTERS].split("\n")
-    shown = [line if number == 0 or line.startswith(" ") else f"  {line}" for number, line in enumerate(lines[:LINES])]
-    cut = len(text) > CHARACTERS or len(lines) > LINES
-    return "\n".join([*shown, *["  …"] * cut])
-
-
-def one_line(text: object) -> str:
-    """A name as it stands in a cell of a table or in a line: safe, and not longer than that."""
-    line = safe(str(text)[:CELL]).replace("\n", "\\n")
-    return line if len(line) <= CELL and len(str(text)) <= CELL else line[:CELL] + "…"
-
-
-def safe(text: object) -> str:
-    """Text in which nothing acts on a terminal: a name out of a file may hold escape sequences."""
-    return "".join(_escaped(c) if c != "\n" and unicodedata.category(c) in HIDDEN else c for c in str(text))
-
-
-def _escaped(character: str) -> str:
-    return character.encode("unicode_escape", "surrogatepass").decode("ascii")
-
-
 def _console(file: TextIO) -> Console:
     # Logs get lines as long as they are; a terminal gets them folded.
     return Console(file=file, highlight=False, markup=False, emoji=False, width=None if file.isatty() else 1000)
+
+
+def on_terminal(file: IO[str]) -> bool:
+    """Whether people read it as it is drawn: colours may be forced on a pipe, a width and boxes may not."""
+    return file.isatty() and os.environ.get("TERM", "").lower() not in PLAIN
+
+
+def _draws(file: IO[str]) -> bool:
+    """Whether a bar can be drawn there again and again; the log of a CI job keeps every drawing, terminal or not."""
+    return on_terminal(file) and os.environ.get("CI", "").lower() in ("", "0", "false")
+
+
+def _heading(before: str, text: str, colour: str) -> Text:
+    return Text(": ".join(filter(None, [before, message(text)])), style=f"bold {colour}")
 
 
 def _same_file(a: TextIO, b: TextIO) -> bool:
@@ -167,49 +191,26 @@ def _same_file(a: TextIO, b: TextIO) -> bool:
         return False
 
 
-def _facts(console: Console, title: str, colour: str, facts: Sequence[Fact]) -> None:
-    grid = Table.grid(padding=(0, 2))
-    grid.add_column(style="dim", no_wrap=True)
-    grid.add_column(overflow="fold")
-    for fact in facts:
-        grid.add_row(Text(safe(fact.label)), Text(safe(fact.text)[:CHARACTERS]))
-    heading = Text(title, style=f"bold {colour}")
-    if console.is_terminal:
-        console.print(
-            Panel(Group(grid), title=heading, title_align="left", border_style=colour, expand=False)
-            if facts
-            else heading
-        )
+def _facts(console: Console, facts: Sequence[Fact], *, verbose: bool) -> None:
+    rows = [(safe(fact.label), _text_of(fact, verbose=verbose)) for fact in facts]
+    rows = [(label, text) for label, text in rows if text]
+    if on_terminal(console.file):
+        grid = Table.grid(padding=(0, 2))
+        grid.add_column(style="dim", no_wrap=True)
+        grid.add_column(overflow="fold")
+        for label, text in rows:
+            grid.add_row(Text(f"  {label}"), Text(text))
+        console.print(grid)
         return
-    console.print(heading, soft_wrap=True)
-    wide = max((len(safe(fact.label)) for fact in facts), default=0)
-    for fact in facts:
-        label, text = fact.label, fact.text
-        lines = ("\n" + " " * (wide + 4)).join(safe(text)[:CHARACTERS].split("\n")[:LINES])
-        console.print(Text(f"  {safe(label):<{wide}}  {lines}"), soft_wrap=True)
+    wide = max((len(label) for label, _ in rows), default=0)
+    for label, text in rows:
+        lines = ("\n" + " " * (wide + 4)).join(text.split("\n")[:LINES])
+        console.print(Text(f"  {label:<{wide}}  {lines}"), soft_wrap=True)
 
 
-def _table(differences: Sequence[Difference]) -> Table:
-    table = Table("tensor", "what differs")
-    table.columns[0].overflow = "fold"
-    for title in ("elements", "first at", "max |difference|"):
-        table.add_column(title, justify="right")
-    table.add_column("note")
-    for d in differences[:ROWS]:
-        first = str(list(d.first)) if d.first else ""
-        size = f"{d.max_abs:.3g}" if d.max_abs is not None else ""
-        table.add_row(
-            *(
-                Text(one_line(part))
-                for part in (d.tensor, d.kind, f"{d.count:,}" if d.count else "", first, size, d.note)
-            )
-        )
-    return table
-
-
-def _left_out(console: Console, count: int) -> None:
-    if count > ROWS:
-        console.print(f"… and {count - ROWS} more; --json lists them all", soft_wrap=True)
+def _text_of(fact: Fact, *, verbose: bool) -> str:
+    text = fact.text if verbose or fact.brief is None else fact.brief
+    return safe(text)[:CHARACTERS]
 
 
 def _finite(value: Any) -> Any:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import traceback
 from collections.abc import Callable
 from contextlib import nullcontext, redirect_stdout, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from vlconv import ending
 from vlconv.job import Job
@@ -21,21 +22,58 @@ EXIT = {"done": 0, "planned": 0, "same": 0, "different": 1, "not comparable": 3}
 """Exit code of each status of a report. 2 is wrong usage, 130 Ctrl-C, 143 a SIGTERM."""
 
 
+Result = TypeVar("Result")
+
+
 def run(
-    command: str, call: Callable[[Observer], Report], *, dry_run: bool, as_json: bool, quiet: bool, debug: bool
+    command: str,
+    call: Callable[[Observer], Report],
+    *,
+    dry_run: bool,
+    as_json: bool,
+    quiet: bool,
+    debug: bool,
+    verbose: bool = False,
 ) -> int:
-    """Call, show what comes of it, and return the exit code."""
-    screen, job, code = Screen(as_json=as_json, quiet=quiet, plan=not dry_run), Job(), 1
+    """Call, show the plan, the progress and the report, and return the exit code."""
+    if quiet:  # read by huggingface_hub when it is imported: its bars are its own
+        os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
+    screen = Screen(as_json=as_json, quiet=quiet, plan=not dry_run, verbose=verbose)
+
+    def told(report: Report) -> int:
+        screen.summary(report)
+        return EXIT[report.status]
+
+    return carry_out(command, call, told, screen, debug=debug)
+
+
+def carry_out(
+    command: str,
+    call: Callable[[Observer], Result],
+    told: Callable[[Result], int],
+    screen: Screen,
+    *,
+    debug: bool,
+) -> int:
+    """Call, show what comes of it, and return the exit code.
+
+    Args:
+        command: its name.
+        call: what it does.
+        told: shows the result, and gives the exit code.
+        screen: shows all else.
+        debug: show the traceback of an error.
+    """
+    job, code = Job(), 1
     try:
         try:
             ending.work()
             # A library that prints would spoil the one document on stdout.
             with screen, redirect_stdout(sys.stderr), job.joined():
-                report = call(_Watch(screen, job))
+                result = call(_Watch(screen, job))
         finally:  # if a signal's exception comes in here, no second one will
             ending.over()
-        screen.summary(report)
-        code = EXIT[report.status]
+        code = told(result)
     except SystemExit:  # rich ends so when nobody reads on: vlconv … | head
         raise
     except BaseException as met:
@@ -64,9 +102,13 @@ class _Watch:
         self._screen.planned(report)
 
     def phase(self, phase: str) -> None:
-        """Show it."""
+        """Show it, unless that is an upload: huggingface_hub shows that itself, and a signal may end it again."""
         self._check()
-        self._screen.phase(phase)
+        if phase == "uploading":
+            ending.work()
+            self._screen.rest()
+        else:
+            self._screen.phase(phase)
 
     def progress(self, done: int, total: int) -> None:
         """Show it."""
@@ -94,7 +136,7 @@ def _explained(fault: BaseException, debug: bool, number: int) -> tuple[str, int
 
     kind = type(fault).__name__
     if number := number or (signal.SIGINT if isinstance(fault, KeyboardInterrupt) else 0):
-        what = "interrupted" if number == signal.SIGINT else f"ended by {signal.Signals(number).name}"
+        what = f"{'Ctrl-C' if number == signal.SIGINT else signal.Signals(number).name} ended it"
         return kind, 128 + number, what, "" if hasattr(fault, "__notes__") else "Nothing was left behind."
     if isinstance(fault, VlconvError):
         return kind, fault.exit_code, fault.what, fault.hint

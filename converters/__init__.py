@@ -1,7 +1,8 @@
 """vlconv's public API. Every function is imported when it is called, so that importing the package costs nothing.
 
-Paths may be text. What goes wrong is raised as a subclass of VlconvError, each exported here. How far a command is, an
-Observer is told; see there.
+Paths may be text. Options are keywords (`dtype="float32"`), an options object, or both: then a keyword stands in the
+place of the object's field. What goes wrong is raised as a subclass of VlconvError, each exported here. How far a
+command is, a function `progress(done, total)` is told, or an Observer; see there.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING
 from .errors import (
     ChangedError,
     CorruptError,
+    HubFault,
     MismatchError,
     MissingLibrary,
     NotACheckpoint,
@@ -26,18 +28,28 @@ from .errors import (
     UnsupportedError,
     VlconvError,
 )
-from .options import Hf2McoreOptions, Mcore2HfOptions, Mcore2McoreOptions, VerifyOptions
-from .report import Difference, Fact, Observer, Phase, Report, Silent
+from .inspection.blocks import Block
+from .inspection.inspection import Inspection
+from .options import Hf2McoreOptions, InspectOptions, Mcore2HfOptions, Mcore2McoreOptions, PushOptions, VerifyOptions
+from .options.asked import asked
+from .report import Difference, Fact, Observer, Phase, Progress, Report, Silent, watching
 
 if TYPE_CHECKING:
+    from typing import Unpack
+
     from .layouts.names import NamePair
+    from .options.keywords import Hf2McoreKeywords, Mcore2HfKeywords, Mcore2McoreKeywords, VerifyKeywords
 
 __all__ = [
+    "Block",
     "ChangedError",
     "CorruptError",
     "Difference",
     "Fact",
     "Hf2McoreOptions",
+    "HubFault",
+    "InspectOptions",
+    "Inspection",
     "Mcore2HfOptions",
     "Mcore2McoreOptions",
     "MismatchError",
@@ -47,6 +59,8 @@ __all__ = [
     "Observer",
     "OptionError",
     "Phase",
+    "Progress",
+    "PushOptions",
     "RankError",
     "ReadError",
     "ReferenceFault",
@@ -58,10 +72,13 @@ __all__ = [
     "VerifyOptions",
     "VlconvError",
     "hf2mcore",
+    "inspect",
     "mcore2hf",
     "mcore2mcore",
     "names",
+    "push",
     "ranks",
+    "trainers",
     "verify",
 ]
 
@@ -70,25 +87,64 @@ AnyPath = str | PathLike[str]
 _DEFAULT_MCORE2HF = Mcore2HfOptions()
 _DEFAULT_HF2MCORE = Hf2McoreOptions()
 _DEFAULT_MCORE2MCORE = Mcore2McoreOptions()
+_DEFAULT_PUSH = PushOptions()
 _DEFAULT_VERIFY = VerifyOptions()
+_DEFAULT_INSPECT = InspectOptions()
 
 
 def mcore2hf(
-    source: AnyPath, target: AnyPath, options: Mcore2HfOptions = _DEFAULT_MCORE2HF, observer: Observer | None = None
+    source: AnyPath,
+    target: AnyPath,
+    options: Mcore2HfOptions = _DEFAULT_MCORE2HF,
+    observer: Observer | None = None,
+    *,
+    progress: Progress | None = None,
+    **keywords: Unpack[Mcore2HfKeywords],
 ) -> Report:
-    """Convert a Megatron checkpoint to a Hugging Face directory; see convert.mcore2hf."""
+    """Convert a Megatron checkpoint to a Hugging Face directory; see convert.mcore2hf.
+
+    Args:
+        source: the checkpoint, or a save directory above it.
+        target: the directory to write; it must not exist, or see `overwrite`.
+        options: what is asked for; each keyword stands in the place of the field of that name.
+        observer: is told the plan, how far it is, and what it is at.
+        progress: is told how far it is, and nothing else: bytes done, and all bytes.
+        keywords: fields of Mcore2HfOptions, such as dtype="float32".
+
+    Raises:
+        VlconvError: as one of its subclasses; the target is then as it was.
+    """
     from .conversion.convert import mcore2hf
 
-    return mcore2hf(Path(source), Path(target), options, observer or Silent())
+    wanted, watch = asked("mcore2hf", options, keywords), watching(observer, progress)
+    if wanted.push is None:
+        return mcore2hf(Path(source), Path(target), wanted, watch)
+    from .upload.upload import add_upload, refuse_out_of_reach
+
+    refuse_out_of_reach(wanted.push)
+    report = mcore2hf(Path(source), Path(target), wanted, watch)
+    if not wanted.dry_run:
+        add_upload(report, Path(target), wanted.push, wanted.threads, watch)
+    return report
 
 
 def hf2mcore(
-    source: AnyPath, target: AnyPath, options: Hf2McoreOptions = _DEFAULT_HF2MCORE, observer: Observer | None = None
+    source: AnyPath,
+    target: AnyPath,
+    options: Hf2McoreOptions = _DEFAULT_HF2MCORE,
+    observer: Observer | None = None,
+    *,
+    progress: Progress | None = None,
+    **keywords: Unpack[Hf2McoreKeywords],
 ) -> Report:
-    """Convert a Hugging Face directory to a Megatron checkpoint; see convert.hf2mcore."""
+    """Convert a Hugging Face directory, or a repository of the Hub, to Megatron; see convert.hf2mcore.
+
+    Arguments are as those of mcore2hf, keywords as fields of Hf2McoreOptions.
+    """
     from .conversion.convert import hf2mcore
 
-    return hf2mcore(Path(source), Path(target), options, observer or Silent())
+    wanted, watch = asked("hf2mcore", options, keywords), watching(observer, progress)
+    return hf2mcore(source, Path(target), wanted, watch)
 
 
 def mcore2mcore(
@@ -96,20 +152,59 @@ def mcore2mcore(
     target: AnyPath,
     options: Mcore2McoreOptions = _DEFAULT_MCORE2MCORE,
     observer: Observer | None = None,
+    *,
+    progress: Progress | None = None,
+    **keywords: Unpack[Mcore2McoreKeywords],
 ) -> Report:
-    """Write a Megatron checkpoint's weights in another format, topology or layout; see convert.mcore2mcore."""
+    """Write a Megatron checkpoint's weights in another format, topology or layout; see convert.mcore2mcore.
+
+    Arguments are as those of mcore2hf, keywords as fields of Mcore2McoreOptions.
+    """
     from .conversion.convert import mcore2mcore
 
-    return mcore2mcore(Path(source), Path(target), options, observer or Silent())
+    wanted, watch = asked("mcore2mcore", options, keywords), watching(observer, progress)
+    return mcore2mcore(Path(source), Path(target), wanted, watch)
 
 
 def verify(
-    a: AnyPath, b: AnyPath | None = None, options: VerifyOptions = _DEFAULT_VERIFY, observer: Observer | None = None
+    a: AnyPath,
+    b: AnyPath | None = None,
+    options: VerifyOptions = _DEFAULT_VERIFY,
+    observer: Observer | None = None,
+    *,
+    progress: Progress | None = None,
+    **keywords: Unpack[VerifyKeywords],
 ) -> Report:
-    """Compare two models of either side, or prove the round trip of one; see verification.verify."""
+    """Compare two models of either side, or prove the round trip of one; see verification.verify.
+
+    Args:
+        a, b: a directory of either side, or one iteration of a save directory as "SAVE:100".
+        options, observer, progress: as of mcore2hf.
+        keywords: fields of VerifyOptions.
+
+    Returns:
+        a Report with the status "same", "different" or "not comparable"; a difference is no exception.
+    """
     from .verification.verify import verify
 
-    return verify(a, b, options, observer or Silent())
+    wanted, watch = asked("verify", options, keywords), watching(observer, progress)
+    return verify(a, b, wanted, watch)
+
+
+def inspect(path: AnyPath, options: InspectOptions = _DEFAULT_INSPECT) -> Inspection:
+    """Say what a directory is, from its metadata alone; see inspection.inspect."""
+    from .inspection.inspect import inspect
+
+    return inspect(path, options)
+
+
+def push(
+    directory: AnyPath, repo: str, options: PushOptions = _DEFAULT_PUSH, observer: Observer | None = None
+) -> Report:
+    """Upload an output of mcore2hf to the Hub in one commit; see upload.upload."""
+    from .upload.upload import upload
+
+    return upload(Path(directory), repo, options, observer or Silent())
 
 
 def names(layout: str, model: str) -> list[NamePair]:
@@ -117,3 +212,10 @@ def names(layout: str, model: str) -> list[NamePair]:
     from .layouts.names import name_pairs
 
     return list(name_pairs(layout, model))
+
+
+def trainers() -> dict[str, str]:
+    """The trainers that write each layout, by the name that `--layout` takes."""
+    from .layouts import LAYOUTS
+
+    return {name: layout.trainers for name, layout in LAYOUTS.items()}

@@ -9,6 +9,7 @@ VlconvError                  exit 1; the text says what, which file or tensor, a
 │   └── UnsupportedError     recognised, and refused by name
 ├── MismatchError            checkpoint, layout and config contradict one another
 ├── ReferenceFault           the reference HF directory cannot be had or lacks something
+├── HubFault                 the Hub does not give a source or take an output
 ├── TargetError              the output cannot be written there
 ├── MissingLibrary           a library is not installed that this run needs and others do not
 ├── RankError                of several processes that do a run together one is gone, or does not come
@@ -91,6 +92,10 @@ class MismatchError(VlconvError):
 
 class ReferenceFault(VlconvError):
     """The reference HF directory cannot be had or lacks something."""
+
+
+class HubFault(VlconvError):
+    """The Hub does not give a source or take an output."""
 
 
 class TargetError(VlconvError):

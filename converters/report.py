@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from pathlib import Path
+from threading import Lock
 from typing import Any, NamedTuple, Protocol
+
+from .errors import OptionError
+
+Progress = Callable[[int, int], object]
+"""A function that is told how far a command is: bytes done, and all bytes of what it is at; done falls back to 0 where
+something else begins. One call at a time, though from several threads; what it raises ends the command.
+"""
 
 
 @dataclass(slots=True)
@@ -18,6 +27,19 @@ class Difference:
     first: tuple[int, ...] = ()  # index of the first of them
     max_abs: float | None = None  # largest |difference|; None where it has no meaning
     note: str = ""
+    nan: int = 0  # differing elements that are NaN on either side
+
+
+class Step(NamedTuple):
+    """What a user may do next.
+
+    Attributes:
+        name: what for: "serve".
+        command: as it is typed, or what a trainer's configuration says.
+    """
+
+    name: str
+    command: str
 
 
 class Fact(NamedTuple):
@@ -27,11 +49,13 @@ class Fact(NamedTuple):
         name: what it is about, the same in every version: "config_from".
         text: a sentence in plain English; only for reading.
         side: "A" or "B" where two sides are told of.
+        brief: what a short summary says instead; "" where it leaves the fact out, None where it says the same.
     """
 
     name: str
     text: str
     side: str = ""
+    brief: str | None = None
 
     @property
     def label(self) -> str:
@@ -44,6 +68,11 @@ class Report:
     """The result of a command, or of its dry run.
 
     `facts` are for people, in reading order; `data` holds the same and more for programs, under names of its own.
+
+    Attributes:
+        result: the whole in one line, for people: "out: 625 tensors, 4.26 GB, Qwen3-VL-2B, from iteration 1000 of run".
+        steps: what a user may do next.
+        last: the one of `warnings` that is said after everything else, as the output is of no use without it; "": none.
     """
 
     command: str
@@ -52,10 +81,13 @@ class Report:
     warnings: list[str] = field(default_factory=list)
     differences: list[Difference] = field(default_factory=list)
     data: dict[str, Any] = field(default_factory=dict)
+    result: str = ""
+    steps: list[Step] = field(default_factory=list)
+    last: str = ""
 
-    def fact(self, name: str, text: str, **data: Any) -> None:
-        """Add a sentence, and the same as data."""
-        self.facts.append(Fact(name, text))
+    def fact(self, name: str, text: str, *, brief: str | None = None, **data: Any) -> None:
+        """Add a sentence, and the same as data; `brief` as in Fact."""
+        self.facts.append(Fact(name, text, brief=brief))
         self.data.update(data)
 
     @property
@@ -89,6 +121,7 @@ class Phase(StrEnum):
     READING_BACK = "reading back"
     BRINGING_TO_DISK = "bringing to disk"
     COMPARING = "comparing"
+    UPLOADING = "uploading"
 
 
 class Observer(Protocol):
@@ -98,7 +131,7 @@ class Observer(Protocol):
 
         phase(phase)    what comes next is that Phase; bytes that are told from here on are of it.
         written(place)  the output has taken its place, and nothing undoes it any more. While that is called, signals
-                        wait.
+                        wait, until a Phase UPLOADING begins.
     """
 
     def planned(self, report: Report) -> None:
@@ -116,6 +149,31 @@ class Silent:
 
     def progress(self, done: int, total: int) -> None:
         """Ignore it."""
+
+
+class ByFunction(Silent):
+    """An Observer that calls one function."""
+
+    def __init__(self, function: Progress) -> None:
+        self._function, self._one = function, Lock()
+
+    def progress(self, done: int, total: int) -> None:
+        """Call it, one thread after another."""
+        with self._one:
+            self._function(done, total)
+
+
+def watching(observer: Observer | None, progress: Progress | None) -> Observer:
+    """The Observer of a call.
+
+    Raises:
+        OptionError: both are given.
+    """
+    if observer is not None and progress is not None:
+        raise OptionError(
+            "both observer and progress are given, and an observer is told the progress, too", "Leave one of them out."
+        )
+    return observer or (ByFunction(progress) if progress is not None else Silent())
 
 
 def tell_phase(observer: Observer, phase: Phase) -> None:

@@ -19,7 +19,9 @@ def _folder(folder: Path, depth: int) -> str:
     lines = [_line(f"{folder.name}/", own, depth)]
     files = sorted(path for path in folder.glob("*.py") if path.name != "__init__.py")
     lines += [_line(path.name, _said(path), depth + 1) for path in files]
-    inner = sorted(path for path in folder.iterdir() if path.is_dir() and any(path.glob("*.py")))
+    inner = sorted(
+        path for path in folder.iterdir() if path.is_dir() and not path.is_symlink() and any(path.glob("*.py"))
+    )
     return "".join(lines) + "".join(_folder(path, depth + 1) for path in inner)
 
 

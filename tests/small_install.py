@@ -31,7 +31,7 @@ def environment(directory: Path, *names: str) -> Path:
                 (site / top).symlink_to(str(found.locate_file(top)))
     package = site / "vlconv"
     package.mkdir()
-    for source in (*(ROOT / "cli").iterdir(), ROOT / "converters"):
+    for source in (ROOT / ".package" / "vlconv").iterdir():
         (package / source.name).symlink_to(source)
     return directory / "bin" / "python"
 

@@ -140,7 +140,7 @@ class TestFilesBeside:
         for number in range(50):
             (work / "hf" / f"{number}{LINE}.link").symlink_to("nowhere")
         text = said("hf2mcore", work / "hf", work / "out")
-        assert "hf2mcore: done" in text
+        assert "  to verify  vlconv verify " in text
         assert "files are not copied" in text
 
     def test_a_link_out(self, work: Path) -> None:
@@ -282,6 +282,6 @@ class TestWhatIsAskedFor:
         (work / LINE).mkdir()
         for name in ("hf", "mcore"):
             (work / name).rename(work / LINE / name)
-        assert "hf2mcore: done" in said("hf2mcore", work / LINE / "hf", work / LINE / "out")
-        assert "mcore2hf: done" in said("mcore2hf", work / LINE / "mcore", work / LINE / "back")
-        assert "same" in said("verify", work / LINE / "hf", work / LINE / "mcore")
+        assert "  to load    checkpoint" in said("hf2mcore", work / LINE / "hf", work / LINE / "out")
+        assert "  to serve   vllm serve " in said("mcore2hf", work / LINE / "mcore", work / LINE / "back")
+        assert "same: " in said("verify", work / LINE / "hf", work / LINE / "mcore")

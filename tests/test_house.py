@@ -231,6 +231,16 @@ class TestPackaging:
         known = {modules.get(name, name) for name in names} | {"vlconv"}
         fine([i for i in IMPORTS if i.name.split(".")[0] not in known and not standard(i.name)])
 
+    def test_the_sdist_holds_every_file(self) -> None:
+        """The folders of packages are in it anyway, and what pyproject.toml names; the rest MANIFEST.in names."""
+        lines = [line.split() for line in (ROOT / "MANIFEST.in").read_text().splitlines()]
+        named = {name for word, *names in filter(None, lines) if word == "include" for name in names}
+        grafted = {name for word, *names in filter(None, lines) if word == "graft" for name in names}
+        project = self.project["project"]
+        named |= {"pyproject.toml", project["readme"], *project["license-files"]}
+        paths = [path.relative_to(ROOT) for path in tracked()]
+        assert not [p for p in paths if str(p) not in named and p.parts[0] not in {"cli", "converters", *grafted}]
+
     def test_the_version_is_in_the_changelog(self) -> None:
         from vlconv import __version__
 

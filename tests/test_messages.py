@@ -78,7 +78,7 @@ KNOWN: dict[str, set[str]] = {
     "converters/layouts/names.py": {"layout", "release.name", "what"},
     "converters/checkpoint/gated_order.py": {"seen.layout.name", "what"},
     "converters/models/__init__.py": {"kind"},  # after it was looked up in a table
-    "converters/options/rules.py": {"name", "known"},
+    "converters/options/rules.py": {"name", "known", "match"},  # match: of digits
     "converters/output/replaceable.py": {"kind.name"},
     "converters/tensors/cast.py": {"self._dtype"},
     "converters/tensors/sharding.py": {"what", "size", "sections"},
@@ -118,11 +118,17 @@ KNOWN: dict[str, set[str]] = {
     "converters/checkpoint/carried.py": {"shape"},
     "converters/checkpoint/consistency.py": {
         *("where", "line", "reference.said", "found", "expected"),
-        "model.vision_prefix",  # of our own table
+        *("model.vision_prefix", "words", "way_out"),  # of our own tables
     },
     "converters/checkpoint/mtp.py": {"where", "whose", "asked"},
     "converters/config/reference_weights.py": {"first_line(error)"},
     "converters/checkpoint/shape_errors.py": {"where", "want"},
+    "converters/checkpoint/describe_model.py": {
+        *("dialect.experts", "dialect.hf_names", "tie.said"),  # ours
+        "text",  # a model_type of MODELS, and numbers
+    },
+    "converters/conversion/outcome.py": {"report.last"},  # made of what is shown
+    "converters/verification/parts.py": {"_words(part, counts)"},  # our names of parts, and numbers
     "converters/checkpoint/describe.py": {
         *("opened.form", "side.seen.seen_by", "found.said", "known.overridden", "known.unproven", "tie.said", "told"),
         *(
@@ -141,6 +147,7 @@ KNOWN: dict[str, set[str]] = {
         ),
     },
     "converters/conversion/convert.py": {"line", "known", "main"},
+    "converters/options/asked.py": {"command", "_near(name, known)"},  # of our own functions, and their options
     "converters/options/__init__.py": {"self.mtp", "get_args(MtpAsIs)"},
     "converters/tensors/offset.py": {"target"},
     "converters/conversion/summary.py": {"beside.missing", "why", "specials", "size", "name"},

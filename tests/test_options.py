@@ -26,7 +26,7 @@ def test_a_dtype_has_several_names(spelled: str) -> None:
 
 @pytest.mark.parametrize(
     ("spelled", "nbytes"),
-    [("5GB", 5 * 10**9), ("500mb", 5 * 10**8), ("1.5 kB", 1500), ("1000", 1000), ("1KiB", 1024), (7, 7)],
+    [("5GB", 5 * 10**9), ("500mb", 5 * 10**8), ("1.5 kB", 1500), ("1000B", 1000), ("1KiB", 1024), (7, 7)],
 )
 def test_a_size_is_a_number_or_text(spelled: int | str, nbytes: int) -> None:
     assert Mcore2HfOptions(max_shard_size=spelled).shard_bytes == nbytes
@@ -47,6 +47,14 @@ def test_paths_may_be_text_or_path() -> None:
         (Mcore2HfOptions, {"max_shard_size": "5XB"}, "--max-shard-size '5XB' is no size"),
         (Mcore2HfOptions, {"max_shard_size": 0}, "--max-shard-size 0 is no size"),
         (Mcore2HfOptions, {"max_shard_size": True}, "is no size"),
+        (Mcore2HfOptions, {"max_shard_size": 2.5}, "is no size"),
+        (
+            Mcore2HfOptions,
+            {"max_shard_size": "2"},
+            "--max-shard-size '2' has no unit\nWrite 2GB, 2MB or, for bytes, 2B",
+        ),
+        (Mcore2HfOptions, {"memory": " 1.5 "}, "--memory ' 1.5 ' has no unit\nWrite 1.5GB"),
+        (Mcore2HfOptions, {"memory": "0"}, "is no size"),
         (Mcore2HfOptions, {"max_shard_size": "9" * 400}, "is no size"),
         (Mcore2HfOptions, {"threads": 0}, "--threads 0 is no whole number from 1"),
         (Mcore2HfOptions, {"threads": 1.5}, "--threads 1.5 is no whole number"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
@@ -14,7 +15,7 @@ from mcore.save import save
 from mcore.tiny import random_hf_tensors, tiny
 from mcore.topology import Topology
 from references import differing, read_hf, write_hf, write_reference
-from small_install import environment, run, vlconv
+from small_install import ROOT, environment, run, vlconv
 
 from vlconv.converters.errors import MissingLibrary, naming_missing_libraries
 
@@ -64,6 +65,11 @@ def fails(python: Path, *arguments: object, code: int, says: str, hint: str) -> 
 def test_nothing_else_is_there(small: Path) -> None:
     code = f"from importlib.util import find_spec; print([n for n in {ABSENT} if find_spec(n)])"
     assert run(small, "-c", code).stdout == "[]\n"
+
+
+def test_make_dist_tries_the_same_list() -> None:
+    (listed,) = re.findall(r"^SMALL := (.+)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert sorted(listed.split()) == sorted(SMALL)
 
 
 COMMANDS = [

@@ -24,7 +24,14 @@ vlconv hf2mcore Qwen3-VL-8B-Instruct checkpoints --format torch --tp 4 --pp 2 --
 
 @with_options(converters.Hf2McoreOptions)
 def hf2mcore(
-    source: Annotated[Path, typer.Argument(metavar="HF", help="Hugging Face directory: config.json and safetensors.")],
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="HF",
+            help="Hugging Face directory: config.json and safetensors; or org/name\\[@revision] on the Hub, fetched "
+            "into its cache, for a dry run too.",
+        ),
+    ],
     target: Annotated[
         Path, typer.Argument(metavar="MCORE", help="Directory to write. It appears when it is complete.")
     ],

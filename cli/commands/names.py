@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from vlconv import converters
+from vlconv.helped import complete_layout
 from vlconv.render import print_lines
 
 EXAMPLES = """[bold]Examples[/bold]
@@ -19,7 +20,12 @@ vlconv names --layout mbridge --model qwen3_vl | grep layers.3.self_attn.q_proj
 
 def names(
     layout: Annotated[
-        str, typer.Option(metavar="NAME", help="The trainer's naming, as --layout of the other commands.")
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="The trainer's naming, as --layout of the other commands; listed below.",
+            autocompletion=complete_layout,
+        ),
     ],
     model: Annotated[
         str, typer.Option(metavar="MODEL", help="A model_type such as qwen3_vl, or a release such as Qwen3-VL-8B.")

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperCommand
 
 from vlconv import converters
 from vlconv.arguments import with_options
+from vlconv.helped import Helped
 
 EXAMPLES = """[bold]Examples[/bold]
 
@@ -36,7 +36,7 @@ vlconv verify checkpoints --witness megatron-core
 """
 
 
-class Verify(TyperCommand):
+class Verify(Helped):
     """`--on-disk` takes a directory or nothing, which typer has no word for."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
@@ -54,7 +54,11 @@ BESIDE_A = "(beside A)"
 def verify(
     a: Annotated[
         str,
-        typer.Argument(metavar="A", help="Megatron checkpoint or Hugging Face directory; SAVE:100 for an iteration."),
+        typer.Argument(
+            metavar="A",
+            help="Megatron checkpoint or Hugging Face directory; SAVE:100 for an iteration, org/name\\[@revision] for "
+            "a model on the Hub, fetched into its cache.",
+        ),
     ],
     b: Annotated[
         str | None, typer.Argument(metavar="B", help="The other side. Left out: A is converted there and back.")

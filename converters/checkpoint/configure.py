@@ -18,6 +18,7 @@ from ..models.shared.config import ModelConfig
 from ..models.shared.fields import Tie
 from ..models.shared.model import Model
 from ..options import McoreSource
+from ..tensors.spec import Shape
 from ..tensors.vocabulary import OUTPUT_LAYER
 from .carried import Carried, carry
 from .consistency import agreed_facts, agreed_model, agreed_rows, agreed_tie, check_tower
@@ -73,7 +74,7 @@ def configure(seen: Recognised, asked: McoreSource, *, filling: bool = False) ->
     asked = lacking(asked, seen) if filling else asked
     model = agreed_model(found, seen.layout, asked.carry)
     without = why_without(found.directory, asked.no_output_layer)
-    tie = agreed_tie(found.config, _output_layer(seen), seen.layout, without)
+    tie = agreed_tie(found, _output_layer(seen), seen.layout, without)
     said = model.config_of(found.config, tie)
     overridden, unproven = agreed_facts(found, said, seen.stated, asked.trust_reference)
     rows, padding = agreed_rows(seen.specs, said, asked.make_vocab_size_divisible_by, seen.stated)
@@ -124,19 +125,29 @@ def _own_config(seen: Recognised, asked: McoreSource) -> Reference:
         ReferenceFault: it does not suffice; lists what is missing.
     """
     layout = seen.layout
-    if not layout.tower and all(MODELS[name].traits.tower for name in layout.models):
+    if layout.is_half:
         raise ReferenceFault(
             "the checkpoint holds the language model of a model with a vision tower alone, by layout "
             f"{layout.name}, and there is no Hugging Face reference beside it",
             "Pass --reference with the Hugging Face model that was trained; --carry takes its vision tower along.",
         )
-    traits = model_with(visible_traits(seen.names, layout.tower)).traits
-    shapes = seen.opened.shapes({old: split_of(new, layout, traits) for new, old in seen.names.items()})
     made = config_from_facts(
-        {new: shapes[old] for new, old in seen.names.items()},
+        whole_shapes(seen),
         [(s.where, s.values) for s in seen.stated],
         tower=layout.tower,
         divisor=asked.make_vocab_size_divisible_by,
         tie_shown=not seen.opened.tied_copy,
     )
     return Reference(None, "the checkpoint itself", made.hf_config, made.sources, made.release)
+
+
+def whole_shapes(seen: Recognised) -> dict[str, Shape]:
+    """Shapes of whole tensors by their names without prefixes; no tensor is read.
+
+    Raises:
+        UnsupportedError, ReferenceFault: the names are those of no model, or of several.
+    """
+    layout = seen.layout
+    traits = model_with(visible_traits(seen.names, layout.tower)).traits
+    shapes = seen.opened.shapes({old: split_of(new, layout, traits) for new, old in seen.names.items()})
+    return {new: shapes[old] for new, old in seen.names.items()}

@@ -5,15 +5,18 @@ All of it is checked before a byte of weights is read.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import pairwise
-from typing import Any
+from pathlib import Path
 
 from ..config.facts import geometry_facts, runtime_facts
 from ..config.megatron_args import contradictions
 from ..config.megatron_args import stated as facts_of
 from ..config.reference import Reference
+from ..config.shape_facts import visible_traits
 from ..errors import MismatchError, shown_path
+from ..formats.directory.contents import CONFIG
 from ..formats.directory.statements import Stated
 from ..layouts.layout import Layout
 from ..models import model_for
@@ -62,21 +65,48 @@ def check_tower(model: Model, layout: Layout, carried: bool) -> None:
         )
 
 
-def agreed_tie(hf_config: dict[str, Any], output_layer: bool | None, layout: Layout, without: str) -> Tie:
+FAMILY = {
+    "experts": "experts",
+    "linear_attention": "layers with linear attention",
+    "qkv_bias": "biases of query, key and value",
+    "qk_norm": "norms of queries and keys",
+}
+"""Traits that names show and a whole family has, in words."""
+
+
+@contextmanager
+def naming_config(directory: Path | None, way_out: str) -> Iterator[None]:
+    """Put the path of a config.json before an error that says how it contradicts the weights.
+
+    Args:
+        directory: that it is in; None: nobody wrote it.
+        way_out: what else to do.
+    """
+    try:
+        yield
+    except MismatchError as error:
+        if directory is None:
+            raise
+        raise MismatchError(
+            f"{shown_path(directory / CONFIG)}: {error.what}", f"{error.hint} {way_out}".rstrip()
+        ) from error
+
+
+def agreed_tie(reference: Reference, output_layer: bool | None, layout: Layout, without: str) -> Tie:
     """Whether the embeddings are tied, by config and tensors together.
 
     Args:
-        hf_config: config.json.
+        reference: whose config.json it is.
         output_layer: whether the tensors have one; None: they do not show it.
         layout: whose they are.
         without: why there may be none at all; "": there may not.
     """
-    try:
-        return decide_tie(hf_config, output_layer, without)
-    except MismatchError as error:
-        raise MismatchError(
-            error.what, layout.untied_hint if layout.untied_hint and output_layer is False else error.hint
-        ) from error
+    own = layout.untied_hint if output_layer is False else ""
+    with naming_config(reference.directory, "" if own else "Or give the --reference that was trained."):
+        try:
+            return decide_tie(reference.config, output_layer, without)
+        except MismatchError as error:
+            raise MismatchError(error.what, own or error.hint) from error
 
 
 def agreed_facts(
@@ -125,7 +155,19 @@ def agreed_rows(
 
 
 def check_complete(have: Mapping[str, TensorSpec], want: Mapping[str, Shape], layout: Layout, where: str) -> None:
-    """check_names, but a wrong number of layers is said as such."""
+    """check_names, but another family and a wrong number of layers are said as such.
+
+    Of the family names tell only where the layout is theirs.
+    """
+    shows, expects = (visible_traits(names, layout.tower) for names in (have, want))
+    for trait, words in FAMILY.items() if layout.fits(have) else ():
+        if shows[trait] != expects[trait]:
+            raise MismatchError(
+                f"{where}: the reference has {words}, the checkpoint has none"
+                if expects[trait]
+                else f"{where}: the checkpoint has {words}, the reference has none",
+                "The reference config belongs to another model.",
+            )
     for tower, what, field in (
         (False, "decoder layers", "text_config.num_hidden_layers"),
         (True, "vision blocks", "vision_config.depth"),

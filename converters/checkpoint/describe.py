@@ -8,14 +8,13 @@ from collections.abc import Mapping, Sequence
 from ..config.reference import Reference
 from ..errors import shown, shown_path, sized
 from ..formats import FORMATS
+from ..formats.directory.locate import iteration_of
 from ..formats.holes import told as told_holes
-from ..models import model_of
-from ..models.shared.config import ModelConfig
-from ..models.shared.fields import Tie
-from ..models.shared.hf_dialects import Dialect
+from ..hub.cached import cached_id
 from ..report import Report
 from ..tensors.offset import RULE, Offset
 from ..tensors.spec import Reader
+from .describe_model import describe_dialect, describe_model, describe_tie
 from .hf_side import HfSide
 from .mapping import alone
 from .mcore_side import McoreSide
@@ -41,23 +40,25 @@ def describe_mcore(report: Report, side: McoreSide, dtype: str | None = None) ->
         source=str(side.directory),
         format=opened.format,
         form=opened.form,
+        iteration=iteration_of(side.directory),
     )
     report.fact(
         "layout",
         f"{layout.name} ({layout.trainers}), because {side.seen.seen_by}",
+        brief=f"{layout.name} ({layout.trainers})",
         layout=layout.name,
         layout_because=side.seen.seen_by,
     )
-    _model(report, side.whole)
+    describe_model(report, side.whole)
     _config_from(report, side.known.reference)
     _agreement(report, side)
-    _tie(report, side.config, side.known.tie)
+    describe_tie(report, side.config, side.known.tie)
     _padding(report, side)
     _dtypes(report, side.reader, dtype)
     _carried(report, side)
     if opened.ignored:
         listed = ", ".join(f"{count} {kind}" for kind, count in sorted(opened.ignored.items()))
-        report.fact("ignored", f"entries that are no weights: {listed}", ignored=opened.ignored)
+        report.fact("ignored", f"entries that are no weights: {listed}", brief="", ignored=opened.ignored)
     _left_behind(report, side.left_behind, restated=side.known.head.restated)
     _unclaimed(report, opened.unclaimed)
     _integrity(report, side)
@@ -84,6 +85,7 @@ def _config_from(report: Report, found: Reference) -> None:
     report.fact(
         "config_from",
         f"{found.said}, for want of a reference{listed}",
+        brief=f"{found.said}, for want of a reference",
         reference=None,
         reference_because=found.said,
         config_from=found.sources,
@@ -104,15 +106,21 @@ def _agreement(report: Report, side: McoreSide) -> None:
     """What the checkpoint confirms, contradicts and cannot show."""
     known, stated = side.known, [s.where for s in side.seen.stated]
     if stated and not known.overridden and known.reference.directory:
-        report.fact("agrees_with", ", ".join(stated), agrees_with=stated)
+        report.fact("agrees_with", ", ".join(stated), brief="", agrees_with=stated)
     if known.overridden:
         report.fact("overridden", "; ".join(known.overridden), overridden=known.overridden)
         report.warnings.append("the reference contradicts the checkpoint, and --trust-reference made it win")
     if known.unproven:
-        whose = "the reference" if known.reference.directory else known.reference.release
+        found = known.reference
+        whose = "the reference" if found.directory else found.release
+        alone = shown(found.hub_id) if found.hub_id else shown_path(found.directory) if found.directory else whose
+        names = [place.rpartition(".")[2] for place in known.unproven]
+        listed = ", ".join(names[:LISTED]) + ", …" * (len(names) > LISTED)
+        count = f"{len(names)} facts rest" if len(names) > 1 else "1 fact rests"
         report.fact(
             "not_provable",
             f"taken from {whose}, this checkpoint cannot show them: {', '.join(known.unproven)}",
+            brief=f"{count} on {alone} alone: {listed}; --verbose lists them",
             not_provable=known.unproven,
         )
 
@@ -128,32 +136,42 @@ def _integrity(report: Report, side: McoreSide) -> None:
         "to_hash",
         f"{len(vouched)} files that integrity.json lists, {sized(integrity.nbytes(side.files))}, before the weights "
         f"are read (SHA-256){others}",
+        brief="",
         integrity={"vouched": vouched, "unlisted": unlisted, "agree": None},
     )
 
 
 def _padding(report: Report, side: McoreSide) -> None:
     known = side.known
-    cut = known.rows - side.config.text.vocab
+    config_rows = side.config.text.vocab
+    cut = known.rows - config_rows
     names = sorted({box.name for box in side.table.pads})
     text = (
         f"{cut} padding rows cut from each of {', '.join(names)} ({known.padding})"
         if cut
         else f"no padding: {known.rows} rows"
     )
-    report.fact("vocabulary", text, padding_rows=cut, padded_tensors=names, padding_because=known.padding)
+    brief = f"{cut} padding rows cut: {config_rows} are left" if cut else ""
+    report.fact("vocabulary", text, brief=brief, padding_rows=cut, padded_tensors=names, padding_because=known.padding)
 
 
 def describe_hf(report: Report, side: HfSide) -> None:
     """What was recognised in a Hugging Face directory."""
+    hub = cached_id(side.directory)
+    of = f", {shown(hub.repo)} of the Hub at {shown(hub.revision, 13)}" if hub else ""
     report.fact(
-        "source", f"{shown_path(side.directory)}: Hugging Face safetensors", source=str(side.directory), format="hf"
+        "source",
+        f"{shown_path(side.directory)}: Hugging Face safetensors{of}",
+        source=str(side.directory),
+        format="hf",
     )
-    _model(report, side.config)
+    describe_model(report, side.config)
     describe_dialect(report, side.config, side.dialect)
-    _tie(report, side.config, side.tie)
+    describe_tie(report, side.config, side.tie)
     if side.copy:
-        report.fact("dropped", f"{shown(side.copy)}, bit for bit the embedding that it is tied to", dropped=side.copy)
+        report.fact(
+            "dropped", f"{shown(side.copy)}, bit for bit the embedding that it is tied to", brief="", dropped=side.copy
+        )
     _dtypes(report, side.reader, None)
     _left_behind(report, side.left_behind, restated=side.restated)
     report.warnings += told_holes(side.chunks.holes)
@@ -193,37 +211,6 @@ def _carried(report: Report, side: McoreSide) -> None:
     )
 
 
-def describe_dialect(report: Report, config: ModelConfig, dialect: Dialect) -> None:
-    """How the Hugging Face side spells what can be spelled several ways."""
-    if config.text.experts:
-        report.fact("experts", dialect.experts, experts_form=dialect.experts)
-    if model_of(config).traits.later_prefixes:
-        report.fact("hf_names", dialect.hf_names, hf_names=dialect.hf_names)
-
-
-def _model(report: Report, config: ModelConfig) -> None:
-    t, v = config.text, config.vision
-    moe = f", {t.experts} experts of {t.moe_ffn}" if t.experts else ""
-    tower = f"; vision {v.depth} blocks of {v.hidden}" if v else ""
-    head = f"; {t.mtp} layers of multi-token prediction" if t.mtp else ""
-    text = (
-        f"{config.model_type}: {t.layers} layers of {t.hidden}, {t.heads}/{t.groups} heads{moe}, vocabulary {t.vocab}"
-        f"{head}{tower}"
-    )
-    report.fact("model", text, model_type=config.model_type)
-
-
-def _tie(report: Report, config: ModelConfig, tie: Tie) -> None:
-    report.fact(
-        "embeddings",
-        f"{'tied' if config.text.tied else 'not tied'}, by {tie.said}"
-        + (f"; without an output layer, by {shown(tie.without)}" if tie.without else ""),
-        tied=config.text.tied,
-        tie_because=tie.said,
-        output_layer=not tie.without,
-    )
-
-
 def _dtypes(report: Report, reader: Reader, dtype: str | None) -> None:
     """How many tensors of each dtype; the few that differ from the rest by name."""
     counts = Counter(spec.dtype for spec in reader.specs.values())
@@ -234,6 +221,7 @@ def _dtypes(report: Report, reader: Reader, dtype: str | None) -> None:
     report.fact(
         "dtypes",
         f"all cast to {dtype}: {text}" if dtype else f"kept as they are: {text}",
+        brief=None if dtype or few else most,
         dtypes=dict(counts),
         cast_to=dtype,
         other_dtypes=names,
@@ -256,6 +244,7 @@ def describe_computed(report: Report, steps: Sequence[Offset]) -> None:
         report.fact(
             "computed",
             f"{listed}: {RULE}",
+            brief=listed,
             computed=[{"tensors": step.names, "added": step.amount, "rule": RULE} for step in adding],
         )
 

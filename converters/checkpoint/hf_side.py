@@ -10,8 +10,10 @@ from typing import Any
 from ..config.hf_config import read_config
 from ..config.output_layer import why_without
 from ..errors import MismatchError, shown, shown_path
-from ..formats import safetensors
+from ..formats import is_mcore, safetensors
 from ..formats.chunks import ChunkReader
+from ..formats.directory.locate import one_or_more
+from ..formats.directory.mistaken import taken_for_hf
 from ..formats.directory.unfinished import check_finished
 from ..formats.seen_files import SeenFiles
 from ..formats.sums.replicas import check_tied_copy
@@ -27,9 +29,12 @@ from ..tensors.rules import flipped, hulls
 from ..tensors.spec import Reader, Shape, TensorSpec
 from ..tensors.vocabulary import EMBEDDING, OUTPUT_LAYER
 from .collector import paused
+from .consistency import naming_config
 from .mtp import settle_head
 from .shape_errors import check_shapes
 from .union import Union, only, without
+
+WAY_OUT = "If config.json is another model's, take the one that was saved with these weights."
 
 
 @dataclass(frozen=True)
@@ -85,7 +90,27 @@ def open_hf_side(
     Raises:
         VlconvError: of every kind that errors.py names for a source.
     """
+    side = hf_side_by_headers(directory, experts_form, mtp, carried, no_output_layer=no_output_layer)
+    if side.copy:
+        embedding = next(name for name in side.chunks.specs if name.endswith(EMBEDDING))
+        with side.files.noting(), naming_config(directory, WAY_OUT):
+            check_tied_copy(side.chunks, embedding, side.copy)
+    return side
+
+
+@paused()
+def hf_side_by_headers(
+    directory: Path,
+    experts_form: ExpertsForm | None = None,
+    mtp: MtpAsIs | None = None,
+    carried: Sequence[str] = (),
+    *,
+    no_output_layer: bool = False,
+) -> HfSide:
+    """As `open_hf_side`, and no tensor is read: that a tied model's output layer is a copy is not checked."""
     check_finished(directory)
+    if mistaken := taken_for_hf(directory, one_or_more(is_mcore)):
+        raise mistaken
     files = SeenFiles()
     with files.noting():
         return _open(directory, experts_form, mtp, tuple(carried), files, why_without(directory, no_output_layer))
@@ -103,9 +128,10 @@ def _open(
     model = model_for(hf_config)
     raw = safetensors.open_hf(directory)
     refuse_quantised({name: spec for name, spec in raw.specs.items() if not (carried and name.startswith(carried))})
-    copy = tied_copy(raw, hf_config)
-    output_layer = not copy and any(name.endswith(OUTPUT_LAYER) for name in raw.specs)
-    tie = decide_tie(hf_config, output_layer, without_output)
+    with naming_config(directory, WAY_OUT):
+        copy = tied_copy(raw, hf_config)
+        output_layer = not copy and any(name.endswith(OUTPUT_LAYER) for name in raw.specs)
+        tie = decide_tie(hf_config, output_layer, without_output)
     where = shown_path(directory)
     head = settle_head(
         model.config_of(hf_config, tie), hf_config, raw.specs, mtp, where=where, whose="config.json", ways=("drop",)
@@ -141,18 +167,11 @@ def _open(
 
 
 def tied_copy(raw: ChunkReader, hf_config: Mapping[str, Any]) -> str:
-    """The output layer of a model that its config calls tied: saved by some trainers all the same. "" without.
-
-    Raises:
-        MismatchError: it is no copy of the embedding, so one of the two would be lost.
-    """
+    """The output layer of a model that its config calls tied: saved by some trainers all the same. "" without."""
     output = next((name for name in raw.specs if name.endswith(OUTPUT_LAYER)), "")
     embedding = next((name for name in raw.specs if name.endswith(EMBEDDING)), "")
     stated = stated_tie(hf_config)
-    if not output or not embedding or stated is None or not stated.tied:
-        return ""
-    check_tied_copy(raw, embedding, output)
-    return output
+    return output if embedding and stated is not None and stated.tied else ""
 
 
 def dialect_shapes(config: ModelConfig, dialect: Dialect) -> dict[str, Shape]:

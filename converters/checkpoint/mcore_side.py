@@ -1,41 +1,39 @@
 """A Megatron checkpoint, opened: found, recognised, given a config, mapped, and read under the names of its table.
 
-Each step hands the next one what it needs: `recognise` -> Recognised, `configure` -> Configured, `mapped_table` ->
-Table, `read` -> Reader.
+Each step hands the next one what it needs: `recognise` -> Recognised, `configure` -> Configured, `match` -> Matched,
+`read` -> Reader. Up to the last one no tensor is read.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from shlex import quote
 
 from ..config.reference_weights import Dtypes, reference_dtypes, reference_names
-from ..errors import shown_path
-from ..formats import open_mcore
+from ..errors import ReferenceFault, shown_path
+from ..formats import FORMATS, open_mcore
 from ..formats.chunks import ChunkReader
 from ..formats.opened import Opened
 from ..formats.seen_files import SeenFiles
 from ..layouts.layout import Layout
-from ..layouts.shared.splits import split_of
-from ..models import model_of
 from ..models.shared.config import ModelConfig
 from ..models.shared.hf_dialects import packs_head
 from ..models.shared.model import Model
 from ..options import McoreSource
 from ..tensors.mapped import Renamed
-from ..tensors.rules import Table, table
+from ..tensors.rules import Table
 from ..tensors.spec import Reader
-from ..tensors.vocabulary import EMBEDDING, OUTPUT_LAYER
 from .collector import paused
 from .configure import Configured, configure
-from .consistency import check_complete
 from .gated_order import check_gated_order
-from .mapping import HfView, Naming, mapped_table
+from .mapping import HfView, Naming
+from .matched import Matched, match
 from .mtp import MEGATRON
 from .recognise import Recognised, recognise
-from .shape_errors import check_shapes
 from .union import Union
 
 
@@ -142,44 +140,32 @@ def open_mcore_side(source: Path, asked: McoreSource, *, filling: bool = False) 
     files = SeenFiles()
     with files.noting():
         seen = recognise(open_mcore(source, asked.iteration), asked.layout)
-        known = configure(seen, asked, filling=filling)
-        layout = _settled(seen, known.config)
-        naming = mapped_table(layout, known.config, known.rows)
-        reader, chunks = _read(seen, layout, known, naming.table)
+        with _saying_what_was_recognised(seen):
+            known = configure(seen, asked, filling=filling)
+        matched = match(seen, known)
+        reader, chunks = _read(seen, matched)
         check_gated_order(seen, reader)
-    return McoreSide(seen, known, layout, naming, reader, chunks, files)
+    return McoreSide(seen, known, matched.layout, matched.naming, reader, chunks, files)
 
 
-def _settled(seen: Recognised, config: ModelConfig) -> Layout:
-    """The layout with what only the tensors' shapes show."""
-    layout = seen.layout
-    if layout.settle is None:
-        return layout
-    return layout.settle(layout, {name: spec.shape for name, spec in seen.specs.items()}, config)
+@contextmanager
+def _saying_what_was_recognised(seen: Recognised) -> Iterator[None]:
+    """Add it to a refusal for want of a reference, which comes before anything is told."""
+    try:
+        yield
+    except ReferenceFault as fault:
+        opened, layout = seen.opened, seen.layout
+        fault.add_note(
+            f"Recognised: {FORMATS[opened.format].title}, {opened.form}; layout {layout.name} ({layout.trainers}). "
+            f"For more: vlconv inspect {quote(shown_path(opened.directory))}"
+        )
+        raise
 
 
-def _read(seen: Recognised, layout: Layout, known: Configured, mapping: Table) -> tuple[Reader, ChunkReader]:
-    """The checkpoint's tensors under the table's names, complete and of the right shapes, their chunks tiling them."""
-    opened, where, want = seen.opened, shown_path(seen.opened.directory), mapping.left()
-    config, dropped = known.config, known.head.dropped
-    found = _respelled(seen.names, layout, config)
-    found = {name: old for name, old in found.items() if not (dropped and MEGATRON in name)}
-    if config.text.tied and opened.tied_copy:
-        found = {name: old for name, old in found.items() if not name.endswith(OUTPUT_LAYER)}
-    check_complete({name: opened.specs[old] for name, old in found.items()}, want, layout, where)
-    traits = model_of(config).traits
-    whole = opened.assemble({old: split_of(name, layout, traits, config.text) for name, old in found.items()})
-    reader = Renamed(whole, found)
-    rows = next((shape[0] for name, shape in want.items() if name.endswith(EMBEDDING)), 0)
-    check_shapes(reader.specs, want, config, lambda c: table(layout.rules(c, max(rows, c.text.vocab))).left(), where)
+def _read(seen: Recognised, matched: Matched) -> tuple[Reader, ChunkReader]:
+    """The checkpoint's tensors under the table's names, of the right shapes, their chunks tiling them."""
+    whole = seen.opened.assemble(matched.splits)
+    reader = Renamed(whole, matched.found)
+    matched.check_shapes(reader.specs)
     whole.check_tiling()
     return reader, whole
-
-
-def _respelled(names: Mapping[str, str], layout: Layout, config: ModelConfig) -> dict[str, str]:
-    """The table's name -> name in the file, where the file has another spelling of it."""
-    found = dict(names)
-    for other, ours in layout.spellings(config):
-        if other in found and ours not in found:
-            found[ours] = found.pop(other)
-    return found

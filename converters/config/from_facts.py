@@ -12,40 +12,19 @@ from typing import Any, NamedTuple
 from ..errors import MismatchError, ReferenceFault, shown
 from ..formats.json_file import parse_json
 from ..models import Model, Release, model_with
-from ..models.shared.config import ModelConfig, TextConfig, VisionConfig, in_section
+from ..models.shared.config import ModelConfig, TextConfig, VisionConfig
 from ..models.shared.traits import Traits
 from ..tensors.spec import Shape
-from ..tensors.vocabulary import explain
 from .facts import GEOMETRY, VISION, Facts, needed
 from .kinds import possible, wanted
 from .made_config import made_config, release_facts
 from .megatron_args import TRAINERS_OWN, same, stated
+from .places import PATHS, place_of
 from .reference import PLACES
+from .releases import fitting
 from .shape_facts import Values, shape_facts, visible_traits
 
 SHAPES = "the tensors' shapes"
-
-RUNTIME = {
-    "rope_theta": "text_config.rope_theta",
-    "mrope_section": "text_config.rope_scaling.mrope_section",
-    "rms_norm_eps": "text_config.rms_norm_eps",
-    "experts_per_token": "text_config.num_experts_per_tok",
-    "tied": "tie_word_embeddings",
-    "dense_layers": "text_config.mlp_only_layers",
-    "linear_layers": "text_config.layer_types",
-    "partial_rotary": "text_config.partial_rotary_factor",
-    "vision.fullatt_block_indexes": "vision_config.fullatt_block_indexes",
-    "vision.window_size": "vision_config.window_size",
-}
-PATHS = {
-    **{name: f"text_config.{field}" for name, field in GEOMETRY.items()},
-    **{f"vision.{name}": f"vision_config.{field}" for name, field in VISION.items()},
-    **RUNTIME,
-}
-"""Each fact's place in config.json, for messages: see _place."""
-
-IN_ROPE = ("rope_theta", "mrope_section", "partial_rotary")
-"""Those of them that a model with rope_parameters has there."""
 
 
 class MadeConfig(NamedTuple):
@@ -71,7 +50,7 @@ class _Known:
                 self.values[name], self.sources[name] = value, source(name)
             elif not same(self.values[name], value):
                 raise MismatchError(
-                    f"{shown(_place(name, self.traits))} is {shown(self.values[name])} by {self.sources[name]}, but "
+                    f"{shown(place_of(name, self.traits))} is {shown(self.values[name])} by {self.sources[name]}, but "
                     f"{shown(value)} by {source(name)}",
                     "Pass --reference with the Hugging Face model that was trained.",
                 )
@@ -107,6 +86,51 @@ def config_from_facts(
     whole = _embedded(statements)
     if whole is not None:
         return whole
+    found = gather(shapes, statements, tower=tower, divisor=divisor, tie_shown=tie_shown)
+    model, known, release = found.model, found.known, found.release
+    _refuse(found.missing)
+    fits = _fits(release) if release else ""
+    sources = _by_source(known, model)
+    hf_config = made_config(_config(model, known.values), known.values, dtype, release)
+    return MadeConfig(_with_ids(hf_config, found.ids, model), sources, fits if fits in sources else "")
+
+
+class Gathered(NamedTuple):
+    """All that is known of a model without a config.json, complete or not.
+
+    Attributes:
+        model: what it is.
+        known: the facts, and who says each.
+        release: the official release whose facts are among them, as all that is known fits it.
+        ids: token ids that are stated.
+    """
+
+    model: Model
+    known: _Known
+    release: Release | None
+    ids: dict[str, int]
+
+    @property
+    def missing(self) -> list[str]:
+        """The fields of config.json that nobody says."""
+        names = needed(self.model, dense_layers=bool(self.known.values.get("dense_layers")))
+        return [place_of(name, self.model.traits) for name in names if name not in self.known.values]
+
+
+def gather(
+    shapes: Mapping[str, Shape],
+    statements: Iterable[tuple[str, Mapping[str, Any]]],
+    *,
+    tower: str,
+    divisor: int | None = None,
+    tie_shown: bool = True,
+) -> Gathered:
+    """What shapes show, a checkpoint states, and the one release that both fit says. Arguments as config_from_facts.
+
+    Raises:
+        UnsupportedError, ReferenceFault: the tensors are those of no model that is converted, or of several.
+        MismatchError: two sources contradict each other, or one states what cannot be.
+    """
     model = model_with(visible_traits(shapes, tower))
     known = _Known(model.traits)
     seen = shape_facts(shapes, tower, gated=model.traits.gated_attention)
@@ -123,15 +147,17 @@ def config_from_facts(
         known.add({name: fact.value for name, fact in said.items()}, _places(said, where))
         ids |= {name: values[name] for name in _token_ids(model) if type(values.get(name)) is int}
     _derive(known)
-    release = _fitting(model, known.values, divisor)
-    fits = f"{release.name}, the one release that fits" if release else ""
+    release = fitting(model, known.values, divisor)
     if release:
+        fits = _fits(release)
         known.add(release_facts(release), lambda _: fits)
     _derive(known)
-    _complete(model, known)
-    sources = _by_source(known, model)
-    hf_config = made_config(_config(model, known.values), known.values, dtype, release)
-    return MadeConfig(_with_ids(hf_config, ids, model), sources, fits if fits in sources else "")
+    return Gathered(model, known, release, ids)
+
+
+def _fits(release: Release) -> str:
+    """What such a release is called as a source."""
+    return f"{release.name}, the one release that fits"
 
 
 def _check_kinds(said: Facts, where: str) -> None:
@@ -187,45 +213,6 @@ def _derive(known: _Known) -> None:
         known.add({"vision.deepstack": []}, lambda _: SHAPES)
 
 
-def _fitting(model: Model, values: Values, divisor: int | None) -> Release | None:
-    """The official release with exactly these shapes."""
-    always = {"tied", "q_width", "kv_width"}
-    always |= {"vision.mergers"} if model.traits.tower else set()
-    always |= {"key_width"} if model.traits.linear_attention else set()
-    for release in model.family.releases:
-        facts = release_facts(release)
-        facts |= {"q_width": facts["heads"] * facts["head_dim"], "kv_width": facts["groups"] * facts["head_dim"]}
-        facts |= {"key_width": release.config.text.key_width}
-        facts |= {"vision.mergers": len(release.config.tower.deepstack)} if release.config.vision else {}
-        shown_facts = always | {name for name in values if name in facts and name not in RUNTIME}
-        alike = all(same(values.get(name), facts[name]) for name in shown_facts)
-        if alike and _padded(values, facts["vocab"], divisor):
-            return release
-    return None
-
-
-def _padded(values: Values, vocab: int, divisor: int | None) -> bool:
-    try:
-        explain(values.get("rows", 0), vocab, divisor, {})
-    except MismatchError:
-        return False
-    return True
-
-
-def _complete(model: Model, known: _Known) -> None:
-    names = needed(model, dense_layers=bool(known.values.get("dense_layers")))
-    _refuse([_place(name, model.traits) for name in names if name not in known.values])
-
-
-def _place(name: str, traits: Traits) -> str:
-    """Where the config.json of such a model has a fact."""
-    path = in_section(PATHS.get(name, name), traits.flat_config)
-    if traits.rope_parameters and name in IN_ROPE:
-        parent, _, field = path.replace("rope_scaling.", "").rpartition(".")
-        return ".".join(filter(None, (parent, "rope_parameters", field)))
-    return path
-
-
 def _refuse(missing: list[str]) -> None:
     if missing:
         raise ReferenceFault(
@@ -265,8 +252,8 @@ def _with_ids(hf_config: dict[str, Any], ids: Mapping[str, int], model: Model) -
 def _by_source(known: _Known, model: Model) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     for name, source in known.sources.items():
-        if name in PATHS:
-            found.setdefault(source, []).append(_place(name, model.traits))
+        if name in PATHS and known.values[name] not in (0, []):  # of what the model has not, nobody says anything
+            found.setdefault(source, []).append(place_of(name, model.traits))
     same_for_all = ["token ids unless stated", "activations", "max_position_embeddings"]
     found[f"all releases of {model.model_type}"] = same_for_all
     return found

@@ -127,12 +127,17 @@ def release_facts(release: Release) -> dict[str, Any]:
 
     But for its multi-token-prediction head, which a checkpoint of the release may have or not.
     """
-    text, vision = release.config.text, release.config.vision
+    return config_facts(release.config) | release_runtime(release)
+
+
+def config_facts(config: ModelConfig) -> dict[str, Any]:
+    """A model's integers under the names of facts.py, without its multi-token-prediction head."""
+    text, vision = config.text, config.vision
     facts: dict[str, Any] = {name: getattr(text, name) for name in (*GEOMETRY, "tied") if name != "mtp"}
     facts["dense_layers"], facts["linear_layers"] = sorted(text.dense_layers), sorted(text.linear_layers)
     if vision:
         facts |= {f"vision.{name}": _listed(getattr(vision, name)) for name in VISION}
-    return facts | release_runtime(release)
+    return facts
 
 
 def _listed(value: object) -> Any:

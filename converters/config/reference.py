@@ -5,18 +5,18 @@ The Hugging Face directory that gives what weights cannot show, and the files th
 
 from __future__ import annotations
 
-import glob
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ..errors import CorruptError, ReferenceFault, shown, shown_path
-from ..formats.directory.contents import MANIFEST
+from ..errors import CorruptError, HubFault, ReferenceFault, shown, shown_path
+from ..formats.directory.contents import CONFIG, MANIFEST
 from ..formats.directory.own_files import check_own, leads_elsewhere
 from ..formats.directory.unfinished import check_finished
 from ..formats.json_file import read_json
 from ..formats.open_files import children, is_dir, is_file, opened
+from ..hub.fetch import snapshot
+from ..hub.ids import hub_id
 from .hf_config import read_config
 
 PLACES = ("huggingface", "../huggingface", "../../huggingface")
@@ -28,8 +28,6 @@ OURS = ("config.json", "README.md", MANIFEST, "args.json")
 
 LARGEST = 100_000_000
 """Bytes; a larger file beside weights is weights by another name."""
-
-_HUB_ID = re.compile(r"[\w.-]{1,96}(/[\w.-]{1,96})?", re.ASCII)
 
 
 class Reference(NamedTuple):
@@ -68,7 +66,8 @@ def find_reference(option: str | Path | None, revision: str | None, near: Path) 
     None where nothing is given or found.
 
     Args:
-        option: an existing directory, else a hub id as "Qwen/Qwen3-VL-2B-Instruct"; None: looked for.
+        option: an existing directory, or the config.json in it, else a hub id as "Qwen/Qwen3-VL-2B-Instruct" or with a
+            revision after an @; None: looked for.
         revision: of the hub id: a branch, tag or commit.
         near: the checkpoint's directory.
 
@@ -88,15 +87,37 @@ def find_reference(option: str | Path | None, revision: str | None, near: Path) 
                 f"--revision goes with a hub id, but --reference {shown_path(directory)} is here on disk",
                 "Leave --revision out, or give a hub id.",
             )
-        return _reference(directory, "given as --reference")
-    hub_id = str(option)
-    if not _HUB_ID.fullmatch(hub_id):
+        return _reference(_folder(directory), "given as --reference")
+    found = hub_id(str(option))
+    if found is None:
         raise ReferenceFault(
-            f"the reference {shown(hub_id)} does not exist",
+            f"the reference {shown(option)} does not exist",
             "Give a Hugging Face directory with a config.json, or a hub id.",
         )
-    said = f"hub id {shown(hub_id)}" + (f", revision {shown(revision)}" if revision else "")
-    return _reference(_download(hub_id, revision), said)._replace(hub_id=hub_id, revision=revision)
+    if revision is not None:
+        if found.revision is not None:
+            raise ReferenceFault(
+                f"--reference {shown(found.spelled)} names a revision, and --revision another", "Leave one out."
+            )
+        found = found._replace(revision=revision)
+    said = f"hub id {shown(found.repo)}" + (f", revision {shown(found.revision)}" if found.revision else "")
+    try:
+        # Never weights: those that are wanted are fetched one by one (reference_weights.py).
+        directory = snapshot(found, lambda name, size: name == CONFIG or goes_along(name, size), "the reference")
+    except HubFault as fault:
+        raise ReferenceFault(fault.what, fault.hint) from fault
+    return _reference(directory, said)._replace(hub_id=found.repo, revision=found.revision)
+
+
+def _folder(given: Path) -> Path:
+    """The directory that a user names, perhaps by its config.json."""
+    if is_dir(given):
+        return given
+    if given.name == CONFIG:
+        return given.parent
+    raise ReferenceFault(
+        f"the reference {shown_path(given)} is a file", "Give the directory that it is in, or the config.json there."
+    )
 
 
 def _reference(directory: Path, said: str) -> Reference:
@@ -132,60 +153,6 @@ def _refuse_link(directory: Path, near: Path) -> None:
         )
 
 
-def _download(hub_id: str, revision: str | None) -> Path:
-    """Fetch config and side files, never weights; from the local cache where the Hub is out of reach.
-
-    Returns the snapshot's directory.
-    """
-    from huggingface_hub import HfApi, snapshot_download
-    from huggingface_hub.errors import (
-        HFValidationError,
-        LocalEntryNotFoundError,
-        RepositoryNotFoundError,
-        RevisionNotFoundError,
-    )
-
-    wanted: list[str] = []
-    why: Exception | None = None
-    try:
-        info = HfApi().model_info(hub_id, revision=revision, files_metadata=True, timeout=10)
-        wanted = [
-            s.rfilename
-            for s in info.siblings or []
-            if s.rfilename == "config.json" or _refusal(s.rfilename, s.size or 0) is None
-        ]
-    except (RepositoryNotFoundError, RevisionNotFoundError, HFValidationError) as error:
-        raise ReferenceFault(
-            f"the Hub does not give {shown(hub_id)}: {first_line(error)}", "Check the id, --revision and HF_TOKEN."
-        ) from error
-    except Exception as error:  # which classes a failed connection raises differs between versions of huggingface_hub
-        why = error
-    try:
-        # Names are taken literally: a pattern of the repository's making must not match its weights.
-        patterns = [glob.escape(name) for name in wanted]
-        return Path(
-            snapshot_download(hub_id, revision=revision, allow_patterns=patterns, local_files_only=why is not None)
-        )
-    except LocalEntryNotFoundError as error:
-        raise ReferenceFault(
-            f"the reference {shown(hub_id)} is not a directory here, not in the local cache, and the Hub cannot be "
-            f"reached: {first_line(why or error)}",
-            "Pass --reference with a directory, or fetch its files beforehand where there is a network (HF_HOME is "
-            "the cache).",
-        ) from error
-    except Exception as error:
-        raise ReferenceFault(
-            f"the files of {shown(hub_id)} could not be fetched: {first_line(error)}",
-            "Try again, or pass --reference with a directory.",
-        ) from error
-
-
-def first_line(error: Exception) -> str:
-    """What a library says went wrong, in one line that is safe to print."""
-    lines = str(error).strip().splitlines()
-    return shown(lines[0] if lines else type(error).__name__)
-
-
 def side_files(directory: Path | None, sees: bool = True) -> SideFiles:
     """The files that go beside converted weights.
 
@@ -216,6 +183,11 @@ def side_files(directory: Path | None, sees: bool = True) -> SideFiles:
         elif refusal:
             skipped.append((path.name, refusal))
     return SideFiles(files, skipped, _missing({path.name: path for path in files}, sees))
+
+
+def goes_along(name: str, size: int) -> bool:
+    """Whether a file of that name and size goes beside converted weights."""
+    return _refusal(name, size) is None
 
 
 def _refusal(name: str, size: int) -> str | None:

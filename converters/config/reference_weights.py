@@ -17,9 +17,10 @@ from ..formats.holes import find_holes
 from ..formats.json_file import TABLE, read_json
 from ..formats.open_files import OpenFiles, is_file
 from ..formats.safetensors import DTYPES, INDEX, SINGLE, read_header
+from ..hub.fetch import first_line
 from ..tensors.dtypes import FLOATS
 from ..tensors.spec import TensorSpec
-from .reference import Reference, first_line
+from .reference import Reference
 
 OFFLINE = "Pass --reference with a directory that has them, or fetch them beforehand where there is a network."
 

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING
 
 from ..checkpoint.describe import (
     describe_computed,
-    describe_dialect,
     describe_hf,
     describe_mcore,
     describe_reference_dtypes,
 )
+from ..checkpoint.describe_model import describe_dialect
 from ..checkpoint.hf_side import HfSide, open_hf_side
+from ..checkpoint.hub_source import hf_directory
 from ..checkpoint.mapping import mapped_table
 from ..checkpoint.mcore_side import McoreSide, open_mcore_side
 from ..config.hf_config import config_json, config_to_write
@@ -25,6 +26,7 @@ from ..formats.directory.contents import CONFIG
 from ..formats.holes import refuse_holes
 from ..formats.output_file import OutFile
 from ..layouts import known_layouts, named, to_write
+from ..layouts.layout import Layout
 from ..models import model_of
 from ..models.shared.config import ModelConfig
 from ..models.shared.hf_dialects import Dialect, one_by_one_is_read
@@ -35,6 +37,7 @@ from ..tensors.offset import Offset
 from ..tensors.spec import Reader
 from ..workers import workers_of
 from .execute import execute
+from .outcome import NEEDED, describe_hf_steps, describe_mcore_steps, describe_result, origin_of
 from .plan import Plan
 from .readers import Weights, hf_dtypes, hf_reader, kept_less_one, mcore_reader, refuse_unlisted
 from .same_model import check_same_model
@@ -80,24 +83,27 @@ def mcore2hf(source: Path, target: Path, options: Mcore2HfOptions, observer: Obs
         report.warnings.append(ONE_BY_ONE)
     counted = side.with_carried(view.reader)
     describe_output(report, target, reader, files, workers_of(options.threads, options.memory_bytes), counted)
-    describe_side_files(report, beside)
+    describe_side_files(report, beside, NEEDED)
+    describe_result(report, target, side.whole, origin_of(side.directory))
+    describe_hf_steps(report, side, target, options, options.dtype)
     plan = Plan(report, reader, files, target, source, _sources(source, side), {"": beside.copy}, steps=[view.step])
     return execute(_of_mcore(plan, side), options, observer)
 
 
 @naming_missing_libraries()
-def hf2mcore(source: Path, target: Path, options: Hf2McoreOptions, observer: Observer) -> Report:
+def hf2mcore(source: str | os.PathLike[str], target: Path, options: Hf2McoreOptions, observer: Observer) -> Report:
     """Convert a Hugging Face directory to a Megatron checkpoint.
 
     Args:
-        source: a Hugging Face directory with safetensors weights.
+        source: a Hugging Face directory with safetensors weights, or text that names a repository of the Hub.
         target: the directory to write, with `release/` (or `iter_…/`) and a tracker file in it; appears complete or not
             at all. With as_iteration, in a save directory that is there, that iteration appears complete or not at all.
 
     Raises:
         VlconvError: see errors.py; nothing is written then.
     """
-    side = open_hf_side(source, options.experts_form, options.mtp, no_output_layer=options.no_output_layer)
+    directory = hf_directory(source)
+    side = open_hf_side(directory, options.experts_form, options.mtp, no_output_layer=options.no_output_layer)
     if options.strict:
         refuse_holes(side.chunks.holes)
     report = Report("hf2mcore", "planned")
@@ -105,10 +111,12 @@ def hf2mcore(source: Path, target: Path, options: Hf2McoreOptions, observer: Obs
     if not options.dtype:
         _tell_wide(report, side)
     reader, output = _megatron(report, Weights(side.reader, side.config, side.hf_config), target, options)
+    describe_result(report, target, side.config, origin_of(side.directory))
+    describe_mcore_steps(report, _written_in(options, side.config), side, target, output.folder, options)
     with side.files.noting():
-        beside = side_files(source, model_of(side.config).traits.tower)
+        beside = side_files(directory, model_of(side.config).traits.tower)
     describe_side_files(report, beside)
-    files, copied = output.files, [source / "config.json", *beside.copy]
+    files, copied = output.files, [directory / "config.json", *beside.copy]
     if side.restated:
         files, copied = [*files, _small_file(f"huggingface/{CONFIG}", config_json(side.hf_config))], beside.copy
     plan = Plan(
@@ -116,8 +124,8 @@ def hf2mcore(source: Path, target: Path, options: Hf2McoreOptions, observer: Obs
         reader,
         files,
         target,
-        source,
-        [source],
+        directory,
+        [directory],
         {"huggingface": copied},
         links=output.links,
         seen=side.files,
@@ -166,6 +174,8 @@ def mcore2mcore(source: Path, target: Path, options: Mcore2McoreOptions, observe
     view = side.to_hf(leave=kept)
     weights = Weights(side.with_carried(view.reader), side.whole, side.known.reference.config, kept, view.step)
     reader, output = _megatron(report, weights, target, replace(options, as_layout=layout))
+    describe_result(report, target, side.whole, origin_of(side.directory))
+    describe_mcore_steps(report, named(layout), side, target, output.folder, options)
     files = [*output.files, _config_file(side, reader, "huggingface/config.json")]
     with side.files.noting():
         beside = side_files(side.known.reference.directory, side.model.traits.tower)
@@ -241,6 +251,10 @@ def _small_file(name: str, data: bytes) -> OutFile:
     return OutFile(name, len(data), literals=[(0, data)])
 
 
+def _written_in(options: McoreTarget, config: ModelConfig) -> Layout:
+    return to_write(options.as_layout, config.model_type, options.format)
+
+
 def _megatron(report: Report, weights: Weights, target: Path, options: McoreTarget) -> tuple[Offset, McoreFiles]:
     """A reader of the tensors to write, and the files they go to; told in the report."""
     from .megatron_output import check_divides, mcore_files, rows_to_write, topology_of  # with all that writes them
@@ -248,7 +262,7 @@ def _megatron(report: Report, weights: Weights, target: Path, options: McoreTarg
     config = weights.config
     if options.as_iteration is not None:
         check_same_model(target, config)
-    layout = to_write(options.as_layout, config.model_type, options.format)
+    layout = _written_in(options, config)
     if config.vision and not layout.tower:
         raise MismatchError(
             f"layout {layout.name} has no vision tower, and this {config.model_type} has one",

@@ -35,6 +35,7 @@ WHERE_AND_HOW = {
     "sha256",
     "read_back",
     "set_latest",
+    "push",
 }
 """Options that say where an output goes and how the run goes about it: its bytes are the same with any of them."""
 
@@ -98,7 +99,7 @@ def write_manifest(
         out.write([(0, memoryview(text))])
     finally:
         out.close()
-    plan.report.fact("manifest", f"{MANIFEST}: checksums of {len(manifest.files)} files", manifest=MANIFEST)
+    plan.report.fact("manifest", f"{MANIFEST}: checksums of {len(manifest.files)} files", brief="", manifest=MANIFEST)
     return WrittenFile(name, len(text), crc32(text))
 
 

@@ -25,7 +25,7 @@ class Plan:
         files: the output files.
         target: the directory to write.
         source: what the user gave as source.
-        sources: directories that the target must not touch.
+        sources: directories that the target must not touch: the source, then the reference's.
         beside: folder below the target -> files to copy there byte for byte.
         chunks: the reader of the source, where its format keeps checksums.
         links: name below the target -> what it is a relative symbolic link to.

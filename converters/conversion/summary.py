@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from math import prod
 from pathlib import Path
+from typing import Any
 
 from ..config.reference import SideFiles
 from ..errors import shown, shown_path, sized
@@ -32,6 +33,7 @@ def describe_output(
         "output",
         f"{shown_path(target)}: {len(reader.specs)} tensors, {elements:,} elements, {sized(nbytes)} in {len(files)} "
         "files",
+        brief="",
         target=str(target),
         tensors=len(reader.specs),
         parameters=elements,
@@ -41,6 +43,7 @@ def describe_output(
     report.fact(
         "needs",
         f"{sized(nbytes)} of disk, at most {sized(workers.memory)} of memory, {shown(workers.threads)} threads",
+        brief="",
         disk=nbytes,
         memory=workers.memory,
         threads=workers.threads,
@@ -48,6 +51,7 @@ def describe_output(
     report.fact(
         "proven",
         "the mapping covers every element of every tensor exactly once, on both sides (padding aside)",
+        brief="",
         covered=True,
     )
 
@@ -80,6 +84,7 @@ def describe_target(report: Report, layout: Layout, output: McoreTarget, config:
         f"{output.format}, {shape}, layout {layout.name} ({layout.trainers})",
         target_format=output.format,
         target_layout=layout.name,
+        target_iteration=output.as_iteration,
         target_topology=sizes,
     )
     if layout.numbered and output.as_iteration is None:
@@ -91,6 +96,7 @@ def describe_target(report: Report, layout: Layout, output: McoreTarget, config:
     report.fact(
         "rows_written",
         f"{rows} of embedding and output layer, {padding} of them padding (zeros)",
+        brief=None if padding else "",
         target_padding_rows=padding,
         target_rows=rows,
     )
@@ -102,15 +108,23 @@ def describe_links(report: Report, links: Mapping[str, str]) -> None:
         report.fact(
             "also_named",
             f"{shown(name)}, a link to {shown(first)}, for loaders that look for iter_*",
+            brief="",
             links={name: first},
         )
 
 
-def describe_side_files(report: Report, beside: SideFiles) -> None:
-    """Which files go along, which do not, and which a user will miss."""
+def describe_side_files(report: Report, beside: SideFiles, told_apart: Collection[str] = ()) -> None:
+    """Which files go along, which do not, and which a user will miss.
+
+    Args:
+        report: told.
+        beside: the files.
+        told_apart: of those that are missing, these are told elsewhere.
+    """
     report.fact(
         "beside",
         _some([p.name for p in beside.copy]) or "no files beside the weights",
+        brief="",
         side_files=[p.name for p in beside.copy],
     )
     for name, why in beside.skipped[:LISTED]:
@@ -118,7 +132,10 @@ def describe_side_files(report: Report, beside: SideFiles) -> None:
     if len(beside.skipped) > LISTED:
         report.warnings.append(f"{len(beside.skipped) - LISTED} more files are not copied")
     if beside.missing:
-        report.warnings.append(f"absent beside the weights, for want of a file to copy: {', '.join(beside.missing)}")
+        needed = [name for name in beside.missing if name in told_apart]
+        others = [name for name in beside.missing if name not in needed]
+        if others:
+            report.warnings.append(f"absent beside the weights, for want of a file to copy: {', '.join(others)}")
         report.data["missing_side_files"] = beside.missing
 
 
@@ -132,7 +149,7 @@ def describe_specials(report: Report, specials: Specials) -> None:
     if specials.found:
         report.warnings.append(f"not all weights are numbers: {specials}")
     else:
-        report.fact("numbers", "no NaN, no infinity")
+        report.fact("numbers", "no NaN, no infinity", brief="")
 
 
 def describe_rounded(report: Report, counts: Mapping[str, Rounded]) -> None:
@@ -156,6 +173,7 @@ def describe_integrity(report: Report, vouched: Sequence[str], unlisted: Sequenc
     report.fact(
         "integrity",
         f"{len(vouched)} files agree with integrity.json (SHA-256)",
+        brief="",
         integrity={"vouched": vouched, "unlisted": unlisted, "agree": True},
     )
 
@@ -176,6 +194,7 @@ def describe_checksums(report: Report, chunks: ChunkReader) -> None:
     report.fact(
         "checksums",
         f"{chunks.checked} items agree with their CRC-32{without}",
+        brief="",
         checksums={"checked": chunks.checked, "none_stated": chunks.unsummed},
     )
 
@@ -186,6 +205,7 @@ def describe_read_back(report: Report, written: Sequence[WrittenFile], *, passed
     report.fact(
         "read_back",
         f"{sized(sum(file.nbytes for file in written))} read again from the disk: every checksum is right{how}",
+        brief="",
         read_back={"past_the_cache": passed_by},
     )
 
@@ -198,7 +218,20 @@ def describe_written(report: Report, files: Sequence[OutFile], copied: int, seco
         "written",
         f"{sized(nbytes)} in {len(files)} files, {weights} of them with weights, and {copied} copied, in "
         f"{seconds:.1f} s ({rate}/s)",
+        brief="; ".join(["every element once", *_checked(report.data)]),
         seconds=round(seconds, 3),
         weight_files=weights,
         copied_files=copied,
     )
+
+
+def _checked(data: Mapping[str, Any]) -> Iterator[str]:
+    """What was found right on the way, in a few words each."""
+    if sums := data.get("checksums"):
+        yield f"{sums['checked']} checksums right"
+    if (integrity := data.get("integrity")) and integrity["agree"]:
+        yield f"{len(integrity['vouched'])} files agree with integrity.json"
+    if not data["special_numbers"]:
+        yield "no NaN, no infinity"
+    if "read_back" in data:
+        yield "read again from the disk"

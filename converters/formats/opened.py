@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..tensors.sharding import Split
+from ..tensors.sharding import Split, Topology
 from ..tensors.spec import Shape, TensorSpec
 from .chunks import ChunkReader
 
@@ -41,6 +41,7 @@ class Opened:
         warnings: filled while assembling.
         unclaimed: file -> bytes in it that belong to nothing the checkpoint describes; files without any are left out.
         integrity: the sums of whole files that it states; None: it states none.
+        topology: that its files are for; None where they are for any.
     """
 
     format: str
@@ -56,6 +57,7 @@ class Opened:
     warnings: list[str] = field(default_factory=list)
     unclaimed: dict[str, int] = field(default_factory=dict)
     integrity: Integrity | None = None
+    topology: Topology | None = None
 
     def shapes(self, splits: Mapping[str, Split]) -> dict[str, Shape]:
         """Shapes of whole tensors."""

@@ -51,6 +51,18 @@ def holds(directory: Path) -> bool:
     return is_file(directory / INDEX) or is_file(directory / SINGLE)
 
 
+def not_there(directory: Path) -> list[str]:
+    """Files of weights that a model directory lacks: those that its index names, or the single one.
+
+    Raises:
+        CorruptError: its index is damaged.
+    """
+    if is_file(directory / SINGLE) and not is_file(directory / INDEX):
+        return []
+    names = _named(directory / INDEX) if is_file(directory / INDEX) else {"": SINGLE}
+    return [file for file in sorted(set(names.values())) if not is_file(directory / file)]
+
+
 def open_hf(directory: Path) -> ChunkReader:
     """A reader of all tensors of a model directory.
 
@@ -90,7 +102,19 @@ def open_hf(directory: Path) -> ChunkReader:
 
 
 def _weight_map(directory: Path) -> dict[str, str]:
-    path = directory / INDEX
+    """The index, whose files are all there."""
+    weight_map = _named(directory / INDEX)
+    for file in set(weight_map.values()):
+        if not is_file(directory / file):
+            raise CorruptError(
+                f"{shown_path(directory / file)}: missing, though {INDEX} names it",
+                "The download or save is incomplete.",
+            )
+    return weight_map
+
+
+def _named(path: Path) -> dict[str, str]:
+    """The index: tensor -> file beside it."""
     weight_map = read_json(path, TABLE).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map or not all(isinstance(f, str) for f in weight_map.values()):
         raise CorruptError(f"{shown_path(path)}: no weight_map", "The index is damaged.")
@@ -99,11 +123,6 @@ def _weight_map(directory: Path) -> dict[str, str]:
             raise CorruptError(
                 f"{shown_path(path)}: names a file outside the directory: {shown(file)}",
                 "The index is damaged or hostile; nothing was read.",
-            )
-        if not is_file(directory / file):
-            raise CorruptError(
-                f"{shown_path(directory / file)}: missing, though {INDEX} names it",
-                "The download or save is incomplete.",
             )
     return weight_map
 

@@ -62,6 +62,7 @@ MEGATRON_BRIDGE_0_3 = hf_tower_layout(
     has=("vision_model.blocks.", "language_model."),
     lacks=(".A_log",),
     run_config=True,
+    load=(("Megatron-Bridge", "checkpoint.pretrained_checkpoint={0}"),),
 )
 
 MEGATRON_BRIDGE_QWEN2_5 = hf_tower_layout(
@@ -73,6 +74,7 @@ MEGATRON_BRIDGE_QWEN2_5 = hf_tower_layout(
     has=("visual.patch_embed.", "language_model.decoder."),
     lacks=(".A_log",),
     run_config=True,
+    load=(("Megatron-Bridge", "checkpoint.pretrained_checkpoint={0}"),),
 )
 
 MS_SWIFT = hf_tower_layout(
@@ -86,6 +88,7 @@ MS_SWIFT = hf_tower_layout(
     untied_hint="ms-swift with some transformers 5 versions builds Qwen3-VL-MoE tied by mistake: "
     "its output layer was never trained apart, so there is nothing to convert it from.",
     numbered=True,
+    load=(("ms-swift", "--mcore_model {0}"),),
 )
 
 ROLL = hf_tower_layout(
@@ -95,4 +98,5 @@ ROLL = hf_tower_layout(
     tower="vision_model.",
     text="",
     has=("vision_model.blocks.", "decoder.", "embedding."),
+    load=(),
 )

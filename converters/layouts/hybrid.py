@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from .hf_towers import hf_tower_layout
+from .hf_towers import MS_SWIFT, hf_tower_layout
 from .layout import Layout
+from .mbridge import MBRIDGE
 from .shared.decoder_layer import BESIDE
 from .shared.linear_attention import SLIME, SWIFT, SWIFT_DECOUPLED, SWIFT_HF
 
@@ -38,10 +39,19 @@ MBRIDGE_QWEN3_5 = _layout(
     ("vision_model.blocks.", "language_model."),
     "in_proj",
     writes=("torch_dist", "torch"),
+    load=MBRIDGE.load,
 )
 
+SWIFT_LOAD = MS_SWIFT.load
+
 MS_SWIFT_GDN = _swift(
-    "ms-swift-gdn", "ms-swift, mcore-bridge, Qwen3.5", "in_proj", forms=SWIFT, gdn="grouped", numbered=True
+    "ms-swift-gdn",
+    "ms-swift, mcore-bridge, Qwen3.5",
+    "in_proj",
+    forms=SWIFT,
+    gdn="grouped",
+    numbered=True,
+    load=SWIFT_LOAD,
 )
 
 MS_SWIFT_GDN_DECOUPLED = _swift(
@@ -51,6 +61,7 @@ MS_SWIFT_GDN_DECOUPLED = _swift(
     forms=SWIFT_DECOUPLED,
     gdn="grouped",
     numbered=True,
+    load=SWIFT_LOAD,
 )
 
 MS_SWIFT_HF_GDN = _swift(

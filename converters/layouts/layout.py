@@ -49,6 +49,8 @@ class Layout:
         numbered: its trainers know no `release`: they take the `iter_*` of a tracker's number, with args in common.pt.
         less_one: the tensors, by their names in the table, that hold the Hugging Face value minus one; each is one
             Hugging Face tensor and nothing else.
+        load: how a torch_dist checkpoint is given to its trainers: whose way it is ("" where it is everybody's), and
+            the way, with {0} for the directory and {1} for the checkpoint's folder in it. () where none takes it.
     """
 
     name: str
@@ -73,6 +75,7 @@ class Layout:
     holds: tuple[str, ...] = ()
     gdn: Literal["core", "grouped", "replicated"] = "core"
     less_one: Callable[[ModelConfig], Iterator[str]] = no_names
+    load: tuple[tuple[str, str], ...] = (("", "--load {0}"),)
 
     def fits(self, names: Iterable[str]) -> bool:
         """Whether the names carry this layout's marks."""
@@ -91,6 +94,11 @@ class Layout:
     def models(self) -> tuple[str, ...]:
         """The model types it exists for."""
         return tuple(name for name, model in MODELS.items() if self.serves(model.traits))
+
+    @property
+    def is_half(self) -> bool:
+        """Whether it names the language model, saved alone, of models that have a vision tower."""
+        return not self.tower and all(MODELS[name].traits.tower for name in self.models)
 
     @property
     def why(self) -> str:

@@ -72,5 +72,10 @@ MBRIDGE = Layout(
     ),
     writes=("torch_dist", "torch"),
     run_config=True,
+    load=(
+        ("Megatron-Bridge", "checkpoint.pretrained_checkpoint={0}"),
+        ("verl", "actor_rollout_ref.actor.megatron.dist_checkpointing_path={0}/{1}"),
+        ("AReaL, mbridge", "dist_checkpointing.load(…, {0}/{1})"),
+    ),
     less_one=less_one,
 )

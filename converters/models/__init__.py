@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from ..errors import CorruptError, ReferenceFault, UnsupportedError, shown
 from .qwen2 import QWEN2
@@ -38,6 +39,8 @@ __all__ = [
     "model_for",
     "model_of",
     "model_with",
+    "release_of",
+    "repository_of",
 ]
 
 _ALL = (
@@ -98,6 +101,27 @@ def model_for(hf_config: Json) -> Model:
 def model_of(config: ModelConfig) -> Model:
     """The model that some integers are of."""
     return MODELS[config.model_type]
+
+
+def release_of(config: ModelConfig) -> Release | None:
+    """The one official release of these integers, whether or not it comes with a multi-token-prediction head."""
+    bare = _headless(config)
+    fitting = [release for release in model_of(config).family.releases if _headless(release.config) == bare]
+    return fitting[0] if len(fitting) == 1 else None
+
+
+def repository_of(config: ModelConfig) -> str:
+    """The official repository on the Hub whose tokenizer and processor files go with a model; "" where none is known.
+
+    That of another size of the model where there is none of these integers.
+    """
+    family = model_of(config).family
+    release = release_of(config) or next(iter(family.releases), None)
+    return f"Qwen/{release.name}{family.variant}" if release else ""
+
+
+def _headless(config: ModelConfig) -> ModelConfig:
+    return replace(config, text=replace(config.text, mtp=0))
 
 
 def model_with(seen: Mapping[str, bool]) -> Model:

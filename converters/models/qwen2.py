@@ -47,6 +47,7 @@ FAMILY = Family(
         "use_cache": True,
         "use_sliding_window": False,
     },
+    variant="-Instruct",
     releases=(
         _release("Qwen2.5-0.5B", text_of_release(24, 896, 14, 2, 4864, tied=True, head_dim=64)),
         _release("Qwen2.5-1.5B", text_of_release(28, 1536, 12, 2, 8960, tied=True)),

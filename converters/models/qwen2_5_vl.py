@@ -84,6 +84,7 @@ FAMILY = Family(
     },
     vision={"hidden_act": "silu", "tokens_per_second": 2},
     vision_aliases={"in_channels": "in_chans", "patch_size": "spatial_patch_size"},
+    variant="-Instruct",
     releases=(
         Release(
             "Qwen2.5-VL-3B",

@@ -46,6 +46,7 @@ FAMILY = replace(
         "partial_rotary_factor": 0.25,
         "use_cache": True,
     },
+    variant="-Instruct",
     releases=(Release("Qwen3-Next-80B-A3B", ModelConfig("qwen3_next", _TEXT)),),
 )
 

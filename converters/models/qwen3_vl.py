@@ -116,6 +116,7 @@ FAMILY = Family(
     rope_scaling={"mrope_interleaved": True, "rope_type": "default"},
     text=TEXT_FIELDS,
     vision={"hidden_act": "gelu_pytorch_tanh", "initializer_range": 0.02},
+    variant="-Instruct",
     releases=(
         Release(
             "Qwen3-VL-2B",

@@ -33,6 +33,7 @@ FAMILY = replace(
     experts_per_token=8,
     # The sparse step is 1, so the dense layers are exactly those that mlp_only_layers lists.
     text={**qwen3_vl.TEXT_FIELDS, "decoder_sparse_step": 1, "norm_topk_prob": True},
+    variant="-Instruct",
     releases=(
         _release("Qwen3-VL-30B-A3B", 48, 2048, 32, 6144, 768),
         _release("Qwen3-VL-235B-A22B", 94, 4096, 64, 12288, 1536),

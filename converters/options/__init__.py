@@ -184,11 +184,22 @@ class Mcore2HfOptions(McoreSource, OutputOptions):
         max_shard_size: bytes of a safetensors file; an integer, or text such as "2GiB".
         experts: how experts are written.
         hf_names: prefixes of a model that has older and newer ones (Qwen2.5-VL); the old ones are read by everything.
+        push: "org/name" on the Hub, to which the output is uploaded once it stands; None: it is not.
     """
 
     max_shard_size: int | str = 5_000_000_000
     experts: WrittenExperts = "hub"
     hf_names: HfNames = "old"
+    push: str | None = None
+
+    def __post_init__(self) -> None:
+        """Raises OptionError: values that do not go together, too."""
+        super().__post_init__()
+        if self.push and not self.manifest:
+            raise OptionError(
+                "--push holds the output against the manifest, and --no-manifest leaves it out",
+                "Leave one of them out.",
+            )
 
     @property
     def shard_bytes(self) -> int:
@@ -226,6 +237,19 @@ class Mcore2McoreOptions(McoreSource, McoreTarget):
 
 
 @dataclass(frozen=True, kw_only=True)
+class PushOptions(Options):
+    """Options of push.
+
+    Attributes:
+        dry_run: check that the Hub can be reached; compare and upload nothing.
+        threads: that compare files; None: chosen by the number of processors.
+    """
+
+    dry_run: bool = False
+    threads: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class VerifyOptions(McoreReading, RunOptions):
     """Options of verify; those of McoreReading are about every Megatron side.
 
@@ -254,3 +278,16 @@ class VerifyOptions(McoreReading, RunOptions):
         reference = self.references[min(number, len(self.references) - 1)] if self.references else None
         read: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(McoreReading)}
         return McoreSource(reference=reference, **read | ({} if iteration is None else {"iteration": iteration}))
+
+
+@dataclass(frozen=True, kw_only=True)
+class InspectOptions(Options):
+    """Options of inspect.
+
+    Attributes:
+        iteration: which of several; None: the tracker's, or the latest.
+        layout: the trainer's naming; None: recognised.
+    """
+
+    iteration: int | None = None
+    layout: str | None = None

@@ -34,7 +34,6 @@ DTYPES = {
 """A dtype to write, by its name or its short name."""
 
 UNITS = {
-    "": 1,
     "B": 1,
     **{f"{p}B": 1000**n for n, p in enumerate("KMGT", 1)},
     **{f"{p}IB": 1024**n for n, p in enumerate("KMGT", 1)},
@@ -58,9 +57,19 @@ def _dtype(name: str, value: Any) -> str:
 
 
 def _size(name: str, value: Any) -> int:
-    """Bytes: 5000000000, "5GB" -> 5000000000, "2GiB" -> 2147483648."""
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*", str(value))
-    if isinstance(value, bool) or not match or match[2].upper() not in UNITS or not 0 < float(match[1]) < 2**63:
+    """Bytes: 5000000000, "5GB" -> 5000000000, "2GiB" -> 2147483648.
+
+    In a text the unit must be said: who writes 2 means gigabytes, as other programs take it.
+    """
+    if isinstance(value, int) and not isinstance(value, bool) and 0 < value < 2**63:
+        return value
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*", value) if isinstance(value, str) else None
+    if match and not match[2] and 0 < float(match[1]) < 2**63:
+        raise OptionError(
+            f"{_flag(name)} {_given(value)} has no unit",
+            f"Write {match[1]}GB, {match[1]}MB or, for bytes, {match[1]}B.",
+        )
+    if not match or match[2].upper() not in UNITS or not 0 < float(match[1]) < 2**63:
         raise OptionError(f"{_flag(name)} {_given(value)} is no size such as 5GB, 500MB or 2GiB")
     return int(float(match[1]) * UNITS[match[2].upper()])
 
@@ -91,6 +100,12 @@ def _prefixes(name: str, value: Any) -> tuple[str, ...]:
         if not isinstance(prefix, str) or not prefix:
             raise OptionError(f"{_flag(name)} {_given(prefix)} is no beginning of tensors' names such as model.visual.")
     return tuple(dict.fromkeys(found))
+
+
+def _repository(name: str, value: Any) -> str:
+    if not isinstance(value, str) or not re.fullmatch(r"[\w.-]{1,96}/[\w.-]{1,96}", value, re.ASCII):
+        raise OptionError(f"{_flag(name)} {_given(value)} is no repository such as my-org/Qwen3-VL-mine")
+    return value
 
 
 def _path(name: str, value: Any) -> Path:
@@ -129,6 +144,7 @@ RULES: dict[str, Any] = {
     "max_shard_size": _size,
     "memory": _size,
     "reference": _text,
+    "push": _repository,
     "references": _texts,
     "on_disk": _path,
     "format": _one_of(Format),

@@ -41,7 +41,8 @@ class OutputDirectory:
 
     Args:
         target: what is to be written, and where.
-        sources: directories the output is made from; what is written must not touch them.
+        sources: directories the output is made from, the source first, then the reference's; what is written must not
+            touch them.
         need: bytes that will be written; the room is checked before the first.
         copies: which files come into the target byte for byte.
         fingerprint: what is written, of what, with which version.

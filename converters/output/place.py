@@ -40,18 +40,24 @@ def check_place(target: Path) -> None:
 
 
 def check_apart(target: Path, sources: Sequence[Path]) -> None:
-    """Writing the target touches no source, whatever links and bind mounts lead there."""
-    for source in sources:
+    """Writing the target touches no source, whatever links and bind mounts lead there.
+
+    Args:
+        target: the directory to write.
+        sources: the source, and after it what the reference gives.
+    """
+    for number, source in enumerate(sources):
+        whose = "the reference" if number else "the source"
         if _holds(source, target):
-            which = "is the source itself" if _same(source, target) else f"lies inside the source {shown_path(source)}"
+            which = f"is {whose} itself" if _same(source, target) else f"lies inside {whose} {shown_path(source)}"
             raise TargetError(
                 f"{shown_path(target)} {which}",
                 f"Name a target elsewhere, such as {shown_path(source.with_name(f'{source.name}-converted'))}.",
             )
         if _holds(target, source):
             raise TargetError(
-                f"the source {shown_path(source)} lies inside the target {shown_path(target)}",
-                "Name a target that holds no source.",
+                f"{whose} {shown_path(source)} lies inside the target {shown_path(target)}",
+                f"Name a target that does not hold {whose}.",
             )
 
 

@@ -78,6 +78,15 @@ def _count(bits: Array, infinity: int, sign: int) -> Count:
     return Count(int((magnitude > infinity).sum()), int((magnitude == infinity).sum()))
 
 
+def is_nan(numbers: Array, dtype: str) -> Array:
+    """Which of some numbers, or of their bits, are NaN; none of integers."""
+    import numpy as np
+
+    if dtype not in INFINITY:
+        return np.zeros(len(numbers), bool)
+    return (numbers.view(storage(dtype)) & ((1 << 8 * ITEMSIZE[dtype] - 1) - 1)) > INFINITY[dtype]
+
+
 def _words(count: Count) -> str:
     return " and ".join(
         f"{number:,} {kind}" for number, kind in ((count.nan, "NaN"), (count.infinite, "infinite")) if number

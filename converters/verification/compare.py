@@ -44,12 +44,14 @@ class Comparison:
     Attributes:
         differences: by tensor.
         tensors, elements: how many were compared.
+        names: of what was compared, and of what one side alone has; () where only their number is known.
         by_rule: tensors that are equal as the rule makes one side's of the other's -> what became of their elements.
     """
 
     differences: list[Difference]
     tensors: int
     elements: int
+    names: Sequence[str] = ()
     by_rule: dict[str, Rounded] = field(default_factory=dict)
 
 
@@ -71,6 +73,7 @@ def in_turn(*works: Work) -> Work:
             [d for one in found for d in one.differences],
             found[0].tensors,
             sum(one.elements for one in found),
+            [*found[0].names, *dict.fromkeys(d.tensor for one in found[1:] for d in one.differences)],
             {name: count for one in found for name, count in one.by_rule.items()},
         )
 
@@ -117,9 +120,11 @@ def compare(
         raise RuntimeError(f"{run.done} of {total} bytes were compared")
     a.finish()
     b.finish()
+    names = dict.fromkeys(d.tensor for d in differences)
     for name in dict.fromkeys(box.name for box in listed):
+        names[name] = None
         differences += _told(run.found.get(name), a.specs[name], b.specs[name], values)
-    return Comparison(differences, len(listed), sum(box.size for box in listed))
+    return Comparison(differences, len(listed), sum(box.size for box in listed), list(names))
 
 
 def _told(found: Difference | None, left: TensorSpec, right: TensorSpec, values: bool) -> Iterator[Difference]:
@@ -239,7 +244,7 @@ class _Run:
         for found in unlike(left, right, (a, b)):
             inside = np.unravel_index(found.first, box.lengths)
             first = tuple(int(i) + o for i, o in zip(inside, box.offsets, strict=True))
-            self.add(Difference(box.name, "values", found.elements, first, found.largest))
+            self.add(Difference(box.name, "values", found.elements, first, found.largest, nan=found.nan))
 
     def add(self, more: Difference) -> None:
         """Put what was found in a part of a tensor to what is known of it."""
@@ -247,6 +252,7 @@ class _Run:
             known = self.found.setdefault(more.tensor, more)
             if known is not more:
                 known.count += more.count
+                known.nan += more.nan
                 known.first = min(known.first, more.first)
                 known.max_abs = max((one for one in (known.max_abs, more.max_abs) if one is not None), default=None)
 

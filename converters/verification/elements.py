@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 from ..tensors.dtypes import largest_difference, storage, widen
+from ..tensors.nonfinite import is_nan
 
 if TYPE_CHECKING:
     from ..tensors.spec import Array
@@ -21,11 +22,13 @@ class Unlike(NamedTuple):
         elements: how many.
         first: number of the first of them in the run.
         largest: |difference| of two finite numbers; None where there is none.
+        nan: how many of them are NaN on either side.
     """
 
     elements: int
     first: int
     largest: float | None
+    nan: int = 0
 
 
 def unlike(left: Array, right: Array, dtypes: tuple[str, str]) -> Iterator[Unlike]:
@@ -51,5 +54,6 @@ def _block(left: Array, right: Array, dtypes: tuple[str, str]) -> Unlike | None:
         unequal = left.view(storage(dtype)) != right.view(storage(dtype))
     if not unequal.any():
         return None
-    largest = largest_difference(left[unequal], right[unequal], dtype)
-    return Unlike(int(unequal.sum()), int(unequal.argmax()), largest)
+    left, right = left[unequal], right[unequal]
+    largest, nan = largest_difference(left, right, dtype), int((is_nan(left, dtype) | is_nan(right, dtype)).sum())
+    return Unlike(len(left), int(unequal.argmax()), largest, nan)

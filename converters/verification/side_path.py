@@ -7,6 +7,7 @@ from os import PathLike
 from pathlib import Path
 from typing import NamedTuple
 
+from ..checkpoint.hub_source import hf_directory
 from ..errors import NotComparable, shown
 
 _WITH_ITERATION = re.compile(r"(.+):(\d{1,12})", re.ASCII)
@@ -23,10 +24,12 @@ def side_path(spelled: str | PathLike[str]) -> SidePath:
     """The side that a user names.
 
     Args:
-        spelled: "checkpoints", or "checkpoints:100" for an iteration. A directory that is really called so comes first.
+        spelled: "checkpoints", or "checkpoints:100" for an iteration; else text as "org/name@revision" for a model on
+            the Hub. A directory that is really called so comes first.
 
     Raises:
         NotComparable: there is nothing of that name.
+        HubFault: neither the Hub nor the cache gives it.
     """
     path = Path(spelled)
     if path.exists():
@@ -34,6 +37,9 @@ def side_path(spelled: str | PathLike[str]) -> SidePath:
     found = _WITH_ITERATION.fullmatch(str(spelled))
     if found and Path(found[1]).is_dir():
         return SidePath(Path(found[1]), int(found[2]))
+    directory = hf_directory(spelled)
+    if directory != path:
+        return SidePath(directory)
     raise NotComparable(f"{shown(path)} does not exist", "Give the directory of a checkpoint or of a model.")
 
 

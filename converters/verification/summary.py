@@ -14,15 +14,24 @@ LISTED = 3
 def describe_comparison(report: Report, found: Comparison, seconds: float) -> None:
     """The result of a verify."""
     report.differences = found.differences
+    report.result = _result(found, f"{found.tensors} tensors, {found.elements:,} elements, bit for bit")
     verdict = "bit for bit the same" if not found.differences else f"{len(found.differences)} tensors differ"
     report.fact(
         "compared",
         f"{found.tensors} tensors, {found.elements:,} elements in {seconds:.1f} s: {verdict}",
+        brief="",
         tensors=found.tensors,
         elements=found.elements,
         seconds=round(seconds, 3),
     )
     describe_by_rule(report, found)
+
+
+def _result(found: Comparison, same: str) -> str:
+    """The whole in one line; `same`: what is said to be the same where nothing differs."""
+    if not found.differences:
+        return f"same: {same}"
+    return f"different: {len({d.tensor for d in found.differences})} of {len(found.names) or found.tensors} tensors"
 
 
 def describe_by_rule(report: Report, found: Comparison) -> None:
@@ -36,6 +45,7 @@ def describe_by_rule(report: Report, found: Comparison) -> None:
     report.fact(
         "by_rule",
         f"{len(names)} tensors are equal by rule ({listed}), which rounds {rounded:,} of {elements:,} elements: {RULE}",
+        brief=f"{len(names)} tensors are equal by rule, which rounds {rounded:,} of {elements:,} elements",
         by_rule=names,
         rounded={
             "elements": elements,
@@ -50,4 +60,5 @@ def describe_names(report: Report, found: Comparison, seconds: float) -> None:
     report.differences = found.differences
     verdict = f"{len(found.differences)} of them differ" if found.differences else "the same"
     text = f"{found.tensors} tensors by name and shape, no element, in {seconds:.1f} s: {verdict}"
-    report.fact("compared", text, tensors=found.tensors, elements=0, seconds=round(seconds, 3))
+    report.result = _result(found, f"{found.tensors} tensors by name and shape; no element was compared")
+    report.fact("compared", text, brief="", tensors=found.tensors, elements=0, seconds=round(seconds, 3))

@@ -15,17 +15,19 @@ from pathlib import Path
 from ..checkpoint.describe import describe_hf, describe_mcore
 from ..checkpoint.hf_side import open_hf_side
 from ..checkpoint.mcore_side import McoreSide, open_mcore_side
-from ..errors import NotComparable, VlconvError, naming_missing_libraries
+from ..errors import NotComparable, VlconvError, naming_missing_libraries, shown_path
 from ..formats import safetensors
+from ..formats.directory.contents import MANIFEST
 from ..options import VerifyOptions
 from ..output.staging.ended import abandoned, describe_abandoned
 from ..ranks.lead import led
-from ..report import Observer, Report
+from ..report import Observer, Report, Step
 from ..tensors.spec import Box
 from ..workers import workers_of
 from .by_rule import pair_by_rule
 from .compare import Work, comparing, in_turn
 from .files import compare_files, describe_files, describe_manifest, manifest_about
+from .parts import describe_parts
 from .round_trip import round_trip
 from .side_path import SidePath, refuse_same, side_path
 from .sources import Side, add_part, holding_sources
@@ -76,7 +78,7 @@ def verify(a: str | PathLike[str], b: str | PathLike[str] | None, options: Verif
 
 
 def _verify(a: SidePath, b: SidePath | None, options: VerifyOptions, observer: Observer) -> Report:
-    report = Report("verify", "planned")
+    report = Report("verify", "planned", result=_asked(a, b))
     if lead := led.get():
         lead.describe(report, workers_of(options.threads, options.memory_bytes).threads)
     if b is None:
@@ -87,7 +89,22 @@ def _verify(a: SidePath, b: SidePath | None, options: VerifyOptions, observer: O
     work = _pair(report, first, second)
     _tell_abandoned(report, a, b)
     observer.planned(report)
-    return report if options.dry_run else _worked(report, work, {"A": first, "B": second}, options, observer)
+    if options.dry_run:
+        return report
+    _worked(report, work, {"A": first, "B": second}, options, observer)
+    if report.differences and all(d.kind == "dtype" and not d.count for d in report.differences):
+        report.steps.append(Step("accept other dtypes of equal values", "--values"))
+    return report
+
+
+def _asked(a: SidePath, b: SidePath | None) -> str:
+    """What is held against what, for the plan."""
+    first, *others = (
+        shown_path(side.path) + (f":{round(side.iteration)}" if side.iteration is not None else "")
+        for side in (a, b)
+        if side is not None
+    )
+    return f"{first} against {others[0]}" if others else first
 
 
 def _alone(report: Report, a: SidePath, options: VerifyOptions, observer: Observer) -> Report:
@@ -114,6 +131,8 @@ def _alone(report: Report, a: SidePath, options: VerifyOptions, observer: Observ
         describe_files(report, listed, report.differences)
         if report.differences:
             report.status = "different"
+            named = len({d.tensor for d in report.differences})
+            report.result = f"different: {named} files, or tensors in them, are not what {MANIFEST} says"
             report.warnings += [fault.what] if fault else []
             return report
     if opened is None:
@@ -132,6 +151,7 @@ def _worked(
     report.status = "different" if found.differences else "same"
     describe = describe_comparison if found.elements else describe_names
     describe(report, found, time.monotonic() - begin)
+    describe_parts(report, found, [*sides.values()])
     return report
 
 

@@ -1,6 +1,6 @@
 """Which vlconv is measured: the one of this checkout, installed or not, or what the environment variable VLCONV says.
 
-The package's folders are named otherwise than the package, so build/bench/path/vlconv holds links to them; that folder
+build/bench/path/vlconv holds links to its folders; that folder
 stands first on the path of this process and of all that it starts.
 """
 
@@ -22,7 +22,7 @@ def put_first() -> None:
     """Make the links, and put them before whatever vlconv is installed."""
     package = LINKS / "vlconv"
     package.mkdir(parents=True, exist_ok=True)
-    for source in (*(ROOT / "cli").iterdir(), ROOT / "converters"):
+    for source in (ROOT / ".package" / "vlconv").iterdir():
         link = package / source.name
         if source.name != "__pycache__" and not link.is_symlink():
             with suppress(FileExistsError):  # another run was faster

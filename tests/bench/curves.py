@@ -124,7 +124,7 @@ class Curves:
         written, read = [], []
         for number in self._steps.files:
             shards = self._folder / f"shards{number}"
-            options = ("--max-shard-size", -(-made.nbytes // number))
+            options = ("--max-shard-size", f"{-(-made.nbytes // number)}B")
             process.measure(checkout.vlconv("mcore2hf", "--quiet", made.mcore, shards, *options))
             count = len(list(shards.glob("*.safetensors")))
             written.append((count, self._job("mcore2hf", made, *options)))

@@ -40,6 +40,8 @@ def test_what_is_no_copy_is_refused(tmp_path: Path) -> None:
         tied(tmp_path / name, head)
         with pytest.raises(MismatchError, match=r"the model is tied, but lm_head\.weight is no copy") as fault:
             hf2mcore(tmp_path / name, tmp_path / "out")
+        assert fault.value.what.startswith(f"{tmp_path / name / 'config.json'}: ")
+        assert "take the one that was saved with these weights" in fault.value.hint
         assert "tie_word_embeddings" not in fault.value.hint  # nobody asked to make it an untied model
     assert not (tmp_path / "out").exists()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -119,7 +120,7 @@ class TestParsed:
         invoke("verify", "a")
         assert called == [
             ("mcore2hf", Path("m"), Path("h"), converters.Mcore2HfOptions()),
-            ("hf2mcore", Path("h"), Path("m"), converters.Hf2McoreOptions()),
+            ("hf2mcore", "h", Path("m"), converters.Hf2McoreOptions()),
             ("verify", "a", None, converters.VerifyOptions()),
         ]
 
@@ -228,7 +229,7 @@ class TestParsed:
         assert called[0][-1].on_disk == Path.cwd()
 
     @pytest.mark.parametrize(
-        ("text", "size"), [("5GB", 5 * 10**9), ("500mb", 5 * 10**8), ("1.5 kB", 1500), ("1000", 1000), ("1KiB", 1024)]
+        ("text", "size"), [("5GB", 5 * 10**9), ("500mb", 5 * 10**8), ("1.5 kB", 1500), ("1000B", 1000), ("1KiB", 1024)]
     )
     def test_sizes(self, called: list[Any], text: str, size: int) -> None:
         invoke("mcore2hf", "m", "h", "--max-shard-size", text)
@@ -242,13 +243,15 @@ class TestParsed:
             "mcore2hf m h --dtype int8",
             "mcore2hf m h --max-shard-size 5XB",
             "mcore2hf m h --max-shard-size 0",
+            "mcore2hf m h --max-shard-size 2",
+            "mcore2hf m h --memory 2",
             "mcore2hf m h --experts stacked",
             "mcore2hf m h --threads 0",
             "mcore2hf m h --iteration -1",
             "hf2mcore h m --make-vocab-size-divisible-by none",
             "verify a --witness me",
             "verify --on-disk a",
-            "inspect a",
+            "examine a",
         ],
     )
     def test_wrong_usage_is_2_and_calls_nothing(self, called: list[Any], args: str) -> None:
@@ -351,5 +354,23 @@ def test_a_signal_leaves_nothing(tmp_path: Path, number: signal.Signals, code: i
     _, said = run.communicate(timeout=30)
     assert run.returncode == code
     assert list(tmp_path.iterdir()) == []
-    assert said.startswith("interrupted: ")
+    word = "Ctrl-C" if number == signal.SIGINT else number.name
+    assert said.startswith(f"interrupted: {word} ended it\n") and said.count("interrupted") == 1
     assert "Traceback" not in said
+
+
+@pytest.mark.parametrize(("quiet", "bars"), [([], None), (["-q"], "1")])
+def test_quiet_takes_the_bars_of_downloads_away(
+    monkeypatch: pytest.MonkeyPatch, quiet: list[str], bars: str | None
+) -> None:
+    seen: list[str | None] = []
+
+    def function(*args: Any) -> converters.Report:
+        seen.append(os.environ.get("HF_HUB_DISABLE_PROGRESS_BARS"))
+        return converters.Report("hf2mcore", "done")
+
+    monkeypatch.setenv("HF_HUB_DISABLE_PROGRESS_BARS", "")  # set back after the test
+    monkeypatch.delenv("HF_HUB_DISABLE_PROGRESS_BARS")
+    monkeypatch.setattr(converters, "hf2mcore", function)
+    invoke("hf2mcore", "Org/Model", "out", *quiet)
+    assert seen == [bars]

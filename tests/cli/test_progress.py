@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -184,6 +185,18 @@ class TestBar:
             going(clock, bar, 0.4, lambda seconds: seconds, 20)
 
         assert "400.0 MB of 20.0 GB (2 %) in 0.4 s" in self.last(use)
+
+    @pytest.mark.parametrize("width", [40, 80])
+    def test_says_what_it_is_of(self, width: int) -> None:
+        """However narrow the terminal is, and before anybody said what comes."""
+        out = io.StringIO()
+        bar = Bar(Console(file=out, width=width, force_terminal=True, color_system=None))
+        bar.show(0, 20 * GB)
+        bar.begin("bringing to disk")
+        bar.show(10 * GB, 20 * GB)
+        bar.stop()
+        first, *_, last = re.findall(r"working|bringing to disk", out.getvalue())
+        assert (first, last) == ("working", "bringing to disk")
 
     def test_that_never_began_goes_as_well(self) -> None:
         Bar(Console(file=io.StringIO())).stop()

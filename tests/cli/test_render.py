@@ -13,8 +13,9 @@ from typing import Any
 
 import pytest
 
-from vlconv import progress, render
+from vlconv import __version__, progress, render
 from vlconv.converters import Difference, Fact, Phase, Report
+from vlconv.converters.report import Step
 from vlconv.render import Screen, message, one_line, safe
 from vlconv.run import run
 
@@ -27,13 +28,16 @@ def report(**changes: Any) -> Report:
 class Terminal:
     """Both streams are a terminal of 80 columns until its text is asked for."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *, keep: bool = False) -> None:
+        """Args: keep: colours and the like stay in its text."""
+        self._keep = keep
         self._leader, follower = pty.openpty()
         self._stream = os.fdopen(follower, "w")
         for name in ("stdout", "stderr"):
             monkeypatch.setattr(sys, name, self._stream)
         monkeypatch.setenv("TERM", "xterm")
         monkeypatch.setenv("COLUMNS", "80")
+        monkeypatch.delenv("CI", raising=False)
         self._read: list[bytes] = []
         self._thread = threading.Thread(target=self._drain)
         self._thread.start()
@@ -49,7 +53,8 @@ class Terminal:
         self._stream.close()
         self._thread.join()
         os.close(self._leader)
-        return re.sub(r"\x1b\[[0-9;]*m", "", b"".join(self._read).decode())
+        text = b"".join(self._read).decode()
+        return text if self._keep else re.sub(r"\x1b\[[0-9;]*m", "", text)
 
 
 class TestLog:
@@ -82,32 +87,80 @@ class TestLog:
         assert shown.err == "warning: 3 values are NaN\nwarning: and more\n"
         assert shown.out == ""
 
-    def test_differences(self, capsys: pytest.CaptureFixture[str]) -> None:
-        found = [
-            Difference("lm_head.weight", "values", 12345, (3, 4), 0.5),
-            Difference("model.norm.weight", "only in A", note="48 rows of padding"),
-        ]
-        Screen().summary(report(status="different", differences=found))
-        shown = capsys.readouterr().out
-        for text in (
-            "lm_head.weight",
-            "12,345",
-            "[3, 4]",
-            "0.5",
-            "only in A",
-            "48 rows of padding",
-            "verify: different",
-        ):
-            assert text in shown
-
-    def test_of_many_differences_the_first_are_shown(self, capsys: pytest.CaptureFixture[str]) -> None:
-        Screen().summary(
-            report(status="different", differences=[Difference(f"layer.{n}.weight", "shape") for n in range(60)])
+    def test_the_result_comes_first_and_what_is_missing_last(self, capsys: pytest.CaptureFixture[str]) -> None:
+        last = "vLLM cannot load out"
+        done = report(
+            status="done",
+            result="out: 625 tensors",
+            warnings=["3 values are NaN", last],
+            steps=[Step("serve", "vllm serve out"), Step("verify", "vlconv verify run out")],
+            last=last,
         )
+        Screen().summary(done)
+        shown = capsys.readouterr()
+        first, *rest = shown.out.splitlines()
+        assert first.startswith("out: 625 tensors (")
+        assert rest == [
+            "  source  /data/run: torch_dist",
+            "  model   Qwen3-VL dense",
+            "  to serve   vllm serve out",
+            "  to verify  vlconv verify run out",
+            last,
+        ]
+        assert shown.err == "warning: 3 values are NaN\n"
+
+    @pytest.mark.parametrize("how", [{"quiet": True}, {"as_json": True}])
+    def test_where_nothing_else_is_said_the_last_is_a_warning(
+        self, capsys: pytest.CaptureFixture[str], how: dict[str, bool]
+    ) -> None:
+        screen, done = Screen(**how), report(status="done", warnings=["no tokenizer"], last="no tokenizer")
+        screen.planned(done)
+        screen.summary(done)
+        assert capsys.readouterr().err.count("warning: no tokenizer\n") == 1
+
+    def test_a_dry_run_has_no_next_step(self, capsys: pytest.CaptureFixture[str]) -> None:
+        Screen().summary(report(status="planned", result="out: 625 tensors", steps=[Step("serve", "vllm serve out")]))
         shown = capsys.readouterr().out
-        assert "layer.49.weight" in shown
-        assert "layer.50.weight" not in shown
-        assert "10 more" in shown
+        assert shown.startswith("dry run, nothing was written: out: 625 tensors (")
+        assert "vllm" not in shown
+
+    def test_the_plan_says_what_will_be(self, capsys: pytest.CaptureFixture[str]) -> None:
+        Screen().planned(report(result="out: 625 tensors"))
+        assert capsys.readouterr().err.startswith("plan: out: 625 tensors\n  source ")
+
+    @pytest.mark.parametrize(
+        ("verbose", "lines"), [(False, ["  model  2B"]), (True, ["  model   a long story", "  proven  all of it"])]
+    )
+    def test_facts_are_brief_unless_all_is_asked_for(
+        self, capsys: pytest.CaptureFixture[str], verbose: bool, lines: list[str]
+    ) -> None:
+        facts = [Fact("model", "a long story", brief="2B"), Fact("proven", "all of it", brief="")]
+        Screen(verbose=verbose).summary(report(facts=facts))
+        assert capsys.readouterr().out.splitlines()[1:] == lines
+
+    def test_quiet_says_one_line_of_a_difference(self, capsys: pytest.CaptureFixture[str]) -> None:
+        screen = Screen(quiet=True)
+        screen.summary(
+            report(status="different", result="different: 1 of 2 tensors", differences=[Difference("a", "shape")])
+        )
+        (line,) = capsys.readouterr().out.splitlines()
+        assert line.startswith("different: 1 of 2 tensors (")
+
+    def test_a_pipe_gets_a_line_of_each_difference(self, capsys: pytest.CaptureFixture[str]) -> None:
+        found = [
+            *(Difference(f"small.{n}", "values", 1, (0,), 1e-9) for n in range(60)),
+            Difference("lm_head.weight", "values", 12345, (3, 4), 0.5, nan=7),
+            Difference("model.\tnorm", "only in A", note="48 rows of padding"),
+        ]
+        Screen().summary(report(status="different", facts=[], differences=found))
+        first, *lines = capsys.readouterr().out.splitlines()
+        assert "\t" not in first
+        assert lines[:3] == [
+            "model.\\tnorm\tonly in A\t\t\t\t\t48 rows of padding",
+            "lm_head.weight\tvalues\t12345\t[3, 4]\t0.5\t7\t",
+            "small.0\tvalues\t1\t[0]\t1e-09\t\t",
+        ]
+        assert len(lines) == 62
 
 
 class TestSafe:
@@ -116,12 +169,28 @@ class TestSafe:
         name = f"weight{hostile}[bold]x"
         screen = Screen()
         screen.planned(report(facts=[Fact(name, name)], warnings=[name]))
-        screen.summary(report(facts=[Fact(name, name)], differences=[Difference(name, "values", note=name)]))
+        screen.summary(
+            report(
+                facts=[Fact(name, name), Fact("model", "", brief=name)],
+                differences=[Difference(name, "values", note=name)],
+                result=name,
+                steps=[Step("verify", name)],
+                warnings=[name],
+                last=name,
+            )
+        )
         screen.fault("verify", "CorruptError", name, name, "error")
         shown = capsys.readouterr()
         for text in (shown.out, shown.err):
             assert hostile not in text
             assert "[bold]x" in text
+
+    def test_nothing_acts_in_a_table(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        terminal = Terminal(monkeypatch)
+        name = "weight\x07\u202e[bold]x"
+        Screen().summary(report(status="different", differences=[Difference(name, "values", note=name)]))
+        text = terminal.text()
+        assert not {"\x07", "\u202e"} & set(text) and "weight\\x07\\u202e[bold]x" in text
 
     def test_other_text_stays(self) -> None:
         assert safe("权重 é × –\nx") == "权重 é × –\nx"
@@ -177,6 +246,7 @@ class TestDocument:
         Screen(as_json=True).fault("verify", "CorruptError", "x is damaged", "fetch it again", "error")
         document = json.loads(capsys.readouterr().out)
         assert document == {
+            "vlconv": __version__,
             "command": "verify",
             "status": "error",
             "error": {"type": "CorruptError", "what": "x is damaged", "hint": "fetch it again"},
@@ -192,7 +262,7 @@ class TestTerminal:
         shown = terminal.text()
         assert shown.count("Qwen3-VL dense") == 1
         assert "750 tensors are equal" in shown
-        assert "╭─ plan ─" in shown
+        assert shown.startswith("plan\r\n")
 
     def test_a_bar_comes_and_goes(self, monkeypatch: pytest.MonkeyPatch) -> None:
         terminal = Terminal(monkeypatch)
@@ -223,10 +293,84 @@ class TestTerminal:
             screen.progress(1, 2)
         assert terminal.text() == ""
 
+    def test_a_name_stays_in_the_terminal(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        terminal = Terminal(monkeypatch)
+        long = "model.language_model.layers.17.mlp.experts.gate_up_proj.and.so.on.and.so.on.weight"
+        found = [Difference(long, "values", 12345, (3, 4), 0.031, nan=2), Difference("model.norm.weight", "only in A")]
+        Screen().summary(report(status="different", facts=[], differences=found))
+        _, first, second, *_ = terminal.text().splitlines()
+        assert first.split() == ["model.norm.weight", "only", "in", "A"]
+        assert second.startswith("  …layers.17.…") and ".weight  12,345 elements, 2 of them NaN" in second
+        assert len(second) <= 80
+
+    @pytest.mark.parametrize(("verbose", "rows"), [(False, 20), (True, 60)])
+    def test_of_many_differences_the_worst_are_shown(
+        self, monkeypatch: pytest.MonkeyPatch, verbose: bool, rows: int
+    ) -> None:
+        terminal = Terminal(monkeypatch)
+        found = [Difference(f"layer.{n}.weight", "values", 1, (), float(n)) for n in range(60)]
+        Screen(verbose=verbose).summary(report(status="different", facts=[], differences=found))
+        text = terminal.text()
+        assert re.findall(r"layer\.(\d+)\.", text) == [str(n) for n in range(59, 59 - rows, -1)]
+        assert ("40 more; --verbose" in text) is not verbose
+
+    @pytest.mark.parametrize(("name", "value"), [("TERM", "dumb"), ("CI", "true")])
+    def test_where_nothing_can_be_drawn_there_is_no_bar(
+        self, monkeypatch: pytest.MonkeyPatch, name: str, value: str
+    ) -> None:
+        terminal, now = Terminal(monkeypatch), itertools.count(0, 3600)
+        monkeypatch.setenv(name, value)
+        monkeypatch.setattr(progress, "monotonic", lambda: float(next(now)))
+        with Screen() as screen:
+            screen.phase("writing")
+            screen.progress(5, 10)
+        text = terminal.text()
+        assert text.startswith("writing: 5 bytes of 10 bytes (50 %)")
+        assert text.count("\n") == 1 and "\x1b" not in text
+
     def test_an_error_has_a_panel(self, monkeypatch: pytest.MonkeyPatch) -> None:
         terminal = Terminal(monkeypatch)
         Screen().fault("verify", "CorruptError", "x is damaged", "fetch it again", "error")
         assert "─ error ─" in terminal.text()
+
+    def test_a_dumb_one_has_none(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        terminal = Terminal(monkeypatch)
+        monkeypatch.setenv("TERM", "dumb")
+        Screen().fault("verify", "CorruptError", "x is damaged", "fetch it again", "error")
+        assert terminal.text().splitlines() == ["error: x is damaged", "  fetch it again"]
+
+
+class TestColours:
+    """Colours are what the environment says; what is written, and in how many lines, is what it is without."""
+
+    def shown(self, capsys: pytest.CaptureFixture[str]) -> str:
+        screen = Screen()
+        screen.phase("writing")
+        found = report(status="different", warnings=["w"], differences=[Difference("a", "shape")])
+        screen.planned(found)
+        screen.summary(found)
+        screen.fault("verify", "CorruptError", "x is damaged", "", "error")
+        shown = capsys.readouterr()
+        return shown.out + shown.err
+
+    def test_forced_on_a_pipe(self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+        for name in ("FORCE_COLOR", "NO_COLOR"):
+            monkeypatch.delenv(name, raising=False)
+        plain = self.shown(capsys)
+        assert "\x1b" not in plain
+        monkeypatch.setenv("FORCE_COLOR", "1")
+        monkeypatch.setenv("TERM", "xterm-256color")
+        coloured = self.shown(capsys)
+        assert "\x1b[33mwarning: \x1b[0m" in coloured
+        assert re.sub(r"\x1b\[[0-9;]*m", "", coloured) == plain
+
+    def test_none_on_a_terminal(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("NO_COLOR", "1")
+        terminal = Terminal(monkeypatch, keep=True)
+        Screen().summary(report(status="different", result="different: 1 of 2 tensors"))
+        text = terminal.text()
+        assert "different: 1 of 2 tensors" in text
+        assert not re.search(r"\x1b\[[0-9;]*3[0-9]m", text)
 
 
 def test_every_status_has_a_word_and_a_code() -> None:

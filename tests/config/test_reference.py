@@ -70,6 +70,25 @@ def test_an_existing_path_wins_over_a_hub_id(checkpoint, tmp_path, monkeypatch):
     assert find_reference("Qwen/Qwen3-VL-2B-Instruct", None, checkpoint).said == "given as --reference"
 
 
+@pytest.mark.parametrize("inside", [".", "run"])
+def test_its_config_json_stands_for_the_directory(checkpoint, tmp_path, monkeypatch, inside):
+    put_config(tmp_path / "hf")
+    (tmp_path / "run").mkdir(exist_ok=True)
+    monkeypatch.chdir(tmp_path / inside)
+    for option in (tmp_path / "hf/config.json", f"{'..' if inside == 'run' else '.'}/hf/config.json"):
+        found = find_reference(option, None, checkpoint)
+        assert found.directory.resolve() == tmp_path / "hf" and found.said == "given as --reference"
+    monkeypatch.chdir(tmp_path / "hf")
+    assert find_reference("config.json", None, checkpoint).directory.resolve() == tmp_path / "hf"
+
+
+def test_another_file_is_no_reference(checkpoint, tmp_path):
+    put_config(tmp_path / "hf")
+    (tmp_path / "hf/model.safetensors").touch()
+    with pytest.raises(ReferenceFault, match="is a file"):
+        find_reference(tmp_path / "hf/model.safetensors", None, checkpoint)
+
+
 @pytest.mark.parametrize(
     ("option", "revision", "says"),
     [
@@ -158,6 +177,10 @@ def test_only_config_and_side_files_are_fetched(checkpoint, tmp_path, monkeypatc
     found = find_reference("Qwen/Some", "v1", checkpoint)
     assert found.said == "hub id Qwen/Some, revision v1"
     assert sorted(asked["allow_patterns"]) == ["[[]a].txt", "config.json", "tokenizer.json"]
+    at = find_reference("Qwen/Some@v1", None, checkpoint)
+    assert at == found
+    with pytest.raises(ReferenceFault, match=r"Qwen/Some@v1 names a revision, and --revision another"):
+        find_reference("Qwen/Some@v1", "v2", checkpoint)
     assert (asked["repo_id"], asked["revision"]) == ("Qwen/Some", "v1")
 
 

@@ -61,7 +61,7 @@ class TestNoModel:
 
     def test_a_megatron_checkpoint(self, hf):
         hf2mcore(hf, hf.parent / "mcore")
-        no(hf.parent / "mcore", fault=CorruptError, says="config.json is missing")
+        no(hf.parent / "mcore", fault=NotACheckpoint, says="a Megatron checkpoint, no Hugging", hint="vlconv mcore2hf")
 
     def test_no_weights(self, hf):
         for path in hf.glob("model*"):

@@ -95,8 +95,8 @@ class TestNoCheckpoint:
             work / "mcore" / "release" / "common.pt",
             work / "out",
             fault=NotACheckpoint,
-            says="common.pt: not a directory",
-            hint="Give the directory",
+            says="common.pt: a file of a Megatron checkpoint",
+            hint=f"Give {work / 'mcore' / 'release'}.",
         )
 
     def test_an_empty_directory(self, tmp_path):
@@ -109,8 +109,8 @@ class TestNoCheckpoint:
             model / "hf",
             tmp_path / "out",
             fault=NotACheckpoint,
-            says=f"{model / 'hf'}: no Megatron checkpoint there",
-            hint="Looked for",
+            says=f"{model / 'hf'}: no Megatron checkpoint there, but a Hugging Face model",
+            hint=f"vlconv hf2mcore {model / 'hf'}",
         )
 
     @pytest.mark.parametrize("missing", [".metadata", "metadata.json"])

@@ -78,7 +78,7 @@ def test_inside_the_source_by_a_link(no, work):
 
 
 def test_around_the_source(no, work):
-    no(work, "lies inside the target", "holds no source", overwrite=True)
+    no(work, "lies inside the target", "does not hold the source", overwrite=True)
 
 
 def test_inside_the_reference(work):
@@ -90,7 +90,7 @@ def test_inside_the_reference(work):
         work / "hf" / "out",
         options,
         fault=TargetError,
-        says=f"lies inside the source {work / 'hf'}",
+        says=f"lies inside the reference {work / 'hf'}",
         hint="elsewhere",
     )
     refused(
@@ -99,8 +99,19 @@ def test_inside_the_reference(work):
         work / "hf",
         Mcore2HfOptions(reference=str(work / "hf"), overwrite=True),
         fault=TargetError,
-        says="is the source itself",
+        says="is the reference itself",
         hint="elsewhere",
+    )
+    (work / "around").mkdir()
+    shutil.copytree(work / "hf", work / "around" / "hf")
+    refused(
+        mcore2hf,
+        work / "mcore",
+        work / "around",
+        Mcore2HfOptions(reference=str(work / "around" / "hf"), overwrite=True),
+        fault=TargetError,
+        says=f"the reference {work / 'around' / 'hf'} lies inside the target",
+        hint="does not hold the reference",
     )
 
 

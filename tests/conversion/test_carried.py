@@ -197,7 +197,7 @@ class TestRefused:
         for path in (tmp_path / "reference").glob("*.safetensors"):
             path.rename(blobs / path.name)
             path.symlink_to(blobs / path.name)
-        with pytest.raises(Exception, match="lies inside the source"):
+        with pytest.raises(Exception, match="lies inside the reference"):
             mcore2hf(made / "half", blobs / "out", carrying(tmp_path))
 
 

@@ -117,7 +117,7 @@ def whole(
         left = ("Nothing was left behind.", "out.partial was left behind")[: 1 + killed_before]
         assert number == signal.SIGKILL or any(words in ended.said for words in left) or not ended.said
     else:
-        assert there and "done" in ended.said
+        assert there and "every element once" in ended.said
     return there
 
 

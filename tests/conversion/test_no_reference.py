@@ -75,9 +75,12 @@ def test_a_run_config_suffices(tmp_path: Path, alone: Any, kind: str, tied: bool
     assert said.count("\nrun_config.yaml: ") == 1
     assert "not_provable" not in report.told
     assert sorted(p.name for p in (tmp_path / "hf").iterdir()) == ["config.json", "model.safetensors", "vlconv.json"]
-    absent = ["tokenizer", "preprocessor_config.json", "video_preprocessor_config.json", "generation_config.json"]
-    assert report.data["missing_side_files"] == [*absent, "chat template"]
-    assert any(", ".join(absent) in warning for warning in report.warnings)
+    needed = ["tokenizer", "preprocessor_config.json", "video_preprocessor_config.json"]
+    assert report.data["missing_side_files"] == [*needed, "generation_config.json", "chat template"]
+    assert any(warning.endswith(": generation_config.json, chat template") for warning in report.warnings)
+    assert f"until these are copied into it: {', '.join(needed)}; Qwen/" in report.last
+    assert report.last in report.warnings
+    assert [step.name for step in report.steps] == ["verify"]
 
 
 def test_verify_needs_none_either(tmp_path: Path, alone: Any) -> None:

@@ -92,7 +92,7 @@ def a_hugging_face_directory_for_mcore2hf(work: Work) -> None:
     pass
 
 
-@DIRECTORIES.case(("dist", "legacy"), refused("config.json"), command="hf2mcore")
+@DIRECTORIES.case(("dist", "legacy"), refused("a Megatron checkpoint, no Hugging Face model"), command="hf2mcore")
 def a_megatron_checkpoint_for_hf2mcore(work: Work) -> None:
     pass
 

@@ -372,6 +372,24 @@ class TestLayoutOption:
         caught = checkpoint("mbridge", layout="megatron")
         assert caught.what == "no layout is called 'megatron'" and all(name in caught.hint for name in LAYOUTS)
 
+    @pytest.mark.parametrize(
+        ("layout", "reference", "says"),
+        [
+            ("mbridge", "qwen3_vl_moe", "the reference has experts, the checkpoint has none"),
+            ("megatron-lm", "qwen3_moe", "the reference has experts, the checkpoint has none"),
+            ("megatron-lm", "qwen2", "the reference has biases of query, key and value, the checkpoint has none"),
+        ],
+    )
+    def test_a_reference_of_another_family(self, checkpoint, layout, reference, says):
+        model = "qwen3_vl" if layout == "mbridge" else "qwen3"
+        caught = checkpoint(layout, model, reference=tiny_config(reference))
+        assert isinstance(caught, MismatchError)
+        assert caught.what.endswith(says) and "\n" not in caught.what
+
+    def test_a_checkpoint_of_another_family(self, checkpoint):
+        caught = checkpoint("mbridge", "qwen3_vl_moe", reference=tiny_config("qwen3_vl"))
+        assert caught.what.endswith("the checkpoint has experts, the reference has none")
+
     def test_one_of_another_model(self, checkpoint):
         caught = checkpoint("roll", "qwen3_vl", layout="megatron-bridge-qwen2_5")
         assert "megatron-bridge-qwen2_5 is one of qwen2_5_vl; the reference is a qwen3_vl" in caught.what
@@ -384,7 +402,9 @@ class TestTies:
         assert (
             "tie_word_embeddings is false in config.json, but there is no output layer among the weights" in caught.what
         )
-        assert "built" not in caught.what and "Qwen3-VL-MoE tied by mistake" in caught.hint
+        assert (
+            "built" not in caught.what.partition("config.json: ")[2] and "Qwen3-VL-MoE tied by mistake" in caught.hint
+        )
 
     def test_of_another_trainer(self, checkpoint):
         caught = checkpoint("pai", "qwen3_vl_moe", **{"language_model.output_layer.weight": None})
@@ -396,6 +416,7 @@ class TestTies:
     def test_an_output_layer_though_tied(self, checkpoint):
         caught = checkpoint("mbridge", reference=tiny_config(tied=True))
         assert (
-            "tie_word_embeddings is true in config.json, but there is an output layer of its own among the weights"
+            "reference/config.json: tie_word_embeddings is true in config.json, but there is an output layer of its own"
             in caught.what
         )
+        assert "Set tie_word_embeddings to false" in caught.hint and "--reference that was trained" in caught.hint

@@ -13,7 +13,7 @@ import pytest
 from metamodel import meta_shapes
 
 from vlconv.converters.config.made_config import made_config, release_runtime
-from vlconv.converters.models import MODELS, RELEASES, Release, Shapes
+from vlconv.converters.models import MODELS, RELEASES, Release, Shapes, release_of, repository_of
 
 PUBLISHED: dict[str, tuple[int | None, int]] = {
     "Qwen3-VL-2B": (625, 2_127_532_032),
@@ -148,3 +148,29 @@ def hf_config_of(name: str) -> dict[str, Any]:
     config = hf_config(next(r for r in RELEASES if r.name == name))
     section: dict[str, Any] = config.get("text_config", config)
     return section
+
+
+class TestFound:
+    @pytest.mark.parametrize("release", RELEASES, ids=lambda release: release.name)
+    def test_by_its_integers(self, release: Release) -> None:
+        assert release_of(release.config) is release
+
+    def test_with_a_head_or_without(self) -> None:
+        config = RELEASES[0].config
+        assert release_of(replace(config, text=replace(config.text, mtp=config.text.mtp + 1))) is RELEASES[0]
+        assert release_of(replace(config, text=replace(config.text, layers=3))) is None
+
+    def test_its_files_are_those_of_a_repository(self) -> None:
+        names = {repository_of(release.config) for release in RELEASES}
+        assert {
+            "Qwen/Qwen3-VL-2B-Instruct",
+            "Qwen/Qwen3-VL-30B-A3B-Instruct",
+            "Qwen/Qwen2.5-VL-7B-Instruct",
+            "Qwen/Qwen2.5-7B-Instruct",
+            "Qwen/Qwen3-8B",
+            "Qwen/Qwen3-Next-80B-A3B-Instruct",
+        } <= names
+
+    def test_of_other_sizes_another_size_has_them(self) -> None:
+        config = MODELS["qwen3_vl"].family.releases[2].config
+        assert repository_of(replace(config, text=replace(config.text, layers=3))) == "Qwen/Qwen3-VL-2B-Instruct"

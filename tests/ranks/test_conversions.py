@@ -36,7 +36,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 COMMANDS: dict[str, tuple[str, ...]] = {
     "a file": ("mcore2hf", "mcore"),
-    "files": ("mcore2hf", "legacy", "--max-shard-size", "60000"),
+    "files": ("mcore2hf", "legacy", "--max-shard-size", "60kB"),
     "computed": ("mcore2hf", "hybrid"),
     "hf2mcore": ("hf2mcore", "hf"),
     "rank files": ("hf2mcore", "hf", "--format", "torch", "--tp", "2", "--pp", "2"),

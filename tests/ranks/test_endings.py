@@ -116,7 +116,7 @@ class TestSignals:
             job.kill(rank, number)
         ended = soon(job)
         assert ended[0].code == code and all(one.code for one in ended)
-        word = {signal.SIGINT: "interrupted", signal.SIGTERM: "ended by SIGTERM"}[number]
+        word = {signal.SIGINT: "Ctrl-C ended it", signal.SIGTERM: "SIGTERM ended it"}[number]
         assert f"interrupted: {word}\n  Nothing was left behind.\n" in ended[0].said
         assert [one.said for one in ended[1:]] == [""] * 2
         assert work.left() == []
@@ -126,7 +126,7 @@ class TestSignals:
         job.kill(0, signal.SIGTERM)
         ended = soon(job)
         assert [one.code for one in ended] == [143, 1]
-        assert "interrupted: ended by SIGTERM" in ended[0].said and ended[1].said == ""
+        assert "interrupted: SIGTERM ended it" in ended[0].said and ended[1].said == ""
         assert work.left() == []
 
     def test_to_another(self, work: Work) -> None:
@@ -225,7 +225,7 @@ class TestErrors:
 
 def test_the_next_run_goes_on_with_what_was_finished(source: Path, tmp_path: Path) -> None:
     """Files that are sealed when the first process is killed are kept, whichever way the next run goes."""
-    args = ["mcore2hf", source, tmp_path / "out", "--max-shard-size", "60000", "--threads", "2"]
+    args = ["mcore2hf", source, tmp_path / "out", "--max-shard-size", "60kB", "--threads", "2"]
 
     def killed(rank: int) -> None:
         kill_when_finished(4)

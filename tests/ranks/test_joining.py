@@ -152,7 +152,7 @@ class TestWhoDoesNotCome:
         time.sleep(0.5)
         job.kill(0, signal.SIGTERM)
         (ended,) = job.ended()
-        assert (ended.code, ended.said) == (143, "interrupted: ended by SIGTERM\n  Nothing was left behind.\n")
+        assert (ended.code, ended.said) == (143, "interrupted: SIGTERM ended it\n  Nothing was left behind.\n")
 
     def test_another_version(self, source: Path, tmp_path: Path) -> None:
         def prepare(rank: int) -> None:

@@ -105,12 +105,12 @@ class TestValues:
 
     def test_another_nan_is_another_value(self, window):
         a, b = (torch.tensor([0x7FC0, n], dtype=torch.int16).view(torch.bfloat16) for n in (0x7FC0, 0x7FC1))
-        assert difference(a, b) == Difference("t", "values", 1, (1,), None)
+        assert difference(a, b) == Difference("t", "values", 1, (1,), None, nan=1)
 
     @pytest.mark.parametrize("order", [[0, 1, 2], [1, 0, 2], [2, 0, 1]])
     def test_infinities_have_no_distance(self, window, order):
         a, b = tensor(INF, 1.0, NAN)[order], tensor(-INF, 3.0, 0.0)[order]
-        assert difference(a, b) == Difference("t", "values", 3, (0,), 2.0)
+        assert difference(a, b) == Difference("t", "values", 3, (0,), 2.0, nan=1)
 
     def test_in_a_tensor_of_many_blocks(self):
         a = torch.zeros(400, 1000)

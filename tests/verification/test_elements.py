@@ -31,7 +31,7 @@ def test_each_block_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(elements, "BLOCK", 4)
     other = ones(14)
     other[[1, 2]], other[9], other[12] = 0x4000, 0xBF80, 0x7FC0  # 2, -1, NaN
-    assert list(unlike(ones(14), other, BFLOAT16)) == [Unlike(2, 1, 1.0), Unlike(1, 9, 2.0), Unlike(1, 12, None)]
+    assert list(unlike(ones(14), other, BFLOAT16)) == [Unlike(2, 1, 1.0), Unlike(1, 9, 2.0), Unlike(1, 12, None, 1)]
 
 
 def test_each_block_by_itself_when_they_are_widened(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -101,6 +101,8 @@ class TestSame:
             report = verify(*(folder / side for side in pair))
             assert (report.status, report.differences) == ("same", [])
             assert (report.data["tensors"], report.data["elements"]) == (len(hf), elements(hf))
+            assert report.result == f"same: {len(hf)} tensors, {elements(hf):,} elements, bit for bit"
+            assert "where" not in report.told
         assert tree(folder) == before
 
     def test_two_topologies_of_one_model(self, tmp_path: Path, shelf: Callable[[str], Path]) -> None:
@@ -179,7 +181,40 @@ class TestDifferent:
         def change(tensors: Tensors) -> None:
             tensors[NORM].view(torch.int16)[7] = 0x7FC2
 
-        assert hf_pair(change, start=start).differences == [Difference(NORM, "values", 1, (7,), None)]
+        assert hf_pair(change, start=start).differences == [Difference(NORM, "values", 1, (7,), None, nan=1)]
+
+    def test_is_told_by_parts(self, hf_pair: Callable[..., Report]) -> None:
+        def change(tensors: Tensors) -> None:
+            tensors[NORM][:2] += 0.5
+            tensors[NORM].view(torch.int16)[7] = 0x7FC2
+            tensors[EMBEDDING][0, 0] += 2
+
+        report = hf_pair(change)
+        language = [name for name in random_hf_tensors(tiny()) if not name.startswith("model.visual.")]
+        total = report.data["tensors"]
+        assert report.result == f"different: 2 of {total} tensors"
+        told = report.told["where"]
+        assert told.startswith(f"language model: 2 of {len(language)} tensors differ, at most 2")
+        assert told.endswith(", 1 NaN; vision tower: same")
+        assert report.data["parts"]["vision tower"] == {
+            "tensors": total - len(language),
+            "different": 0,
+            "max_abs": None,
+            "nan": 0,
+        }
+
+    def test_in_the_tower_by_its_name_in_megatron(self, tmp_path: Path, shelf: Callable[[str], Path]) -> None:
+        hf = random_hf_tensors(tiny())
+        hf[POSITIONS][0, 0] += 1
+        report = verify(shelf("dense") / "mcore", write_hf(tmp_path / "hf", tiny(), hf))
+        assert report.told["where"].startswith("language model: same; vision tower: 1 of ")
+
+    def test_other_dtypes_of_equal_values_can_be_accepted(self, hf_pair: Callable[..., Report]) -> None:
+        def change(tensors: Tensors) -> None:
+            tensors[NORM] = tensors[NORM].float()
+
+        report = hf_pair(change)
+        assert [step.command for step in report.steps] == ["--values"]
 
     def test_in_mcore_against_hf(self, tmp_path: Path, shelf: Callable[[str], Path]) -> None:
         """The difference is named as on the Hugging Face side."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from ...tensors.sharding import Split, Topology, whole_shape
@@ -45,6 +46,7 @@ def open_legacy(directory: Path) -> Opened:
         args=lambda: args,
         tied_copy=topology.pp > 1,
         warnings=warnings,
+        topology=replace(topology, vpp=len(next(iter(ranks.values())).chunks)),
         unclaimed={str(Path(s.path).relative_to(directory)): s.unclaimed for s in saved.values() if s.unclaimed},
     )
 

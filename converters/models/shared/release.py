@@ -58,6 +58,7 @@ class Family:
             and are written to a config that is made without one: at the top, in rope_scaling, in the language model's
             section and in vision_config. Token ids are overruled by what a checkpoint states.
         releases: the repositories.
+        variant: the ending, on the Hub, of those whose tokenizer and processor files serve all variants.
         vision_aliases: fields of vision_config that the releases state under a second name: field -> that name.
     """
 
@@ -74,6 +75,7 @@ class Family:
     text: Mapping[str, Any]
     vision: Mapping[str, Any] = field(default_factory=dict)
     releases: tuple[Release, ...]
+    variant: str = ""
     vision_aliases: Mapping[str, str] = field(default_factory=dict)
 
 

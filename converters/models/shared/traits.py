@@ -73,5 +73,8 @@ VISIBLE = ("tower", "qkv_bias", "qk_norm", "linear_attention", "experts", "posit
 """The traits that a checkpoint's names show in every layout. Two models with the same of these only a config tells
 apart."""
 
+OF_TOWER = ("tower", "position_table")
+"""Those of them that the names of a vision tower show."""
+
 QUESTIONS = tuple(field.name for field in fields(Traits))
 """Every trait."""

@@ -27,11 +27,15 @@ def tree(tmp_path):
     return make
 
 
-def refused(path, iteration=None):
+def fault_of(path, iteration=None):
     with pytest.raises(NotACheckpoint) as caught:
         locate(path, holds, iteration)
     assert caught.value.hint
-    return caught.value.what
+    return caught.value
+
+
+def refused(path, iteration=None):
+    return fault_of(path, iteration).what
 
 
 class TestWithoutTracker:
@@ -78,7 +82,25 @@ class TestWithoutTracker:
         ]
 
     def test_a_list_of_very_many_is_short(self, tree):
-        assert refused(tree(*(f"iter_{i:07d}" for i in range(50)))).count("\n") == 20
+        said = refused(tree(*(f"iter_{i:07d}" for i in range(50)))).splitlines()
+        assert len(said) == 22 and said[-1] == "  … and 30 more"
+
+    def test_they_are_listed_in_the_order_of_their_numbers(self, tree):
+        said = refused(tree("global_step_10", "global_step_100", "global_step_2"))
+        assert [line.rpartition("_")[2] for line in said.splitlines()[1:]] == ["2", "10", "100"]
+
+    @pytest.mark.parametrize("above", [".", "global_step_5"])
+    def test_actor_and_critic_are_both_named(self, tree, above):
+        root = tree("global_step_5/critic", "global_step_5/actor")
+        fault = fault_of(root / above)
+        assert [line.strip() for line in fault.what.splitlines()[1:]] == [
+            str(root / "global_step_5" / name) for name in ("actor", "critic")
+        ]
+        assert "actor" in fault.hint and "--iteration" not in fault.hint
+
+    def test_an_iteration_is_offered_where_it_tells_them_apart(self, tree):
+        assert "--iteration N" in fault_of(tree("iter_0000010", "iter_0000020")).hint
+        assert "--iteration" not in fault_of(tree("x/a/iter_0000010", "x/b/iter_0000010") / "x").hint
 
     @pytest.mark.parametrize(
         ("iteration", "folder"), [(10, "iter_0000010"), (20, "iter_0000020/dist_model"), (30, "global_step_30/actor")]
@@ -92,6 +114,27 @@ class TestWithoutTracker:
         root = tree("iter_0000010", "iter_0000020")
         assert "no Megatron checkpoint of iteration 30 there" in refused(root, 30)
         assert "no Megatron checkpoint of iteration -1 there" in refused(root, -1)
+
+    @pytest.mark.parametrize(
+        ("folders", "asked", "there"),
+        [
+            (("iter_0000100", "iter_0000020", "release"), 30, "Iterations there: 20, 100."),
+            (("global_step_3/actor", "global_step_20/actor"), 1, "Iterations there: 3, 20."),
+            ((f"iter_{i:07d}" for i in range(23)), 99, "Iterations there: 3 earlier ones and 3, 4, 5, "),
+        ],
+    )
+    def test_those_there_are_listed_instead(self, tree, folders, asked, there):
+        assert fault_of(tree(*folders), asked).hint.startswith(there)
+
+    @pytest.mark.parametrize("made", [True, False])
+    def test_the_folder_of_one_that_is_not_there(self, tree, made):
+        root = tree("iter_0000010", "iter_0000020")
+        if made:
+            (root / "iter_0000030").mkdir()
+        assert fault_of(root / "iter_0000030").hint.endswith("Iterations there: 10, 20.")
+
+    def test_none_of_that_number_and_none_of_another(self, tree):
+        assert "Looked for .metadata" in fault_of(tree("other"), 5).hint
 
     def test_the_only_one_is_not_the_one_asked_for(self, tree):
         assert "of iteration 11" in refused(tree("iter_0000010"), 11)
@@ -161,6 +204,7 @@ class TestTracker:
         root = tree("iter_0000010", tracker=word)
         said = refused(root)
         assert f"{root / folder}: is missing, though {root / TRACKER} names it" in said
+        assert fault_of(root).hint.endswith("pruned. Iterations there: 10.")
 
     def test_what_it_names_is_empty(self, tree):
         root = tree("iter_0000010", tracker="20")
