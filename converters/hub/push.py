@@ -12,7 +12,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..errors import HubFault, shown, shown_path
+from ..formats.directory.contents import MANIFEST
 from .fetch import first_line
+
+ANY_WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".gguf")
+"""How files of weights end, whoever wrote them."""
 
 
 class Pushed(NamedTuple):
@@ -22,7 +26,7 @@ class Pushed(NamedTuple):
         commit: of the main branch.
         url: of the repository.
         private: whether others see it not.
-        deleted: weights of an earlier model that were there under other names.
+        deleted: weights of an earlier output that were there under other names.
     """
 
     commit: str
@@ -32,27 +36,32 @@ class Pushed(NamedTuple):
 
 
 def check_reach(repo: str) -> None:
-    """Ask the Hub who we are, so that a long run does not end with a token that is missing.
+    """Ask the Hub who we are and what is there, so that a long run does not end with a token that is missing.
 
     Raises:
-        HubFault: it cannot be reached, or knows nobody of this token.
+        HubFault: it cannot be reached, or knows nobody of this token; or the repository holds another model.
     """
     from huggingface_hub import HfApi
 
     try:
-        HfApi().whoami()
+        api = HfApi()
+        api.whoami()
+        there = api.model_info(repo) if api.repo_exists(repo) else None
     except Exception as error:  # which classes these are differs between versions of huggingface_hub
         raise HubFault(
             f"nothing can be uploaded to {shown(repo)}: {first_line(error)}",
             "See that the Hub can be reached and that HF_TOKEN is a token that may write (hf auth login); or leave "
             "the upload for later.",
         ) from error
+    if there:
+        _refuse_other(repo, [file.rfilename for file in there.siblings or []])
 
 
 def push(directory: Path, names: Collection[str], repo: str, message: str) -> Pushed:
     """Upload files in one commit; a repository that is not there is made, a private one.
 
-    Weights in its top folder that are none of these files are deleted in the same commit: a loader would read both.
+    Weights in its top folder that an earlier output left there, and that are none of these files, are deleted in the
+    same commit: a loader would read both. Weights of any other model are not touched: nothing is done then.
 
     Args:
         directory: that holds the files.
@@ -70,6 +79,7 @@ def push(directory: Path, names: Collection[str], repo: str, message: str) -> Pu
         url = str(api.create_repo(repo, private=True, exist_ok=True))
         before = api.model_info(repo)
         there = [file.rfilename for file in before.siblings or []]
+        _refuse_other(repo, there)
         deleted = [name for name in there if _is_weights(name) and name not in names]
         operations: list[CommitOperationAdd | CommitOperationDelete | CommitOperationCopy] = [
             *(CommitOperationAdd(name, str(directory / name)) for name in sorted(names)),
@@ -77,9 +87,21 @@ def push(directory: Path, names: Collection[str], repo: str, message: str) -> Pu
         ]
         # The parent: what was listed is what is replaced, or nothing is.
         done = api.create_commit(repo, operations, commit_message=message, parent_commit=before.sha)
+    except HubFault:
+        raise
     except Exception as error:  # which classes these are differs between versions of huggingface_hub
         raise HubFault(f"{shown_path(directory)} was not uploaded to {shown(repo)}: {first_line(error)}") from error
     return Pushed(str(done.oid), url, bool(before.private), deleted)
+
+
+def _refuse_other(repo: str, there: list[str]) -> None:
+    """Only what vlconv wrote is replaced, as on a disk: somebody's model may be under that name."""
+    weights = next((name for name in there if "/" not in name and name.endswith(ANY_WEIGHTS)), "")
+    if weights and MANIFEST not in there:
+        raise HubFault(
+            f"{shown(repo)} on the Hub holds a model that vlconv did not write: {shown(weights)}, and no {MANIFEST}",
+            "Name another repository, or delete the weights there first.",
+        )
 
 
 def _is_weights(name: str) -> bool:

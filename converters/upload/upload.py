@@ -81,7 +81,13 @@ def _manifest(directory: Path) -> Found:
             f"{shown_path(directory)} has no {MANIFEST}, so nothing shows that it is complete",
             "Give a directory that mcore2hf wrote, without --no-manifest.",
         )
-    return Found(read_manifest(directory), directory)
+    manifest = read_manifest(directory)
+    if manifest.made.get("command") != "mcore2hf":
+        raise HubFault(
+            f"{shown_path(directory)} was made by {shown(manifest.made.get('command'))}: it is no Hugging Face model",
+            "Give a directory that mcore2hf wrote.",
+        )
+    return Found(manifest, directory)
 
 
 def _check_unchanged(found: Found, repo: str, threads: int | None, observer: Observer) -> None:

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import textwrap
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -77,6 +78,7 @@ def test_weights_of_an_earlier_model_go_in_the_same_commit(hub: Hub, mcore: Path
         "model.safetensors": b"x",
         "model-00001-of-00009.safetensors": b"x",
         "model.safetensors.index.json": b"{}",
+        "vlconv.json": b"{}",
         "README.md": b"mine",
     }
     hub.repos[REPO] = {"main": {**old, "sub/model.safetensors": b"x"}}
@@ -85,6 +87,40 @@ def test_weights_of_an_earlier_model_go_in_the_same_commit(hub: Hub, mcore: Path
     names = {path.name for path in (tmp_path / "hf").iterdir()}
     assert set(hub.repos[REPO]["main"]) == {*names, "README.md", "sub/model.safetensors"}
     assert [deleted for _, deleted in hub.commits] == [sorted(old.keys() - names - {"README.md"})]
+
+
+def test_a_model_of_somebody_else_stays(hub: Hub, mcore: Path, tmp_path: Path) -> None:
+    """It is told before the work, and where it came there meanwhile, before the upload."""
+    theirs = {"model-00001-of-00009.safetensors": b"x", "README.md": b"theirs"}
+    env = hub.env(tmp_path / "cache")
+    assert vlconv(env, tmp_path, "mcore2hf", mcore, "hf", "-q").returncode == 0
+    hub.repos[REPO] = {"main": dict(theirs)}
+    said = f"error: {REPO} on the Hub holds a model that vlconv did not write: model-00001-of-00009.safetensors"
+    for command in (("mcore2hf", mcore, "again", "--push", REPO), ("push", "hf", REPO)):
+        ran = vlconv(env, tmp_path, *command, "-q")
+        assert ran.returncode == 1 and ran.stderr.startswith(said)
+    assert (hub.repos[REPO]["main"], hub.commits) == (theirs, [])
+    assert not (tmp_path / "again").exists()
+
+
+def test_a_model_of_somebody_else_that_came_meanwhile(hub: Hub, tmp_path: Path) -> None:
+    hub.repos[REPO] = {"main": {"pytorch_model.bin": b"theirs"}}
+    (tmp_path / "model.safetensors").write_bytes(b"ours")
+    code = f"""
+    from pathlib import Path
+    from vlconv.converters.hub.push import push
+    push(Path("."), ["model.safetensors"], "{REPO}", "ours")
+    """
+    command, env = [sys.executable, "-c", textwrap.dedent(code)], hub.env(tmp_path / "cache")
+    ran = subprocess.run(command, env=env, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert "holds a model that vlconv did not write: pytorch_model.bin" in ran.stderr
+    assert hub.commits == []
+
+
+def test_a_megatron_output_is_no_model(hub: Hub, mcore: Path, tmp_path: Path) -> None:
+    ran = vlconv(hub.env(tmp_path / "cache"), tmp_path, "push", mcore, REPO, "-q")
+    assert ran.returncode == 1 and "was made by hf2mcore: it is no Hugging Face model" in ran.stderr
+    assert hub.repos == {}
 
 
 @pytest.mark.parametrize("refused", ["POST /api/repos/create", "POST .*/objects/batch", "PUT /lfs/", "POST .*/commit/"])
@@ -133,7 +169,7 @@ def test_a_dry_run_uploads_nothing(hub: Hub, mcore: Path, tmp_path: Path) -> Non
     assert vlconv(env, tmp_path, "mcore2hf", mcore, "hf", "--push", REPO, "--dry-run", "-q").returncode == 0
     assert vlconv(env, tmp_path, "mcore2hf", mcore, "hf", "-q").returncode == 0
     assert vlconv(env, tmp_path, "push", "hf", REPO, "--dry-run", "-q").returncode == 0
-    assert not [line for line in hub.asked if line.startswith(("POST", "PUT")) or "/models/" in line]
+    assert not [line for line in hub.asked if line.startswith(("POST", "PUT"))]
     assert "GET /api/whoami-v2" in hub.asked
 
 
