@@ -87,7 +87,7 @@ test: $(READY)
 test-all: $(READY) $(READY_OLD) $(READY_MCORE)
 	$(VENV_OLD)/bin/pytest $(PARALLEL) -m versions $(ARGS)
 	$(VENV_MCORE)/bin/python -m pytest $(PARALLEL) -m "mcore_versions and not slow" $(ARGS)
-	$(BIN)/pytest $(PARALLEL) -m "not serving" $(ARGS)
+	$(BIN)/pytest $(PARALLEL) -m "not serving and not checkouts" $(ARGS)
 
 test-serving: $(READY_SERVING)
 	$(VENV_SERVING)/bin/pytest tests/serving -m serving $(ARGS)

@@ -20,6 +20,8 @@ __all__ = [
     "CorruptError",
     "Difference",
     "Fact",
+    "Finding",
+    "HeatMap",
     "Hf2McoreOptions",
     "HubFault",
     "InspectOptions",
@@ -38,6 +40,7 @@ __all__ = [
     "RankError",
     "ReadError",
     "ReferenceFault",
+    "RepairOptions",
     "Report",
     "SourceError",
     "TargetError",
@@ -51,6 +54,7 @@ __all__ = [
     "mcore2mcore",
     "names",
     "push",
+    "repair",
     "verify",
 ]
 
@@ -61,6 +65,8 @@ if TYPE_CHECKING:
         CorruptError,
         Difference,
         Fact,
+        Finding,
+        HeatMap,
         Hf2McoreOptions,
         HubFault,
         Inspection,
@@ -79,6 +85,7 @@ if TYPE_CHECKING:
         RankError,
         ReadError,
         ReferenceFault,
+        RepairOptions,
         Report,
         SourceError,
         TargetError,
@@ -91,6 +98,7 @@ if TYPE_CHECKING:
         mcore2mcore,
         names,
         push,
+        repair,
         verify,
     )
 

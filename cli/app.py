@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from vlconv import __version__, job
-from vlconv.commands import hf2mcore, inspect, mcore2hf, mcore2mcore, names, push, verify
+from vlconv.commands import hf2mcore, inspect, mcore2hf, mcore2mcore, names, push, repair, verify
 from vlconv.group import Commands
 from vlconv.helped import Helped
 from vlconv.renamed import renamed
@@ -59,6 +59,7 @@ app.command(cls=Helped, epilog=inspect.EXAMPLES)(inspect.inspect)
 app.command(cls=Helped, epilog=mcore2hf.EXAMPLES)(mcore2hf.mcore2hf)
 app.command(cls=renamed(WRITES), epilog=hf2mcore.EXAMPLES)(hf2mcore.hf2mcore)
 app.command(cls=verify.Verify, epilog=verify.EXAMPLES)(verify.verify)
+app.command(cls=Helped, epilog=repair.EXAMPLES)(repair.repair)
 app.command(cls=renamed(READS), epilog=mcore2mcore.EXAMPLES)(mcore2mcore.mcore2mcore)
 app.command(cls=Helped, epilog=push.EXAMPLES)(push.push)
 app.command(cls=Helped, epilog=names.EXAMPLES)(names.names)

@@ -106,6 +106,22 @@ OPTIONS: dict[str, Any] = {
         READ,
         "--no-output-layer",
     ),
+    "base": _text(
+        "The model that an adapter (LoRA) changes, where the source holds the adapter alone: a Hugging Face directory, "
+        "org/name\\[@revision] on the Hub, or a Megatron checkpoint. The adapter is merged into its weights; with "
+        "--adapter only its config is read. Of a PEFT directory left out: as its adapter_config.json says.",
+        READ,
+        "MODEL",
+    ),
+    "lora_alpha": Annotated[
+        float | None,
+        typer.Option(
+            metavar="ALPHA",
+            help="Of an adapter (LoRA) in the Megatron source: B x A is scaled by alpha / rank. Left out: as its "
+            "run_config.yaml or args.json states.",
+            rich_help_panel=READ,
+        ),
+    ],
     # what is written
     "format": _choice(
         Literal["torch_dist", "torch"],
@@ -140,6 +156,19 @@ OPTIONS: dict[str, Any] = {
             rich_help_panel=WRITTEN,
         ),
     ],
+    "adapter": _flag(
+        "Convert an adapter (LoRA) alone, and no model: mcore2hf writes that of the source as a PEFT directory, "
+        "hf2mcore writes that of a PEFT directory under Megatron-Bridge's names.",
+        WRITTEN,
+        "--adapter",
+    ),
+    "adapter_experts": _choice(
+        Literal["transformers-5", "per-expert"],
+        "With --adapter, how adapters of experts are written: transformers-5, as peft has them where a layer's experts "
+        "are two parameters, or per-expert, a module each, as vLLM reads them.",
+        WRITTEN,
+        "FORM",
+    ),
     "experts": _choice(
         Literal["hub", "per-expert"],
         "How experts are written: hub, as the official release has them, or per-expert, each by itself. Of "
@@ -149,6 +178,12 @@ OPTIONS: dict[str, Any] = {
     ),
     "hf_names": _choice(
         Literal["old", "new"], "Prefixes of Qwen2.5-VL; everything reads the old ones.", WRITTEN, "old|new"
+    ),
+    "fp8_like": _text(
+        "Write FP8 in the form of this FP8 model, a directory or a hub id: which tensors, their scales' dtype, how "
+        "experts are held, quantization_config. Of its weights the headers are read.",
+        WRITTEN,
+        "DIR",
     ),
     "overwrite": _flag(
         "Replace an earlier output of this kind at the target, in one step, once the new one is complete.",
@@ -207,6 +242,23 @@ OPTIONS: dict[str, Any] = {
         TRUST,
         "LIB",
     ),
+    "like": _text(
+        "A model to hold it against, a directory or org/name\\[@revision] on the Hub. verify: names, shapes, dtypes, "
+        "index, config.json, ties and files of what another tool wrote, each with what comes of it where it is loaded, "
+        "and no number. repair: one of the same base, whose numbers show what to undo.",
+        TRUST,
+        "MODEL",
+    ),
+    "undo": Annotated[
+        list[str] | None,
+        typer.Option(
+            "--undo",
+            metavar="FAULT",
+            help="Undo this fault, as verify names it, wherever in the model it may have happened. May be given "
+            "several times.",
+            rich_help_panel=TRUST,
+        ),
+    ],
     "read_back": _flag(
         "Read every byte again from the disk, past the system's memory, before the output takes its place.",
         TRUST,

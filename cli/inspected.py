@@ -13,8 +13,9 @@ from rich.table import Table
 from rich.text import Text
 
 from vlconv.blocks import tree
+from vlconv.converters import sized
 from vlconv.render import message, one_line
-from vlconv.sizes import count, sized
+from vlconv.sizes import count
 
 if TYPE_CHECKING:
     from vlconv.converters import Inspection
@@ -123,6 +124,7 @@ def _facts(found: Inspection) -> Facts:
     if found.topology:
         yield "written at", ", ".join(_topology(found))
     yield from _amounts(found)
+    yield from _adapter(found)
     yield from _origin(found)
     yield "converts", "yes, by its metadata" if found.converts else f"no: {found.why_not}"
     if found.hint:
@@ -167,6 +169,21 @@ def _amounts(found: Inspection) -> Facts:
     if found.unclaimed:
         listed = [f"{sized(nbytes)} in {one_line(file)}" for file, nbytes in found.unclaimed.items()]
         yield "unclaimed", _some(listed)
+
+
+def _adapter(found: Inspection) -> Facts:
+    adapter = found.adapter
+    if adapter is None:
+        return
+    ranks = ", ".join(map(str, adapter.ranks))
+    targets = _some([one_line(target) for target in adapter.targets])
+    alpha = "alpha unknown" if adapter.alpha is None else f"alpha {adapter.alpha:g}" + ", rslora" * adapter.rslora
+    base = "its base is in the checkpoint, too" if adapter.base_here else "without its base"
+    elements = f"{adapter.modules} modules ({targets}), {count(adapter.parameters)} parameters"
+    yield (
+        "adapter",
+        f"LoRA in {adapter.title}: {elements}, rank {ranks}, {alpha} ({one_line(adapter.alpha_from)}); {base}",
+    )
 
 
 def _origin(found: Inspection) -> Facts:

@@ -18,13 +18,13 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from vlconv import __version__
+from vlconv import __version__, findings, heat
 from vlconv.differences import ROWS, lines, table, worst_first
 from vlconv.progress import Bar, Lines, Meter, duration
 from vlconv.text import CHARACTERS, LINES, message, one_line, safe
 
 if TYPE_CHECKING:
-    from vlconv.converters import Difference, Fact, Report
+    from vlconv.converters import Difference, Fact, Finding, Report
 
 WORDS = {
     "done": ("done", "green"),
@@ -100,6 +100,9 @@ class Screen:
         self._warn(report, but=report.last)
         seen = self._shown if self._one_place else set()
         _facts(self._out, [fact for fact in report.facts if fact not in seen], verbose=self._verbose)
+        self._findings(report.findings)
+        if report.heat_map:
+            self._out.print(*heat.lines(report.heat_map, self._out.file, whole=self._verbose), sep="\n", soft_wrap=True)
         self._differences(report.differences)
         self._steps(report)
         if report.last:
@@ -126,6 +129,12 @@ class Screen:
         self._out.print(table(listed[:rows], self._out.width, whole=self._verbose))
         if len(listed) > rows:
             self._out.print(f"  … and {len(listed) - rows} more; --verbose shows them, --json lists them all")
+
+    def _findings(self, listed: Sequence[Finding]) -> None:
+        if listed and on_terminal(self._out.file):
+            self._out.print(findings.table(listed))
+        elif listed:
+            self._out.file.writelines(line + "\n" for line in findings.lines(listed))
 
     def _steps(self, report: Report) -> None:
         """Whole lines, however long, so that they can be copied."""

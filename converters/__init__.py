@@ -27,18 +27,34 @@ from .errors import (
     TargetError,
     UnsupportedError,
     VlconvError,
+    scaled,
+    sized,
 )
 from .inspection.blocks import Block
 from .inspection.inspection import Inspection
-from .options import Hf2McoreOptions, InspectOptions, Mcore2HfOptions, Mcore2McoreOptions, PushOptions, VerifyOptions
+from .options import (
+    Hf2McoreOptions,
+    InspectOptions,
+    Mcore2HfOptions,
+    Mcore2McoreOptions,
+    PushOptions,
+    RepairOptions,
+    VerifyOptions,
+)
 from .options.asked import asked
-from .report import Difference, Fact, Observer, Phase, Progress, Report, Silent, watching
+from .report import Difference, Fact, Finding, HeatMap, Observer, Phase, Progress, Report, Silent, watching
 
 if TYPE_CHECKING:
     from typing import Unpack
 
     from .layouts.names import NamePair
-    from .options.keywords import Hf2McoreKeywords, Mcore2HfKeywords, Mcore2McoreKeywords, VerifyKeywords
+    from .options.keywords import (
+        Hf2McoreKeywords,
+        Mcore2HfKeywords,
+        Mcore2McoreKeywords,
+        RepairKeywords,
+        VerifyKeywords,
+    )
 
 __all__ = [
     "Block",
@@ -46,6 +62,8 @@ __all__ = [
     "CorruptError",
     "Difference",
     "Fact",
+    "Finding",
+    "HeatMap",
     "Hf2McoreOptions",
     "HubFault",
     "InspectOptions",
@@ -64,6 +82,7 @@ __all__ = [
     "RankError",
     "ReadError",
     "ReferenceFault",
+    "RepairOptions",
     "Report",
     "Silent",
     "SourceError",
@@ -78,6 +97,9 @@ __all__ = [
     "names",
     "push",
     "ranks",
+    "repair",
+    "scaled",
+    "sized",
     "trainers",
     "verify",
 ]
@@ -88,6 +110,7 @@ _DEFAULT_MCORE2HF = Mcore2HfOptions()
 _DEFAULT_HF2MCORE = Hf2McoreOptions()
 _DEFAULT_MCORE2MCORE = Mcore2McoreOptions()
 _DEFAULT_PUSH = PushOptions()
+_DEFAULT_REPAIR = RepairOptions()
 _DEFAULT_VERIFY = VerifyOptions()
 _DEFAULT_INSPECT = InspectOptions()
 
@@ -189,6 +212,25 @@ def verify(
 
     wanted, watch = asked("verify", options, keywords), watching(observer, progress)
     return verify(a, b, wanted, watch)
+
+
+def repair(
+    source: AnyPath,
+    target: AnyPath,
+    options: RepairOptions = _DEFAULT_REPAIR,
+    observer: Observer | None = None,
+    *,
+    progress: Progress | None = None,
+    **keywords: Unpack[RepairKeywords],
+) -> Report:
+    """Write a Hugging Face directory again, with known faults of another tool undone; see repairs.repair.
+
+    Arguments are as those of mcore2hf, keywords as fields of RepairOptions.
+    """
+    from .repairs.repair import repair
+
+    wanted, watch = asked("repair", options, keywords), watching(observer, progress)
+    return repair(Path(source), Path(target), wanted, watch)
 
 
 def inspect(path: AnyPath, options: InspectOptions = _DEFAULT_INSPECT) -> Inspection:

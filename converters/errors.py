@@ -208,9 +208,12 @@ def _pieces(value: object, room: int, depth: int = 0) -> Iterator[str]:
 
 def sized(nbytes: int) -> str:
     """A number of bytes for people, in decimal units: "812 B", "4.31 MB", "16.1 GB"."""
-    number, units = float(nbytes), ["kB", "MB", "GB", "TB"]
-    if number < 1000:
-        return f"{nbytes} B"
-    while number >= 1000 and units:
-        number, unit = number / 1000, units.pop(0)
-    return f"{number:.{max(0, 3 - len(str(int(number))))}f} {unit}"
+    return scaled(nbytes, ("B", "kB", "MB", "GB", "TB"))
+
+
+def scaled(whole: int, units: tuple[str, ...]) -> str:
+    """A number of three digits and one of units, each a thousand times the one before."""
+    number, unit = float(whole), 0
+    while number >= 999.5 and unit < len(units) - 1:
+        number, unit = number / 1000, unit + 1
+    return f"{number:.{(number < 9.995) + (number < 99.95)}f} {units[unit]}" if unit else f"{whole} {units[0]}"

@@ -28,6 +28,44 @@ class Difference:
     max_abs: float | None = None  # largest |difference|; None where it has no meaning
     note: str = ""
     nan: int = 0  # differing elements that are NaN on either side
+    relative: float | None = field(default=None, compare=False)  # |difference| by |A|, of a sample; None: not looked at
+
+
+@dataclass(slots=True)
+class Finding:
+    """One thing that is wrong, or worth knowing, with a directory that another tool wrote.
+
+    Attributes:
+        severity: "wrong": it is not served, or served as another model; "note": it is served as it should be.
+        kind: what it is about: "damaged", "index", "names", "shapes", "dtypes", "config", "tie", "mtp", "files".
+        what: one line.
+        load: what comes of it where the directory is loaded, in one line.
+        tensors: the first few names.
+        count: of all tensors that it is about.
+    """
+
+    severity: str
+    kind: str
+    what: str
+    load: str
+    tensors: list[str] = field(default_factory=list)
+    count: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class HeatMap:
+    """How far two sides are apart, layer by layer and module by module.
+
+    Attributes:
+        rows: the layers from first to last, as "3" and, of the vision tower, "vision 3"; "" is what is in no layer.
+        columns: the modules: "q", "down", "router".
+        cells: by row and column: the largest |difference| by |A| of the tensors there; 0.0: all are equal; None: there
+            is none.
+    """
+
+    rows: list[str]
+    columns: list[str]
+    cells: list[list[float | None]]
 
 
 class Step(NamedTuple):
@@ -72,6 +110,8 @@ class Report:
     Attributes:
         result: the whole in one line, for people: "out: 625 tensors, 4.26 GB, Qwen3-VL-2B, from iteration 1000 of run".
         steps: what a user may do next.
+        findings: by --like.
+        heat_map: of two sides that differ.
         last: the one of `warnings` that is said after everything else, as the output is of no use without it; "": none.
     """
 
@@ -80,6 +120,8 @@ class Report:
     facts: list[Fact] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     differences: list[Difference] = field(default_factory=list)
+    findings: list[Finding] = field(default_factory=list)
+    heat_map: HeatMap | None = None
     data: dict[str, Any] = field(default_factory=dict)
     result: str = ""
     steps: list[Step] = field(default_factory=list)
@@ -104,6 +146,8 @@ class Report:
             "facts": self.told,
             "warnings": self.warnings,
             "differences": [asdict(d) for d in self.differences],
+            **({"findings": [asdict(f) for f in self.findings]} if self.findings else {}),
+            **({"heat_map": asdict(self.heat_map)} if self.heat_map else {}),
         }
 
 

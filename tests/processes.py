@@ -22,8 +22,16 @@ from vlconv import __main__
 SECONDS = 90
 """After which a process that hangs is ended by SIGALRM, which no test expects."""
 
+Says = Callable[[int, int], dict[str, object]]
+"""What a launcher says to a process: given its rank, and how many there are, variables of its environment."""
+
 Prepare = Callable[[int], object]
 """Called in a new process, with its rank: what is otherwise there."""
+
+
+def usual(rank: int, size: int) -> dict[str, object]:
+    """As torchrun."""
+    return {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": size, "LOCAL_WORLD_SIZE": size}
 
 
 class Ended(NamedTuple):
@@ -46,6 +54,7 @@ class Job:
         size: how many processes there are.
         prepare: see there.
         absent: ranks that do not come.
+        says: what each is told of its place.
         environ: is otherwise in the environment of all.
 
     Attributes:
@@ -58,6 +67,7 @@ class Job:
         size: int,
         prepare: Prepare = lambda rank: None,
         absent: Collection[int] = (),
+        says: Says = usual,
         **environ: object,
     ) -> None:
         import torch.distributed  # noqa: F401 # once, not in each fork
@@ -65,18 +75,19 @@ class Job:
         warm()
         self.port = free_port()
         self._pipes: list[int] = []
+        meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": self.port}
         there = (rank for rank in range(size) if rank not in absent)
-        self.pids = [self._fork([str(a) for a in args], rank, size, prepare, environ) for rank in there]
+        self.pids = [
+            self._fork([str(a) for a in args], rank, prepare, says(rank, size) | meeting | environ) for rank in there
+        ]
 
-    def _fork(self, args: list[str], rank: int, size: int, prepare: Prepare, environ: dict[str, object]) -> int:
+    def _fork(self, args: list[str], rank: int, prepare: Prepare, environ: dict[str, object]) -> int:
         said, says = os.pipe()
         if process := os.fork():
             os.close(says)
             self._pipes.append(said)
             return process
-        place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": size, "LOCAL_WORLD_SIZE": size}
-        meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": self.port}
-        os.environ.update({name: str(value) for name, value in (place | meeting | environ).items()})
+        os.environ.update({name: str(value) for name, value in environ.items()})
         child(args, says, lambda: prepare(rank))
         raise AssertionError
 

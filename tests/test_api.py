@@ -20,6 +20,7 @@ from vlconv import (
     Mcore2HfOptions,
     Mcore2McoreOptions,
     OptionError,
+    RepairOptions,
     Report,
     TargetError,
     VerifyOptions,
@@ -38,6 +39,7 @@ KINDS = {
     "mcore2hf": (Mcore2HfOptions, keywords.Mcore2HfKeywords),
     "hf2mcore": (Hf2McoreOptions, keywords.Hf2McoreKeywords),
     "mcore2mcore": (Mcore2McoreOptions, keywords.Mcore2McoreKeywords),
+    "repair": (RepairOptions, keywords.RepairKeywords),
     "verify": (VerifyOptions, keywords.VerifyKeywords),
 }
 
@@ -53,7 +55,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_all_that_is_public_is_at_the_top() -> None:
     own = {"__version__"}
-    assert set(vlconv.__all__) - own == set(converters.__all__) - {"Silent", "ranks", "trainers"}
+    assert set(vlconv.__all__) - own == set(converters.__all__) - {"Silent", "ranks", "scaled", "sized", "trainers"}
     for name in set(vlconv.__all__) - own:
         assert getattr(vlconv, name) is getattr(converters, name)
     assert set(vlconv.__all__) <= set(dir(vlconv))
@@ -119,10 +121,15 @@ def test_a_keyword_stands_before_the_object(made: Path, tmp_path: Path) -> None:
         ("mcore2hf", {"max-shard-size": 1}, "mcore2hf has no option max-shard-size", "Did you mean max_shard_size?"),
         ("hf2mcore", {"tp": 2}, "hf2mcore has no option tp", "Did you mean tensor_model_parallel_size?"),
         ("hf2mcore", {"etp": 2}, "hf2mcore has no option etp", "Did you mean expert_tensor_parallel_size?"),
-        ("mcore2hf", {"tp": 2}, "mcore2hf has no option tp", "Its options are: carry, dry_run, dtype, experts, "),
+        (
+            "mcore2hf",
+            {"tp": 2},
+            "mcore2hf has no option tp",
+            "Its options are: adapter, adapter_experts, base, carry, dry_run, ",
+        ),
         ("mcore2mcore", {"as_layuot": "x"}, "mcore2mcore has no option as_layuot", "Did you mean as_layout?"),
         ("verify", {"reference": "x"}, "verify has no option reference", "Did you mean references?"),
-        ("verify", {"\x1b[2J": 1}, "verify has no option \\x1b[2J", "Its options are: carry, "),
+        ("verify", {"\x1b[2J": 1}, "verify has no option \\x1b[2J", "Its options are: base, "),
     ],
 )
 def test_an_unknown_keyword_names_the_near_one(command: str, given: dict[str, Any], what: str, hint: str) -> None:
@@ -143,7 +150,7 @@ def test_keywords_are_the_fields(command: str) -> None:
     kind, typed = KINDS[command]
     said, own = typing.get_type_hints(typed), typing.get_type_hints(kind)
     assert set(said) == {field.name for field in fields(kind)}
-    wider = {"carry", "references", "on_disk"}
+    wider = {"carry", "references", "on_disk", "undo"}
     assert {name for name in said if said[name] != own[name]} == {name for name in wider if name in said}
 
 

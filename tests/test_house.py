@@ -21,7 +21,7 @@ HEAVY = {"torch", "transformers", "megatron", "huggingface_hub"}
 
 FILES_AND_WITNESSES = {
     "safetensors": ("converters/formats/", "converters/verification/"),
-    "torch": ("converters/ranks/", "converters/verification/"),
+    "torch": ("converters/ranks/", "converters/verification/", "converters/live/exchange.py"),
     "megatron": ("converters/verification/",),
     "transformers": ("converters/verification/",),
 }

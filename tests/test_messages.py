@@ -40,6 +40,7 @@ TEXTS = {
     "explain",
     "difference",
     "unequal",
+    "copies_told",
     "wanted",
     "check_room",
     "version",
@@ -74,6 +75,14 @@ OURS = {"strerror", "what", "hint", "usual_hint", "untied_hint", "model_type", "
 KNOWN: dict[str, set[str]] = {
     # Names and sentences of our own tables, and options that were checked against them.
     "everywhere": {"layout.name", "model_type", "options.format", "output.format"},
+    # Paths made safe by the caller, and names and sentences of our own tables.
+    "converters/adapters/peft/opened.py": {"spec.dtype", "where", "what"},
+    "converters/adapters/peft/patterns.py": {"where", "self._where"},
+    "converters/adapters/peft/read.py": {"pair.module"},
+    "converters/adapters/peft/stated.py": {"where", "name", "what", "rank"},
+    "converters/checkpoint/lora/base_config.py": {"hint"},
+    "converters/conversion/peft_input.py": {"known", "base.reference.said"},
+    "converters/conversion/peft_output.py": {"side.layout.name", "config", "side.opened.warnings"},
     "converters/layouts/__init__.py": {"file_format", "known"},
     "converters/layouts/names.py": {"layout", "release.name", "what"},
     "converters/checkpoint/gated_order.py": {"seen.layout.name", "what"},
@@ -82,14 +91,36 @@ KNOWN: dict[str, set[str]] = {
     "converters/output/replaceable.py": {"kind.name"},
     "converters/tensors/cast.py": {"self._dtype"},
     "converters/tensors/sharding.py": {"what", "size", "sections"},
-    "converters/conversion/megatron_output.py": {"what", "wrong", "rows", "tp"},
     "converters/conversion/execute.py": {"shortage"},
     "converters/conversion/fill.py": {"specials", "warning"},
     "converters/errors.py": {"subject"},
     "converters/verification/witnesses/foreign.py": {"library"},
     "converters/verification/witnesses/opening.py": {"library", "kind", "self.version", "self.dtype"},
+    # Files that we name, names of ours, and numbers.
+    "converters/adapters/chunk_order.py": {"self.chunks", "listed"},
+    "converters/adapters/derived.py": {"listed"},
+    "converters/adapters/merged.py": {"out.dtype"},
+    "converters/adapters/names.py": {"what", "hint", "listed"},  # listed: of our own names of parts
+    "converters/adapters/read.py": {"opened.format", "self.base.layout.name", "base"},
+    "converters/adapters/stated.py": {
+        *("self.rank.where", "stated", "divided", "where", "name", "what", "listed", "said.where", "pattern"),
+    },
+    "converters/checkpoint/lora/adapter_side.py": {"known"},
+    "converters/checkpoint/lora/describe_adapter.py": {
+        "adapter.said",
+        "base",
+        "where",
+        "there",
+        "apart.alone.opened.warnings",
+    },
+    "converters/conversion/hf_output.py": {"line"},
+    "converters/conversion/merging.py": {"part.warnings", "given"},  # given: names of options
     # Dtypes: of the weights, checked against the few that are converted, or read from a table.
     "converters/checkpoint/hf_side.py": {"spec.dtype"},
+    "converters/checkpoint/fp8/files.py": {"scale.dtype", "specs[name].dtype", "want", "said.title"},
+    "converters/checkpoint/fp8/form.py": {"scales"},
+    "converters/tensors/fp8/dequantised.py": {"dtype"},
+    "converters/config/quantization.py": {"what", "name"},  # of our own tables, or shown
     "converters/formats/dcp/read.py": {"found.dtype", "spec.dtype", "lengths", "missing", "offset"},
     "converters/formats/dcp/unfold.py": {"shape", "dtype"},
     "converters/formats/keys.py": {"tensor.spec.dtype", "dtype"},
@@ -115,12 +146,12 @@ KNOWN: dict[str, set[str]] = {
     "converters/models/shared/fields.py": {"path", "v", "n", "tie.said", "tie.tied"},
     "converters/models/shared/hf_dialects.py": {"form", "shapes"},
     # What was made safe where it was made, and is told here.
-    "converters/checkpoint/carried.py": {"shape"},
+    "converters/checkpoint/absent/carried.py": {"shape"},
     "converters/checkpoint/consistency.py": {
         *("where", "line", "reference.said", "found", "expected"),
         *("model.vision_prefix", "words", "way_out"),  # of our own tables
     },
-    "converters/checkpoint/mtp.py": {"where", "whose", "asked"},
+    "converters/checkpoint/absent/mtp.py": {"where", "whose", "asked"},
     "converters/config/reference_weights.py": {"first_line(error)"},
     "converters/checkpoint/shape_errors.py": {"where", "want"},
     "converters/checkpoint/describe_model.py": {
@@ -128,8 +159,18 @@ KNOWN: dict[str, set[str]] = {
         "text",  # a model_type of MODELS, and numbers
     },
     "converters/conversion/outcome.py": {"report.last"},  # made of what is shown
+    # Of --like: made of what is shown, and sentences of ours.
+    "converters/verification/like/config_fields.py": {"load"},
+    "converters/verification/like/held.py": {"what", "load"},
+    "converters/verification/like/names.py": {"what", "words", "are(names)", "dtype", "listed(names)"},
+    "converters/verification/like/promised.py": {"words", "what", "how", "place"},
+    "converters/verification/like/side.py": {"name"},
+    # Names of ours, and sentences.
+    "converters/repairs/repair.py": {"lines"},
+    "converters/repairs/undone.py": {"nearest(name, FAULTS)", "one.name", "one.rivals", "one.fault.name"},
     "converters/verification/parts.py": {"_words(part, counts)"},  # our names of parts, and numbers
     "converters/checkpoint/describe.py": {
+        *("scales", "_as_what(carried)"),
         *("opened.form", "side.seen.seen_by", "found.said", "known.overridden", "known.unproven", "tie.said", "told"),
         *(
             "stated",
@@ -146,9 +187,9 @@ KNOWN: dict[str, set[str]] = {
             "side.reference_dtypes.why_not",
         ),
     },
-    "converters/conversion/convert.py": {"line", "known", "main"},
+    "converters/conversion/convert.py": {"known", "main"},
     "converters/options/asked.py": {"command", "_near(name, known)"},  # of our own functions, and their options
-    "converters/options/__init__.py": {"self.mtp", "get_args(MtpAsIs)"},
+    "converters/options/__init__.py": {"self.mtp", "get_args(MtpAsIs)", "clash"},  # our own options
     "converters/tensors/offset.py": {"target"},
     "converters/conversion/summary.py": {"beside.missing", "why", "specials", "size", "name"},
     "converters/verification/verify.py": {"w"},
@@ -164,19 +205,27 @@ KNOWN: dict[str, set[str]] = {
     "converters/manifest/record.py": {"where"},
     "converters/output/faults.py": {"hint", "left"},
     "converters/verification/sources.py": {"w", "name"},
+    "converters/layouts/shared/divisions.py": {"what", "wrong"},  # our own words for fields, and their numbers
+    "converters/live/chunk.py": {"_called(rank)", "nearest(short, chunk)", "missing"},
+    "converters/live/convert.py": {"listed"},  # of names that were shown
+    "converters/live/exchange.py": {"shapes"},
+    "converters/live/model.py": {"chosen.name", "known", "other"},
+    "converters/live/names.py": {"model.layout.name", "nearest(short, names)"},
+    "converters/live/table.py": {"found.expert"},
     # Numbers.
     "converters/output/writing/read_back.py": {"size"},
     "converters/formats/legacy/layers.py": {"known", "numbers"},
     "converters/formats/chunks.py": {"done"},
     "converters/formats/legacy/ranks.py": {"sizes", "stated", "topology"},
     "converters/formats/legacy/read.py": {"iteration"},
-    "converters/formats/legacy/write.py": {"experts"},
+    "converters/parallel/model_chunk.py": {"experts"},
+    "converters/parallel/rank.py": {"period", "name", "found", "size"},
     "converters/output/save_directory.py": {"step.part", "asked"},
     "converters/output/directory.py": {"found"},
     "converters/output/writing/open_file.py": {"at"},
     "converters/tensors/tiling.py": {"clash", "offsets", "lengths"},
     "converters/tensors/vocabulary.py": {"own", "own_rows"},
-    "converters/verification/summary.py": {"found.tensors"},
+    "converters/verification/summary.py": {"lines", "found.tensors"},
 }
 """Expressions that are safe for another reason, by file."""
 
@@ -272,6 +321,8 @@ def messages(function: ast.AST) -> Iterator[ast.expr]:
             name = ast.unparse(node.func)
             if name.rpartition(".")[2] in ERRORS or name in ("naming", "type(fault)"):
                 yield from node.args
+            elif name == "finding" or name.endswith(".wrong"):
+                yield from node.args[2:4] if name == "finding" else node.args[1:3]
             elif name.endswith(".fact") and len(node.args) > 1:
                 yield node.args[1]
             elif name.endswith(("warnings.append", "warnings.extend")):

@@ -68,6 +68,11 @@ def test_paths_may_be_text_or_path() -> None:
         (Hf2McoreOptions, {"tensor_model_parallel_size": 2}, "torch_dist is loaded at any topology"),
         (Hf2McoreOptions, {"format": "torch", "per_layer": True}, "--per-layer"),
         (Hf2McoreOptions, {"set_latest": True}, "--set-latest"),
+        (Mcore2HfOptions, {"adapter_experts": "per-expert"}, "--adapter-experts is about an adapter"),
+        (Mcore2HfOptions, {"adapter": True, "adapter_experts": "hub"}, "--adapter-experts 'hub' is none of"),
+        (Mcore2HfOptions, {"adapter": True, "push": "me/mine"}, "--push uploads models"),
+        (Hf2McoreOptions, {"base": "x"}, "--base is about a source that is an adapter"),
+        (Hf2McoreOptions, {"adapter": True, "format": "torch"}, "--adapter is written as torch_dist"),
         (VerifyOptions, {"witness": "me"}, "--witness 'me' is none of megatron-core, transformers"),
     ],
 )

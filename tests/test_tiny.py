@@ -19,7 +19,8 @@ LATER = [kind for kind in TEXTS if kind not in ("qwen3_vl", "qwen3_vl_moe", "qwe
 
 
 @pytest.mark.parametrize(
-    "kind", [kind if kind in ("qwen3_5_moe", "qwen2") else pytest.param(kind, marks=pytest.mark.slow) for kind in TEXTS]
+    "kind",
+    [kind if kind in ("qwen3_vl_moe", "qwen2") else pytest.param(kind, marks=pytest.mark.slow) for kind in TEXTS],
 )
 def test_every_parameter_moves_the_logits(tmp_path, kind):
     config = tiny_config(kind)

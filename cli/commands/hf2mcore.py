@@ -19,6 +19,10 @@ vlconv hf2mcore Qwen3-VL-8B-Instruct checkpoints
 [dim]# rank files of the legacy format, for TP 4 x PP 2, the vocabulary padded as Megatron-LM pads it[/dim]
 
 vlconv hf2mcore Qwen3-VL-8B-Instruct checkpoints --format torch --tp 4 --pp 2 --make-vocab-size-divisible-by 128
+
+[dim]# an adapter (LoRA) of peft, for Megatron-Bridge[/dim]
+
+vlconv hf2mcore my-adapter checkpoints --adapter --base Qwen3-VL-8B-Instruct
 """
 
 
@@ -29,7 +33,7 @@ def hf2mcore(
         typer.Argument(
             metavar="HF",
             help="Hugging Face directory: config.json and safetensors; or org/name\\[@revision] on the Hub, fetched "
-            "into its cache, for a dry run too.",
+            "into its cache, for a dry run too. With --adapter a PEFT directory.",
         ),
     ],
     target: Annotated[

@@ -23,6 +23,14 @@ vlconv mcore2hf checkpoints Qwen3-VL-mine --reference Qwen3-VL-8B-Instruct --ite
 [dim]# as bfloat16, in files of at most 2 GB, with a JSON summary[/dim]
 
 vlconv mcore2hf checkpoints Qwen3-VL-mine --dtype bf16 --max-shard-size 2GB --json
+
+[dim]# an adapter (LoRA) that was saved alone, merged into the model that it changes[/dim]
+
+vlconv mcore2hf adapter/iter_0001000 Qwen3-VL-mine --base Qwen3-VL-8B-Instruct
+
+[dim]# the same as a directory of peft, nothing merged[/dim]
+
+vlconv mcore2hf adapter/iter_0001000 my-adapter --adapter --base Qwen3-VL-8B-Instruct
 """
 
 

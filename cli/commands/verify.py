@@ -26,6 +26,10 @@ vlconv verify checkpoints:100 checkpoints:200
 
 vlconv verify checkpoints
 
+[dim]# what another tool wrote, against the model it was trained from: no source is needed[/dim]
+
+vlconv verify exported --like Qwen/Qwen3-VL-8B-Instruct
+
 [dim]# read a second time by megatron-core itself (it unpickles: trust the checkpoint)[/dim]
 
 vlconv verify checkpoints --witness megatron-core

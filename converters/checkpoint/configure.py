@@ -20,9 +20,9 @@ from ..models.shared.model import Model
 from ..options import McoreSource
 from ..tensors.spec import Shape
 from ..tensors.vocabulary import OUTPUT_LAYER
-from .carried import Carried, carry
+from .absent.carried import Carried, carry
+from .absent.mtp import Head, layers_of, settle_head, with_layers
 from .consistency import agreed_facts, agreed_model, agreed_rows, agreed_tie, check_tower
-from .mtp import Head, layers_of, settle_head, with_layers
 from .recognise import Recognised
 
 

@@ -12,13 +12,16 @@ from ..formats.directory.locate import iteration_of
 from ..formats.holes import told as told_holes
 from ..hub.cached import cached_id
 from ..report import Report
+from ..tensors.fp8.dequantised import RULE as DEQUANTISED
 from ..tensors.offset import RULE, Offset
 from ..tensors.spec import Reader
+from .absent.carried import Carried
+from .absent.mtp import FIELD
 from .describe_model import describe_dialect, describe_model, describe_tie
 from .hf_side import HfSide
+from .lora.describe_adapter import describe_adapter, describe_apart
 from .mapping import alone
 from .mcore_side import McoreSide
-from .mtp import FIELD
 
 SAID = 20
 """Warnings of one kind that are shown: two checkpoints mixed up would give hundreds."""
@@ -56,6 +59,10 @@ def describe_mcore(report: Report, side: McoreSide, dtype: str | None = None) ->
     _padding(report, side)
     _dtypes(report, side.reader, dtype)
     _carried(report, side)
+    if side.apart:
+        describe_apart(report, side.apart, side.directory)
+    elif side.adapter and side.seen.adapter:
+        describe_adapter(report, side.adapter, side.seen.adapter, "its base is in the checkpoint, too")
     if opened.ignored:
         listed = ", ".join(f"{count} {kind}" for kind, count in sorted(opened.ignored.items()))
         report.fact("ignored", f"entries that are no weights: {listed}", brief="", ignored=opened.ignored)
@@ -71,9 +78,10 @@ def describe_mcore(report: Report, side: McoreSide, dtype: str | None = None) ->
 
 def _config_from(report: Report, found: Reference) -> None:
     if found.directory:
+        less = "; its quantization_config stays behind" if found.quantization else ""
         report.fact(
             "config_from",
-            f"{shown_path(found.directory)} ({found.said})",
+            f"{shown_path(found.directory)} ({found.said}){less}",
             reference=str(found.directory),
             reference_because=found.said,
         )
@@ -172,9 +180,33 @@ def describe_hf(report: Report, side: HfSide) -> None:
         report.fact(
             "dropped", f"{shown(side.copy)}, bit for bit the embedding that it is tied to", brief="", dropped=side.copy
         )
+    _dequantised(report, side)
     _dtypes(report, side.reader, None)
-    _left_behind(report, side.left_behind, restated=side.restated)
+    if side.adapter:
+        describe_apart(report, side.adapter, side.directory)
+    _left_behind(report, side.left_behind, restated=side.head_restated)
     report.warnings += told_holes(side.chunks.holes)
+
+
+def _dequantised(report: Report, side: HfSide) -> None:
+    """FP8 tensors that are made plain ones."""
+    if side.step is None or side.quantization is None:
+        return
+    names, dtype = side.step.computed, side.step.dtype
+    scales = " and ".join(side.step.scale_dtypes)
+    report.fact(
+        "dequantised",
+        f"{len(names)} tensors are {side.quantization.title} with {scales} scales, and become {dtype}: "
+        f"{DEQUANTISED}; config.json goes along without quantization_config",
+        brief=f"{len(names)} tensors, {side.quantization.title}, become {dtype}",
+        dequantised={
+            "form": side.quantization.title,
+            "scales": list(side.step.scale_dtypes),
+            "dtype": dtype,
+            "rule": DEQUANTISED,
+            "tensors": names,
+        },
+    )
 
 
 def _left_behind(report: Report, names: Sequence[str], *, restated: bool) -> None:
@@ -198,8 +230,8 @@ def _carried(report: Report, side: McoreSide) -> None:
     reference = side.known.reference
     report.fact(
         "carried",
-        f"{listed} from {shown_path(reference.directory)} ({reference.said}), byte for byte: {sized(nbytes)} that the "
-        "checkpoint does not hold, and that were not trained with it",
+        f"{listed} from {shown_path(reference.directory)} ({reference.said}), {_as_what(carried)}: {sized(nbytes)} "
+        "that the checkpoint does not hold, and that were not trained with it",
         carried={
             "tensors": count,
             "prefixes": dict(carried.prefixes),
@@ -209,6 +241,12 @@ def _carried(report: Report, side: McoreSide) -> None:
             "untrained": True,
         },
     )
+
+
+def _as_what(carried: Carried) -> str:
+    if carried.step is None:
+        return "byte for byte"
+    return f"byte for byte, but for {len(carried.step.computed)} that are FP8 there and become {carried.step.dtype}"
 
 
 def _dtypes(report: Report, reader: Reader, dtype: str | None) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from ..config.hf_config import read_config
 from ..config.output_layer import why_without
+from ..config.quantization import Quantization, split_quantization
 from ..errors import MismatchError, shown, shown_path
 from ..formats import is_mcore, safetensors
 from ..formats.chunks import ChunkReader
@@ -24,15 +25,18 @@ from ..models.shared.hf_dialects import Dialect, ExpertsForm, dialect_copies, re
 from ..models.shared.model import MTP, Model
 from ..options.rules import MtpAsIs
 from ..tensors.dtypes import FLOATS
+from ..tensors.fp8.dequantised import Dequantised
 from ..tensors.mapped import Mapped, check_names
 from ..tensors.rules import flipped, hulls
 from ..tensors.spec import Reader, Shape, TensorSpec
 from ..tensors.vocabulary import EMBEDDING, OUTPUT_LAYER
+from .absent.mtp import settle_head
+from .absent.union import Union, only, without
 from .collector import paused
 from .consistency import naming_config
-from .mtp import settle_head
+from .fp8.files import scaled_tensors
+from .lora.adapter_side import AdapterSide
 from .shape_errors import check_shapes
-from .union import Union, only, without
 
 WAY_OUT = "If config.json is another model's, take the one that was saved with these weights."
 
@@ -43,7 +47,7 @@ class HfSide:
 
     Attributes:
         directory: that holds config.json and the weights.
-        hf_config: config.json; without a head that is dropped.
+        hf_config: config.json; without a head that is dropped, and without quantization_config.
         model, config: what it describes.
         tie: whether the embeddings are tied, and who said so.
         copy: the output layer of a tied model that is there all the same, bit for bit the embedding; "" without.
@@ -52,7 +56,10 @@ class HfSide:
         chunks: the reader below it.
         files: all files that were opened.
         left_behind: the tensors of a multi-token-prediction head that is dropped.
-        restated: whether `hf_config` is another than the directory's.
+        head_restated: whether `hf_config` promises no head any more.
+        quantization: what config.json says of FP8 weights; None: they are plain.
+        step: makes plain tensors of FP8 ones; None likewise.
+        adapter: low-rank changes of the weights, from elsewhere, that `reader` has merged; None: none.
     """
 
     directory: Path
@@ -66,7 +73,15 @@ class HfSide:
     chunks: ChunkReader
     files: SeenFiles
     left_behind: list[str] = field(default_factory=list)
-    restated: bool = False
+    head_restated: bool = False
+    quantization: Quantization | None = None
+    step: Dequantised | None = None
+    adapter: AdapterSide | None = None
+
+    @property
+    def restated(self) -> bool:
+        """Whether `hf_config` is another than the directory's."""
+        return self.head_restated or self.quantization is not None
 
 
 @paused()
@@ -77,6 +92,7 @@ def open_hf_side(
     carried: Sequence[str] = (),
     *,
     no_output_layer: bool = False,
+    fp8_as: str = "bfloat16",
 ) -> HfSide:
     """Open a Hugging Face directory; every name and shape is checked against its config.
 
@@ -86,11 +102,12 @@ def open_hf_side(
         mtp: what becomes of a multi-token-prediction head; None: what is there.
         carried: prefixes of names that may be there though the model does not list them.
         no_output_layer: an embedding model has none.
+        fp8_as: the dtype that FP8 tensors are made plain in: "bfloat16" or "float32".
 
     Raises:
         VlconvError: of every kind that errors.py names for a source.
     """
-    side = hf_side_by_headers(directory, experts_form, mtp, carried, no_output_layer=no_output_layer)
+    side = hf_side_by_headers(directory, experts_form, mtp, carried, no_output_layer=no_output_layer, fp8_as=fp8_as)
     if side.copy:
         embedding = next(name for name in side.chunks.specs if name.endswith(EMBEDDING))
         with side.files.noting(), naming_config(directory, WAY_OUT):
@@ -106,6 +123,7 @@ def hf_side_by_headers(
     carried: Sequence[str] = (),
     *,
     no_output_layer: bool = False,
+    fp8_as: str = "bfloat16",
 ) -> HfSide:
     """As `open_hf_side`, and no tensor is read: that a tied model's output layer is a copy is not checked."""
     check_finished(directory)
@@ -113,7 +131,8 @@ def hf_side_by_headers(
         raise mistaken
     files = SeenFiles()
     with files.noting():
-        return _open(directory, experts_form, mtp, tuple(carried), files, why_without(directory, no_output_layer))
+        without_output = why_without(directory, no_output_layer)
+        return _open(directory, experts_form, mtp, tuple(carried), files, without_output, fp8_as)
 
 
 def _open(
@@ -123,16 +142,20 @@ def _open(
     carried: tuple[str, ...],
     seen: SeenFiles,
     without_output: str,
+    fp8_as: str,
 ) -> HfSide:
-    hf_config = read_config(directory)
-    model = model_for(hf_config)
-    raw = safetensors.open_hf(directory)
+    hf_config, quantization = split_quantization(read_config(directory))
+    model, where = model_for(hf_config), shown_path(directory)
+    chunks = safetensors.open_hf(directory)
+    step = Dequantised(chunks, scaled_tensors(chunks.specs, quantization, directory), fp8_as) if quantization else None
+    raw: Reader = step or chunks
     refuse_quantised({name: spec for name, spec in raw.specs.items() if not (carried and name.startswith(carried))})
     with naming_config(directory, WAY_OUT):
         copy = tied_copy(raw, hf_config)
         output_layer = not copy and any(name.endswith(OUTPUT_LAYER) for name in raw.specs)
         tie = decide_tie(hf_config, output_layer, without_output)
-    where = shown_path(directory)
+    if step and copy in step.computed:
+        raise MismatchError(f"{where}: {shown(copy)} is FP8, in a tied model", "Take it out: the embedding serves.")
     head = settle_head(
         model.config_of(hf_config, tie), hf_config, raw.specs, mtp, where=where, whose="config.json", ways=("drop",)
     )
@@ -159,14 +182,16 @@ def _open(
         copy=copy,
         dialect=dialect,
         reader=reader,
-        chunks=raw,
+        chunks=chunks,
         files=seen,
         left_behind=left_behind,
-        restated=head.restated,
+        head_restated=head.restated,
+        quantization=quantization,
+        step=step,
     )
 
 
-def tied_copy(raw: ChunkReader, hf_config: Mapping[str, Any]) -> str:
+def tied_copy(raw: Reader, hf_config: Mapping[str, Any]) -> str:
     """The output layer of a model that its config calls tied: saved by some trainers all the same. "" without."""
     output = next((name for name in raw.specs if name.endswith(OUTPUT_LAYER)), "")
     embedding = next((name for name in raw.specs if name.endswith(EMBEDDING)), "")

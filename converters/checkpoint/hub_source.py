@@ -8,7 +8,7 @@ from pathlib import Path
 from ..config.reference import goes_along
 from ..errors import HubFault, shown
 from ..formats import safetensors
-from ..formats.directory.contents import CONFIG
+from ..formats.directory.contents import ADAPTER_CONFIG, ADAPTER_WEIGHTS, CONFIG
 from ..hub.cached import told_cache
 from ..hub.fetch import snapshot
 from ..hub.ids import HubId, hub_id
@@ -24,12 +24,25 @@ def hf_directory(spelled: str | PathLike[str]) -> Path:
         HubFault: neither the Hub nor the cache gives it, or the cache only in part.
         CorruptError: its index is damaged or hostile.
     """
-    found = hub_id(spelled) if isinstance(spelled, str) and not path.lexists(spelled) else None
-    if found is None or "/" not in found.repo:
+    found = _repository(spelled)
+    if found is None:
         return Path(spelled)
     directory = snapshot(found, _wanted, "the source")
     _check_whole(directory, found)
     return directory
+
+
+def adapter_directory(spelled: str | PathLike[str]) -> Path:
+    """The same of a PEFT directory: of a repository the two files of an adapter are fetched."""
+    found = _repository(spelled)
+    wanted = (ADAPTER_CONFIG, ADAPTER_WEIGHTS)
+    return Path(spelled) if found is None else snapshot(found, lambda name, size: name in wanted, "the adapter")
+
+
+def _repository(spelled: str | PathLike[str]) -> HubId | None:
+    """The repository that is meant; None where it is a directory."""
+    found = hub_id(spelled) if isinstance(spelled, str) and not path.lexists(spelled) else None
+    return found if found and "/" in found.repo else None
 
 
 def _wanted(name: str, size: int) -> bool:

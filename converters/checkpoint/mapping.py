@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from ..adapters.merged import Merged
 from ..errors import MismatchError, shown
 from ..layouts.layout import Layout
 from ..models import model_of
@@ -24,10 +25,17 @@ REPORT = "This is a fault of vlconv: please report it with the config.json."
 
 
 class HfView(NamedTuple):
-    """A checkpoint's tensors under their Hugging Face names, and the step on the way that computes."""
+    """A checkpoint's tensors under their Hugging Face names, and the steps on the way that compute.
+
+    Attributes:
+        reader: the tensors.
+        step: adds what the layout holds them less.
+        merged: adds an adapter; None: there is none.
+    """
 
     reader: Reader
     step: Offset
+    merged: Merged | None = None
 
 
 @dataclass(frozen=True)

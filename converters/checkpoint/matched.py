@@ -17,10 +17,10 @@ from ..tensors.rules import table
 from ..tensors.sharding import Split
 from ..tensors.spec import Shape, TensorSpec
 from ..tensors.vocabulary import EMBEDDING, OUTPUT_LAYER
+from .absent.mtp import MEGATRON
 from .configure import Configured
 from .consistency import check_complete
 from .mapping import Naming, mapped_table
-from .mtp import MEGATRON
 from .recognise import Recognised
 from .shape_errors import check_shapes
 

@@ -13,6 +13,10 @@ from functools import cached_property
 from pathlib import Path
 from shlex import quote
 
+from ..adapters.adapter import Adapter
+from ..adapters.expert_copies import copies_told
+from ..adapters.merged import Merged
+from ..adapters.read import Base, adapter_of
 from ..config.reference_weights import Dtypes, reference_dtypes, reference_names
 from ..errors import ReferenceFault, shown_path
 from ..formats import FORMATS, open_mcore
@@ -27,14 +31,15 @@ from ..options import McoreSource
 from ..tensors.mapped import Renamed
 from ..tensors.rules import Table
 from ..tensors.spec import Reader
+from .absent.mtp import MEGATRON
+from .absent.union import Union
 from .collector import paused
 from .configure import Configured, configure
 from .gated_order import check_gated_order
+from .lora.adapter_side import AdapterSide, told
 from .mapping import HfView, Naming
 from .matched import Matched, match
-from .mtp import MEGATRON
 from .recognise import Recognised, recognise
-from .union import Union
 
 
 @dataclass(frozen=True)
@@ -49,6 +54,8 @@ class McoreSide:
         reader: the tensors under the names of the table's left side.
         chunks: the reader below it.
         files: all files that were opened.
+        adapter: low-rank changes of the weights (LoRA), which go into them on the way to Hugging Face; None: none.
+        apart: where they are from, if not from this checkpoint.
     """
 
     seen: Recognised
@@ -58,6 +65,8 @@ class McoreSide:
     reader: Reader
     chunks: ChunkReader
     files: SeenFiles
+    adapter: Adapter | None = None
+    apart: AdapterSide | None = None
 
     @property
     def opened(self) -> Opened:
@@ -89,9 +98,23 @@ class McoreSide:
         """The mapping, as far as it moves."""
         return self.naming.table
 
-    def to_hf(self, leave: Collection[str] = (), dtypes: Mapping[str, str] | None = None) -> HfView:
-        """The checkpoint's own tensors under their Hugging Face names; see Naming.to_hf."""
-        return self.naming.to_hf(self.reader, leave, dtypes)
+    def to_hf(
+        self,
+        leave: Collection[str] = (),
+        dtypes: Mapping[str, str] | None = None,
+        merged: Mapping[str, str] | None = None,
+    ) -> HfView:
+        """The checkpoint's own tensors under their Hugging Face names, an adapter merged into them.
+
+        Args:
+            leave, dtypes: see Naming.to_hf.
+            merged: dtypes of tensors that an adapter changes; others keep their own.
+        """
+        view = self.naming.to_hf(self.reader, leave, dtypes)
+        if self.adapter is None:
+            return view
+        step = Merged(view.reader, self.adapter, merged)
+        return HfView(step, view.step, step)
 
     def with_carried(self, reader: Reader) -> Reader:
         """Tensors under their Hugging Face names, and those that go along."""
@@ -145,7 +168,19 @@ def open_mcore_side(source: Path, asked: McoreSource, *, filling: bool = False) 
         matched = match(seen, known)
         reader, chunks = _read(seen, matched)
         check_gated_order(seen, reader)
-    return McoreSide(seen, known, matched.layout, matched.naming, reader, chunks, files)
+        adapter = _adapter(seen, matched, asked, chunks)
+    return McoreSide(seen, known, matched.layout, matched.naming, reader, chunks, files, adapter)
+
+
+def _adapter(seen: Recognised, matched: Matched, asked: McoreSource, chunks: ChunkReader) -> Adapter | None:
+    """What the checkpoint holds beside its base; see `adapter_of`."""
+    if seen.adapter is None:
+        return None
+    said = told(seen.opened, asked.lora_alpha)
+    base = Base(matched.layout, matched.config, matched.naming.table)
+    adapter = adapter_of(seen.adapter, said, base, seen.opened, chunks)
+    seen.opened.warnings += copies_told(seen.adapter, said, chunks)
+    return adapter
 
 
 @contextmanager

@@ -8,7 +8,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from ..errors import MismatchError, shown
+from ..adapters.names import TITLES, Found, separate
+from ..adapters.read import check_format
+from ..errors import MismatchError, UnsupportedError, shown
 from ..formats.directory.statements import Stated, statements
 from ..formats.opened import Opened
 from ..layouts import detect, named
@@ -27,8 +29,9 @@ class Recognised:
         specs: the tensors by names without prefixes.
         layout: the trainer's naming.
         seen_by: by what it was recognised, in words.
-        told: the user named the layout.
         stated: what the checkpoint states of itself.
+        told: the user named the layout.
+        adapter: low-rank changes of the weights (LoRA) that it holds, too; None: none.
     """
 
     opened: Opened
@@ -38,6 +41,7 @@ class Recognised:
     seen_by: str
     stated: list[Stated]
     told: bool = False
+    adapter: Found | None = None
 
 
 def recognise(opened: Opened, layout: str | None) -> Recognised:
@@ -52,15 +56,25 @@ def recognise(opened: Opened, layout: str | None) -> Recognised:
         MismatchError: one tensor under two names, or no layout of that name.
         CorruptError: what it states of itself cannot be read.
     """
-    names = _without_wrappers(opened.specs)
+    names, adapter = separate(without_wrappers(opened.specs))
+    if adapter:
+        check_format(opened)
+    if adapter and not names:
+        raise UnsupportedError(
+            f"the checkpoint holds an adapter (LoRA) alone, in {TITLES[adapter.family]}, and not the model that it "
+            "changes",
+            "Merge it: vlconv mcore2hf ADAPTER OUT --base HF_OR_MCORE, with the model that was trained.",
+        )
     specs = {new: opened.specs[old] for new, old in names.items()}
     refuse(specs)
     chosen = named(layout) if layout else detect(specs)
     seen_by = f"--layout {chosen.name}" if layout else chosen.why
-    return Recognised(opened, names, specs, chosen, seen_by, statements(opened.directory, opened.args), bool(layout))
+    return Recognised(
+        opened, names, specs, chosen, seen_by, statements(opened.directory, opened.args), bool(layout), adapter
+    )
 
 
-def _without_wrappers(specs: Mapping[str, TensorSpec]) -> dict[str, str]:
+def without_wrappers(specs: Mapping[str, TensorSpec]) -> dict[str, str]:
     """Name without wrappers' prefixes -> name in the file."""
     names: dict[str, str] = {}
     for name in specs:

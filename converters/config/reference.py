@@ -18,6 +18,7 @@ from ..formats.open_files import children, is_dir, is_file, opened
 from ..hub.fetch import snapshot
 from ..hub.ids import hub_id
 from .hf_config import read_config
+from .quantization import Quantization, split_quantization
 
 PLACES = ("huggingface", "../huggingface", "../../huggingface")
 """Where trainers, and hf2mcore, put the Hugging Face files of a checkpoint, seen from the checkpoint."""
@@ -36,10 +37,11 @@ class Reference(NamedTuple):
     Attributes:
         directory: None for the checkpoint itself.
         said: how it was found.
-        config: its config.json, or the one that was made.
+        config: its config.json, or the one that was made; without quantization_config.
         sources: without a directory: source -> the fields of config.json that come from it.
         release: without a directory: the source in `sources` that is an official release, not the checkpoint; "" when
             none was needed.
+        quantization: of a directory whose weights are FP8.
         hub_id, revision: of a directory that is a snapshot out of the Hub; "" and None of any other.
     """
 
@@ -50,6 +52,7 @@ class Reference(NamedTuple):
     release: str = ""
     hub_id: str = ""
     revision: str | None = None
+    quantization: Quantization | None = None
 
 
 class SideFiles(NamedTuple):
@@ -127,7 +130,8 @@ def _reference(directory: Path, said: str) -> Reference:
             f"the reference {shown_path(directory)} has no config.json",
             "Give the directory of the Hugging Face model that was trained.",
         )
-    return Reference(directory, said, read_config(directory))
+    config, quantization = split_quantization(read_config(directory))
+    return Reference(directory, said, config, quantization=quantization)
 
 
 def _beside(near: Path) -> Reference | None:

@@ -6,7 +6,7 @@ the files' headers, a few KB of each.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -19,7 +19,7 @@ from ..formats.open_files import OpenFiles, is_file
 from ..formats.safetensors import DTYPES, INDEX, SINGLE, read_header
 from ..hub.fetch import first_line
 from ..tensors.dtypes import FLOATS
-from ..tensors.spec import TensorSpec
+from ..tensors.spec import Shape, TensorSpec
 from .reference import Reference
 
 OFFLINE = "Pass --reference with a directory that has them, or fetch them beforehand where there is a network."
@@ -98,6 +98,49 @@ def weights_of(reference: Reference) -> ReferenceWeights | None:
     if is_file(directory / SINGLE):
         return ReferenceWeights(directory, {spec.name: SINGLE for spec, _ in read_header(directory / SINGLE)}, fetch)
     return None
+
+
+def header_specs(reference: Reference) -> dict[str, TensorSpec]:
+    """Every tensor of a reference's weights, from files' headers alone; of a hub id those are all that is fetched.
+
+    Raises:
+        ReferenceFault: it has no safetensors weights, or the Hub does not give their headers.
+        CorruptError: a file is missing or damaged.
+    """
+    directory = reference.directory
+    if directory and (not reference.hub_id or is_file(directory / INDEX) or is_file(directory / SINGLE)):
+        weights = weights_of(reference)
+        if weights and all(is_file(path) for path in weights.files(weights.placed)):
+            return {name: spec for name, (spec, _) in weights._headers(weights.placed).items()}
+    if reference.hub_id:
+        return _remote_headers(reference)
+    raise ReferenceFault(
+        f"the reference {shown_path(directory or reference.said)} has not all of its safetensors weights",
+        "Their headers are needed: give a complete directory, or a hub id.",
+    )
+
+
+def _remote_headers(reference: Reference) -> dict[str, TensorSpec]:
+    from huggingface_hub import HfApi
+
+    try:
+        found = HfApi().get_safetensors_metadata(reference.hub_id, revision=_revision(reference))
+        return {
+            name: TensorSpec(name, _shape(entry.shape), DTYPES[entry.dtype])
+            for file in found.files_metadata.values()
+            for name, entry in file.tensors.items()
+        }
+    except Exception as error:  # a Hub out of reach, or a repository of other weights
+        raise ReferenceFault(
+            f"the headers of the weights of {shown(reference.hub_id)} could not be had: {first_line(error)}", OFFLINE
+        ) from error
+
+
+def _shape(stated: Sequence[object]) -> Shape:
+    sizes = tuple(size for size in stated if type(size) is int and size >= 0)
+    if sizes != tuple(stated):
+        raise ValueError(f"{shown(stated)} is no shape")
+    return sizes
 
 
 def reference_names(reference: Reference) -> Collection[str]:

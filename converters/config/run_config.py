@@ -38,13 +38,14 @@ NOT_COPIED = ("architectures", "model_type", "name_or_path", "transformers_versi
 """Of a section of config.json: what its class knows itself, and where a file once lay."""
 
 
-def run_config_yaml(hf_config: Json, config: ModelConfig, dtype: str) -> bytes:
+def run_config_yaml(hf_config: Json, config: ModelConfig, dtype: str, peft: Json | None = None) -> bytes:
     """The file's bytes, the same for the same model: one that Megatron-Bridge has classes for (model.bridge).
 
     Args:
         hf_config: the model's config.json, of transformers 4 or 5.
         config: its integers.
         dtype: of the weights, as "bfloat16".
+        peft: the section of an adapter, where the checkpoint is one.
 
     Raises:
         CorruptError: config.json lacks a field without which the model cannot be computed.
@@ -76,7 +77,7 @@ def run_config_yaml(hf_config: Json, config: ModelConfig, dtype: str) -> bytes:
         section["vision_config"] = _transformers(model.bridge.vision_config, plain["vision_config"], dtype)
     if model.bridge.text_config:
         section["hf_text_config"] = _transformers(model.bridge.text_config, text, dtype)
-    document = {"checkpoint": CHECKPOINT, "model": section}
+    document = {"checkpoint": CHECKPOINT, "model": section, **({"peft": dict(peft)} if peft else {})}
     data = yaml.dump(document, Dumper=_Unshared, allow_unicode=True, width=120).encode()
     if len(data) > LARGEST:
         raise UnsupportedError(

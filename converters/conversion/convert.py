@@ -11,45 +11,40 @@ from ..checkpoint.describe import (
     describe_computed,
     describe_hf,
     describe_mcore,
-    describe_reference_dtypes,
 )
-from ..checkpoint.describe_model import describe_dialect
 from ..checkpoint.hf_side import HfSide, open_hf_side
-from ..checkpoint.hub_source import hf_directory
+from ..checkpoint.hub_source import adapter_directory, hf_directory
+from ..checkpoint.lora.describe_adapter import describe_merging
 from ..checkpoint.mapping import mapped_table
 from ..checkpoint.mcore_side import McoreSide, open_mcore_side
-from ..config.hf_config import config_json, config_to_write
+from ..config.hf_config import config_json
 from ..config.reference import side_files
-from ..errors import MismatchError, UnsupportedError, naming_missing_libraries, shown, shown_path
-from ..formats import safetensors
+from ..errors import MismatchError, UnsupportedError, naming_missing_libraries, shown
 from ..formats.directory.contents import CONFIG
 from ..formats.holes import refuse_holes
-from ..formats.output_file import OutFile
 from ..layouts import known_layouts, named, to_write
 from ..layouts.layout import Layout
+from ..layouts.shared.divisions import check_divides
 from ..models import model_of
 from ..models.shared.config import ModelConfig
-from ..models.shared.hf_dialects import Dialect, one_by_one_is_read
 from ..options import Hf2McoreOptions, Mcore2HfOptions, Mcore2McoreOptions, McoreTarget
 from ..report import Observer, Report
 from ..tensors.dtypes import main_dtype
 from ..tensors.offset import Offset
-from ..tensors.spec import Reader
 from ..workers import workers_of
 from .execute import execute
-from .outcome import NEEDED, describe_hf_steps, describe_mcore_steps, describe_result, origin_of
+from .hf_output import config_file, dequantising, hf_plan, of_mcore, refuse_warned, small_file, sources_of
+from .merging import merging_plan
+from .outcome import describe_mcore_steps, describe_result, origin_of
+from .peft_input import adapter_plan
+from .peft_output import peft_plan
 from .plan import Plan
-from .readers import Weights, hf_dtypes, hf_reader, kept_less_one, mcore_reader, refuse_unlisted
+from .readers import Weights, kept_less_one, mcore_reader, merged_dtypes, refuse_unlisted
 from .same_model import check_same_model
 from .summary import describe_links, describe_output, describe_side_files, describe_target
 
 if TYPE_CHECKING:
     from .megatron_output import McoreFiles
-
-ONE_BY_ONE = (
-    "experts are written one by one: vLLM and SGLang read this form, transformers 4.57 to 5.24 makes up its experts or "
-    "fails; leave --experts out for transformers"
-)
 
 
 @naming_missing_libraries()
@@ -63,31 +58,11 @@ def mcore2hf(source: Path, target: Path, options: Mcore2HfOptions, observer: Obs
     Raises:
         VlconvError: see errors.py; nothing is written then.
     """
-    side = open_mcore_side(source, options)
-    if options.strict:
-        refuse_warned(side)
-    dialect = Dialect(options.experts, options.hf_names, options.experts == "hub" and side.head_packed)
-    dtypes = hf_dtypes(side, options.dtype)
-    view = side.to_hf(dtypes=dtypes)
-    reader = hf_reader(side, view.reader, dialect, options.dtype)
-    files = [*safetensors.plan_hf(reader.specs, options.shard_bytes), _config_file(side, reader, "config.json")]
-    with side.files.noting():
-        beside = side_files(side.known.reference.directory, side.model.traits.tower)
-    report = Report("mcore2hf", "planned")
-    describe_mcore(report, side, options.dtype)
-    describe_computed(report, [view.step])
-    if not options.dtype:
-        describe_reference_dtypes(report, side, dtypes)
-    describe_dialect(report, side.whole, dialect)
-    if side.config.text.experts and not one_by_one_is_read(dialect, side.model.traits):
-        report.warnings.append(ONE_BY_ONE)
-    counted = side.with_carried(view.reader)
-    describe_output(report, target, reader, files, workers_of(options.threads, options.memory_bytes), counted)
-    describe_side_files(report, beside, NEEDED)
-    describe_result(report, target, side.whole, origin_of(side.directory))
-    describe_hf_steps(report, side, target, options, options.dtype)
-    plan = Plan(report, reader, files, target, source, _sources(source, side), {"": beside.copy}, steps=[view.step])
-    return execute(_of_mcore(plan, side), options, observer)
+    if options.adapter:
+        return execute(peft_plan(source, target, options), options, observer)
+    if options.base is not None:
+        return execute(merging_plan(source, target, options), options, observer)
+    return execute(hf_plan(open_mcore_side(source, options), source, target, options), options, observer)
 
 
 @naming_missing_libraries()
@@ -102,8 +77,17 @@ def hf2mcore(source: str | os.PathLike[str], target: Path, options: Hf2McoreOpti
     Raises:
         VlconvError: see errors.py; nothing is written then.
     """
+    if options.adapter:
+        return execute(adapter_plan(adapter_directory(source), target, options), options, observer)
     directory = hf_directory(source)
-    side = open_hf_side(directory, options.experts_form, options.mtp, no_output_layer=options.no_output_layer)
+    side = open_hf_side(
+        directory,
+        options.experts_form,
+        options.mtp,
+        no_output_layer=options.no_output_layer,
+        # Of what is wider than bfloat16 the exact numbers; float16 is then rounded to once.
+        fp8_as="bfloat16" if options.dtype in (None, "bfloat16") else "float32",
+    )
     if options.strict:
         refuse_holes(side.chunks.holes)
     report = Report("hf2mcore", "planned")
@@ -118,7 +102,7 @@ def hf2mcore(source: str | os.PathLike[str], target: Path, options: Hf2McoreOpti
     describe_side_files(report, beside)
     files, copied = output.files, [directory / "config.json", *beside.copy]
     if side.restated:
-        files, copied = [*files, _small_file(f"huggingface/{CONFIG}", config_json(side.hf_config))], beside.copy
+        files, copied = [*files, small_file(f"huggingface/{CONFIG}", config_json(side.hf_config))], beside.copy
     plan = Plan(
         report,
         reader,
@@ -129,7 +113,7 @@ def hf2mcore(source: str | os.PathLike[str], target: Path, options: Hf2McoreOpti
         {"huggingface": copied},
         links=output.links,
         seen=side.files,
-        steps=[reader],
+        steps=[*([side.step] if side.step else []), reader],
     )
     return execute(plan, options, observer)
 
@@ -171,40 +155,22 @@ def mcore2mcore(source: Path, target: Path, options: Mcore2McoreOptions, observe
     layout = options.as_layout or _same_layout(side, options)
     refuse_unlisted(side)
     kept = kept_less_one(side, layout)
-    view = side.to_hf(leave=kept)
+    view = side.to_hf(leave=kept, merged=merged_dtypes(side.adapter, options.dtype))
+    if view.merged:
+        describe_merging(report, view.merged)
     weights = Weights(side.with_carried(view.reader), side.whole, side.known.reference.config, kept, view.step)
     reader, output = _megatron(report, weights, target, replace(options, as_layout=layout))
     describe_result(report, target, side.whole, origin_of(side.directory))
     describe_mcore_steps(report, named(layout), side, target, output.folder, options)
-    files = [*output.files, _config_file(side, reader, "huggingface/config.json")]
+    files = [*output.files, config_file(side, reader, "huggingface/config.json")]
     with side.files.noting():
         beside = side_files(side.known.reference.directory, side.model.traits.tower)
     describe_side_files(report, beside)
     copied = {"huggingface": beside.copy}
-    sources, steps = _sources(source, side), [view.step, reader]
+    sources, steps = sources_of(source, side), [view.step, *dequantising(side), reader]
     plan = Plan(report, reader, files, target, source, sources, copied, links=output.links, steps=steps)
-    return execute(_of_mcore(plan, side), options, observer)
-
-
-def _of_mcore(plan: Plan, side: McoreSide) -> Plan:
-    """The plan, with what is checked of a Megatron checkpoint while it is read."""
-    return replace(plan, chunks=side.chunks, seen=side.files, integrity=side.opened.integrity)
-
-
-def refuse_warned(side: McoreSide) -> None:
-    """--strict takes no checkpoint whose ranks disagree or whose files have holes.
-
-    Raises:
-        MismatchError: tensors that ranks hold whole differ among them.
-        CorruptError: bytes of tensors were never written.
-    """
-    refuse_holes(side.chunks.holes)
-    if side.opened.warnings:
-        listed = "\n".join(f"  {line}" for line in side.opened.warnings[:10])
-        raise MismatchError(
-            f"{shown_path(side.directory)}: ranks disagree:\n{listed}",
-            "Without --strict the first one is taken, with a warning.",
-        )
+    plan = replace(plan, merged=view.merged)
+    return execute(of_mcore(plan, side), options, observer)
 
 
 def _same_layout(side: McoreSide, options: McoreTarget) -> str:
@@ -231,33 +197,13 @@ def _layouts_for(config: ModelConfig, file_format: str) -> list[str]:
     return [name for name in known if named(name).tower or config.vision is None]
 
 
-def _sources(source: Path, side: McoreSide) -> list[Path]:
-    """What the output is made of: files that go along may be links to another folder, as in the Hub's cache."""
-    reference, carried = side.known.reference.directory, side.known.carried
-    folders = {Path(os.path.realpath(file)).parent for file in carried.files} if carried else set()
-    return [source, *([reference] if reference else []), *sorted(folders)]
-
-
-def _config_file(side: McoreSide, reader: Reader, name: str) -> OutFile:
-    """The config.json that goes with a checkpoint's weights."""
-    known = side.known
-    others = known.carried.others.specs if known.carried else {}
-    dtype = main_dtype({n: spec for n, spec in reader.specs.items() if n not in others})
-    found = config_to_write(known.reference.config, known.model, tied=known.whole.text.tied, dtype=dtype)
-    return _small_file(name, config_json(found))
-
-
-def _small_file(name: str, data: bytes) -> OutFile:
-    return OutFile(name, len(data), literals=[(0, data)])
-
-
 def _written_in(options: McoreTarget, config: ModelConfig) -> Layout:
     return to_write(options.as_layout, config.model_type, options.format)
 
 
 def _megatron(report: Report, weights: Weights, target: Path, options: McoreTarget) -> tuple[Offset, McoreFiles]:
     """A reader of the tensors to write, and the files they go to; told in the report."""
-    from .megatron_output import check_divides, mcore_files, rows_to_write, topology_of  # with all that writes them
+    from .megatron_output import mcore_files, rows_to_write, topology_of  # with all that writes them
 
     config = weights.config
     if options.as_iteration is not None:

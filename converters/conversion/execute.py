@@ -7,9 +7,9 @@ import time
 from ..errors import shown_path
 from ..formats.dcp.integrity import Integrity
 from ..formats.seen_files import SeenFiles
-from ..options import McoreTarget, OutputOptions
+from ..options import Mcore2HfOptions, McoreTarget, WritingOptions
 from ..output.directory import OutputDirectory
-from ..output.replaceable import CHECKPOINT, HF_MODEL
+from ..output.replaceable import CHECKPOINT, HF_MODEL, PEFT
 from ..output.staging.ended import abandoned, describe_abandoned
 from ..output.target import Target
 from ..output.to_disk import bring_to_disk
@@ -24,7 +24,7 @@ from .plan import Plan
 from .summary import describe_integrity, describe_read_back, describe_written
 
 
-def execute(plan: Plan, options: OutputOptions, observer: Observer) -> Report:
+def execute(plan: Plan, options: WritingOptions, observer: Observer) -> Report:
     """Write what was planned, unless it is a dry run.
 
     A target that cannot be written is refused before the plan is shown.
@@ -89,10 +89,11 @@ def _tell_abandoned(plan: Plan, output: OutputDirectory) -> None:
     describe_abandoned(plan.report, [entry for entry in left if entry.path.resolve() != output.staging.resolve()])
 
 
-def _target(plan: Plan, options: OutputOptions) -> Target:
+def _target(plan: Plan, options: WritingOptions) -> Target:
     """What is to be written, and what it may replace."""
     if not isinstance(options, McoreTarget):
-        return Target(path=plan.target, kind=HF_MODEL, overwrite=options.overwrite)
+        kind = PEFT if isinstance(options, Mcore2HfOptions) and options.adapter else HF_MODEL
+        return Target(path=plan.target, kind=kind, overwrite=options.overwrite)
     return Target(
         path=plan.target,
         kind=CHECKPOINT,

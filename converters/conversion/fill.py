@@ -4,23 +4,24 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ..checkpoint.lora.describe_adapter import describe_merged
 from ..errors import CorruptError, shown
 from ..formats.output_file import WrittenFile
-from ..options import OutputOptions
+from ..options import WritingOptions
 from ..output.staging.journal import Journal
 from ..output.writing.copies import copy_file
 from ..output.writing.gathering import write_shared
 from ..output.writing.writer import write_files
 from ..ranks.forks import team_for
 from ..report import Observer
+from ..tensors.counting import all_counts
 from ..tensors.nonfinite import Specials
-from ..tensors.offset import all_counts
 from ..workers import processes_of, workers_of
 from .plan import Plan
 from .summary import describe_checksums, describe_rounded, describe_specials, unsummed
 
 
-def fill(plan: Plan, root: Path, journal: Journal, options: OutputOptions, observer: Observer) -> list[WrittenFile]:
+def fill(plan: Plan, root: Path, journal: Journal, options: WritingOptions, observer: Observer) -> list[WrittenFile]:
     """Write all files of a plan below a directory; those that an ended run has finished are kept."""
     chunks, kept = plan.chunks, dict(journal.finished)
     if chunks:
@@ -53,6 +54,8 @@ def fill(plan: Plan, root: Path, journal: Journal, options: OutputOptions, obser
             "Nothing was written. Without --strict they are converted as they are, and counted.",
         )
     describe_rounded(plan.report, all_counts(plan.steps))
+    if plan.merged:
+        describe_merged(plan.report, plan.merged.counted())
     _tell_unsummed(plan, options)
     if chunks:
         describe_checksums(plan.report, chunks)
@@ -75,7 +78,7 @@ def _link(plan: Plan, root: Path) -> None:
             )
 
 
-def _tell_unsummed(plan: Plan, options: OutputOptions) -> None:
+def _tell_unsummed(plan: Plan, options: WritingOptions) -> None:
     """Warn of items without a checksum.
 
     Raises:

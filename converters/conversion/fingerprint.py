@@ -8,12 +8,12 @@ from typing import Any
 
 from ... import __version__
 from ..formats.output_file import OutFile
-from ..options import OutputOptions
+from ..options import WritingOptions
 from .made import asked_for
 from .plan import Plan
 
 
-def fingerprint(plan: Plan, options: OutputOptions) -> str:
+def fingerprint(plan: Plan, options: WritingOptions) -> str:
     """The hash: of version, command and options, of every source file's identity, and of the planned files."""
     document: dict[str, Any] = {
         "vlconv": __version__,

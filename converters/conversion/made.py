@@ -17,7 +17,7 @@ from ..formats.open_files import opened
 from ..formats.output_file import OutFile, WrittenFile
 from ..formats.sums.crc import crc32
 from ..manifest.record import FileSum, Manifest, Part
-from ..options import OutputOptions
+from ..options import WritingOptions
 from ..output.writing.open_file import OpenFile
 from ..report import Report
 from ..tensors.dtypes import ITEMSIZE
@@ -53,6 +53,7 @@ DECISIONS = (
     "not_provable",
     "embeddings",
     "vocabulary",
+    "dequantised",
     "dtypes",
     "experts",
     "hf_names",
@@ -61,6 +62,11 @@ DECISIONS = (
     "left_behind",
     "ignored",
     "computed",
+    "quantised",
+    "adapter",
+    "base",
+    "merging",
+    "merged",
     "reference_dtypes",
     "held_as",
     "rounded",
@@ -68,11 +74,12 @@ DECISIONS = (
     "written_as",
     "rows_written",
     "numbers",
+    "repaired",
 )
 """Facts of a report that say what was decided, not where the output lies or how long it took."""
 
 
-def asked_for(options: OutputOptions) -> dict[str, Any]:
+def asked_for(options: WritingOptions) -> dict[str, Any]:
     """The options on which the bytes of an output depend, where they are not the default."""
     return {
         field.name: _plain(value)
@@ -85,11 +92,11 @@ def _plain(value: Any) -> Any:
     """An option's value as JSON has it."""
     if isinstance(value, tuple):
         return list(map(_plain, value))
-    return value if isinstance(value, bool | int | str | None) else str(value)
+    return value if isinstance(value, bool | int | float | str | None) else str(value)
 
 
 def write_manifest(
-    plan: Plan, options: OutputOptions, written: Sequence[WrittenFile], root: Path, part: str
+    plan: Plan, options: WritingOptions, written: Sequence[WrittenFile], root: Path, part: str
 ) -> WrittenFile:
     """Write vlconv.json beside what was written; told in the report. Arguments as `manifest_of`."""
     manifest = manifest_of(plan, options, written, root, part)
@@ -103,7 +110,7 @@ def write_manifest(
     return WrittenFile(name, len(text), crc32(text))
 
 
-def manifest_of(plan: Plan, options: OutputOptions, written: Sequence[WrittenFile], root: Path, part: str) -> Manifest:
+def manifest_of(plan: Plan, options: WritingOptions, written: Sequence[WrittenFile], root: Path, part: str) -> Manifest:
     """What vlconv.json says.
 
     Args:
@@ -122,7 +129,7 @@ def manifest_of(plan: Plan, options: OutputOptions, written: Sequence[WrittenFil
     return Manifest(_made(plan, options), files, parts if len(parts) <= MOST_PARTS else [])
 
 
-def _made(plan: Plan, options: OutputOptions) -> dict[str, Any]:
+def _made(plan: Plan, options: WritingOptions) -> dict[str, Any]:
     report = plan.report
     data, told = report.data, report.told
     return {
@@ -153,8 +160,11 @@ def _changes(report: Report, plan: Plan) -> dict[str, Any]:
         "special_numbers": data.get("special_numbers", {}),
         "computed": data.get("computed", []),
         "rounded": data.get("rounded", {}),
+        "adapter": data.get("adapter", {}),
+        "merged": data.get("merging", {}) | data.get("merged", {}),
         "carried": data.get("carried", {}),
         "left_behind": data.get("left_behind", []),
+        "repaired": data.get("repaired", []),
         "copied": sorted(path.name for path in plan.copied),
     }
 

@@ -7,40 +7,26 @@ from typing import Any, NamedTuple
 
 from ..config.run_config import RUN_CONFIG, run_config_yaml
 from ..config.written_args import args_to_write
-from ..errors import MismatchError
 from ..formats.dcp.write import plan_torch_dist
 from ..formats.directory.locate import TRACKER
 from ..formats.keys import pieces_of
 from ..formats.legacy.write import LegacyModel, plan_legacy
 from ..formats.output_file import OutFile
 from ..layouts.layout import Layout
-from ..layouts.shared.splits import split_of
+from ..layouts.shared.splits import splits_of
 from ..models import model_of
 from ..models.shared.config import ModelConfig
 from ..options import McoreTarget
+from ..parallel.model_chunk import WholeModel
 from ..tensors.dtypes import main_dtype
-from ..tensors.sharding import Split, Topology
+from ..tensors.sharding import Topology
 from ..tensors.spec import TensorSpec
-from ..tensors.vocabulary import padded
+from ..tensors.vocabulary import padded_rows
 
 
 def rows_to_write(config: ModelConfig, output: McoreTarget) -> int:
-    """Rows of the embedding on the mcore side: the vocabulary, padded as Megatron pads it when a divisor is given.
-
-    Raises:
-        MismatchError: without padding they do not divide among the tensor-parallel ranks.
-    """
-    tp = output.tensor_model_parallel_size
-    rows = padded(
-        config.text.vocab,
-        (output.make_vocab_size_divisible_by or 1) * (tp if output.make_vocab_size_divisible_by else 1),
-    )
-    if rows % tp:
-        raise MismatchError(
-            f"a vocabulary of {rows} rows does not divide by tensor parallel size {tp}",
-            "Give --make-vocab-size-divisible-by N, as the trainer has it: it pads to a multiple of N x TP.",
-        )
-    return rows
+    """Rows of the embedding on the mcore side, padded as Megatron pads it when a divisor is given. Raises as that."""
+    return padded_rows(config.text.vocab, output.make_vocab_size_divisible_by, output.tensor_model_parallel_size)
 
 
 def topology_of(output: McoreTarget) -> Topology:
@@ -55,41 +41,6 @@ def topology_of(output: McoreTarget) -> Topology:
         first=output.decoder_first_pipeline_num_layers,
         last=output.decoder_last_pipeline_num_layers,
     )
-
-
-def check_divides(config: ModelConfig, layout: Layout, topology: Topology) -> None:
-    """What tensor parallelism deals out comes in whole pieces: query groups and heads, not rows of one.
-
-    Raises:
-        MismatchError: naming the fields that do not divide, and the sizes that would do.
-    """
-    c, v = config.text, config.vision
-    dealt = {"text_config.num_key_value_heads": c.groups}
-    if len(c.dense_layers) or not c.experts:
-        dealt["text_config.intermediate_size"] = c.ffn
-    if c.linear_layers:
-        dealt |= {"text_config.linear_num_key_heads": c.key_heads, "text_config.linear_num_value_heads": c.value_heads}
-    if c.shared_ffn:
-        dealt["text_config.shared_expert_intermediate_size"] = c.shared_ffn
-    if v and not layout.replicated:
-        dealt |= {
-            "vision_config.num_heads": v.heads,
-            "vision_config.intermediate_size": v.ffn,
-            "the merged vision width": v.merged,
-        }
-    _divide("tensor parallel size", topology.tp, dealt)
-    if c.experts:
-        _divide("expert tensor parallel size", topology.etp, {"text_config.moe_intermediate_size": c.moe_ffn})
-        _divide("expert parallel size", topology.ep, {"text_config.num_experts": c.experts})
-
-
-def _divide(what: str, size: int, dealt: Mapping[str, int]) -> None:
-    wrong = [f"{name} = {count}" for name, count in dealt.items() if count % size]
-    if wrong:
-        fitting = ", ".join(
-            str(n) for n in range(1, min(dealt.values()) + 1) if not any(count % n for count in dealt.values())
-        )
-        raise MismatchError(f"{what} {size} does not divide {', '.join(wrong)}", f"Sizes that would do: {fitting}.")
 
 
 RELEASE = "release"
@@ -145,7 +96,7 @@ def mcore_files(
     else:
         lists = () if output.per_layer else layout.stacks(config)
         args = _args(specs, config, hf_config, layout, output) | WEIGHTS_ALONE if layout.numbered else None
-        splits = _splits(specs, config, layout)
+        splits = splits_of(specs, config, layout)
         sections = {name: s.sections for name, s in splits.items() if s.sections and pieces_of(name)}
         files = plan_torch_dist(specs, lists, layout.extra_state(config), output.as_iteration or 0, args, sections)
         if layout.run_config and model_of(config).bridge:
@@ -168,20 +119,11 @@ def _legacy(
     output: McoreTarget,
 ) -> LegacyModel:
     return LegacyModel(
-        specs=specs,
-        splits=_splits(specs, config, layout),
-        text=layout.text,
+        whole=WholeModel(specs, splits_of(specs, config, layout), layout.text, layout.sequential, config.text.tied),
         extra_state=list(layout.extra_state(config)),
-        sequential=layout.sequential,
-        tied=config.text.tied,
         args=_args(specs, config, hf_config, layout, output),
         iteration=output.as_iteration or 0,
     )
-
-
-def _splits(specs: Mapping[str, TensorSpec], config: ModelConfig, layout: Layout) -> dict[str, Split]:
-    traits = model_of(config).traits
-    return {name: split_of(name, layout, traits, config.text) for name in specs}
 
 
 def _args(

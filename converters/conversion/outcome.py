@@ -47,16 +47,37 @@ def origin_of(directory: Path) -> str:
 
 def describe_hf_steps(report: Report, side: McoreSide, target: Path, asked: McoreSource, dtype: str | None) -> None:
     """What to do with a Hugging Face directory: serve it, upload it, verify it; nothing that it is not ready for."""
-    out = _quoted(target)
+    out = quoted(target)
     missing = [name for name in report.data.get("missing_side_files", []) if name in NEEDED]
     if missing:
         _tell_missing(report, side, target, missing)
     else:
-        report.steps.append(Step("serve", f"vllm serve {out}"))
-        report.steps.append(Step("upload", f"hf upload USER/{shlex.quote(shown(target.name or 'NAME'))} {out}"))
+        _serve(report, target)
     if not dtype:
-        words = ["vlconv verify", _quoted(side.directory), out, *_as_read(asked)]
+        source = side.apart.alone.directory if side.apart else side.directory
+        base = ["--base", quoted(side.directory)] if side.apart else []
+        words = ["vlconv verify", quoted(source), out, *base, *_as_read(asked)]
         report.steps.append(Step("verify", " ".join(words)))
+
+
+def describe_merged_steps(report: Report, side: HfSide, target: Path, asked: McoreSource, dtype: str | None) -> None:
+    """What to do with an adapter merged into a Hugging Face directory: serve it, upload it, verify it."""
+    missing = [name for name in report.data.get("missing_side_files", []) if name in NEEDED]
+    if missing:
+        what = f"vLLM and transformers cannot load {shown_path(target)} until these are copied into it"
+        report.last = f"{what}: {', '.join(missing)}"
+        report.warnings.append(report.last)
+    else:
+        _serve(report, target)
+    if not dtype and side.adapter:
+        words = [quoted(side.adapter.alone.directory), quoted(target), "--base", quoted(side.directory)]
+        report.steps.append(Step("verify", " ".join(["vlconv verify", *words, *_as_read(asked)])))
+
+
+def _serve(report: Report, target: Path) -> None:
+    out = quoted(target)
+    report.steps.append(Step("serve", f"vllm serve {out}"))
+    report.steps.append(Step("upload", f"hf upload USER/{shlex.quote(shown(target.name or 'NAME'))} {out}"))
 
 
 def _tell_missing(report: Report, side: McoreSide, target: Path, missing: Sequence[str]) -> None:
@@ -82,6 +103,8 @@ def _as_read(asked: McoreSource) -> Iterator[str]:
         yield f"--carry {shlex.quote(shown(prefix))}"
     if asked.no_output_layer:
         yield "--no-output-layer"
+    if asked.lora_alpha is not None:
+        yield f"--lora-alpha {asked.lora_alpha:g}"
 
 
 def describe_mcore_steps(
@@ -98,14 +121,15 @@ def describe_mcore_steps(
         options: of the conversion.
     """
     assert isinstance(options, McoreTarget)
-    out = _quoted(target)
+    out = quoted(target)
     ways = layout.load if options.format == "torch_dist" else (("", "--load {0}"),)
     for trainer, way in ways:
         report.steps.append(Step("load", way.format(out, shown(folder)) + f"  ({trainer})" * bool(trainer)))
     if not options.dtype:
-        made = _quoted(target / folder) if options.as_iteration is not None else out
-        report.steps.append(Step("verify", f"vlconv verify {_quoted(source.directory)} {made}"))
+        made = quoted(target / folder) if options.as_iteration is not None else out
+        report.steps.append(Step("verify", f"vlconv verify {quoted(source.directory)} {made}"))
 
 
-def _quoted(path: Path) -> str:
+def quoted(path: Path) -> str:
+    """A path as a shell takes it."""
     return shlex.quote(shown_path(path))

@@ -6,12 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ..adapters.merged import Merged
 from ..formats.chunks import ChunkReader
 from ..formats.dcp.integrity import Integrity
 from ..formats.output_file import OutFile
 from ..formats.seen_files import SeenFiles
 from ..report import Report
-from ..tensors.offset import Offset
+from ..tensors.counting import Rounding
 from ..tensors.spec import Reader
 
 
@@ -32,6 +33,7 @@ class Plan:
         seen: the source files, which must not change until all is written.
         integrity: the sums of whole files that the source states.
         steps: what computes on the way, which counts what it rounds.
+        merged: what an adapter is merged by, which counts what it changes; None: there is none.
     """
 
     report: Report
@@ -45,7 +47,8 @@ class Plan:
     links: Mapping[str, str] = field(default_factory=dict)
     seen: SeenFiles = field(default_factory=SeenFiles)
     integrity: Integrity | None = None
-    steps: Sequence[Offset] = ()
+    steps: Sequence[Rounding] = ()
+    merged: Merged | None = None
 
     @property
     def copied(self) -> list[Path]:

@@ -8,10 +8,12 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any, NamedTuple
 
+from ..adapters.adapter import Adapter
+from ..checkpoint.absent.union import Union, only, without
+from ..checkpoint.fp8.form import Fp8Form
 from ..checkpoint.hf_side import in_dialect
 from ..checkpoint.mapping import Naming, mapped_table
 from ..checkpoint.mcore_side import McoreSide
-from ..checkpoint.union import Union, only, without
 from ..errors import UnsupportedError, shown
 from ..layouts import named
 from ..models.shared.config import ModelConfig
@@ -39,11 +41,18 @@ class Weights(NamedTuple):
     step: Offset | None = None
 
 
-def hf_dtypes(side: McoreSide, dtype: str | None) -> dict[str, str]:
+def hf_dtypes(side: McoreSide, dtype: str | None, form: Fp8Form | None = None) -> dict[str, str]:
     """Dtypes of single tensors, by their names on the Hub: what is computed is rounded to the last one at once."""
     if dtype:
         return dict.fromkeys(side.naming.less_one.values(), dtype)
+    if form:
+        return form.plain_dtypes(side.model.float32_tensors(side.config))
     return dict(side.reference_dtypes.found)
+
+
+def merged_dtypes(adapter: Adapter | None, dtype: str | None) -> dict[str, str]:
+    """Dtypes of tensors that an adapter changes: they, too, are rounded to the last one at once."""
+    return dict.fromkeys(adapter.changes, dtype) if adapter and dtype else {}
 
 
 def hf_reader(side: McoreSide, reader: Reader, dialect: Dialect, dtype: str | None) -> Reader:

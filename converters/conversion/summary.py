@@ -15,8 +15,8 @@ from ..layouts.layout import Layout
 from ..models.shared.config import ModelConfig
 from ..options import McoreTarget
 from ..report import Report
+from ..tensors.counting import Rounded
 from ..tensors.nonfinite import Specials
-from ..tensors.offset import Rounded
 from ..tensors.spec import Reader, TensorSpec
 from ..workers import Workers
 

@@ -15,6 +15,7 @@ from operator import mul, sub
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..errors import CorruptError, shown, shown_path
+from ..tensors.dtypes import ITEMSIZE
 from ..tensors.spec import Box, Shape, TensorSpec
 from ..tensors.tiling import BoxIndex, part
 from .holes import Holes
@@ -130,6 +131,21 @@ class ChunkReader:
                 f"{shown(box.name)}: {found} of {box.size} elements of a box are in the file",
                 "The checkpoint is incomplete: save it again.",
             )
+
+    def sums_by_row(self, name: str) -> list[object]:
+        """For each row of a tensor's first axis the checksums of its numbers, as the files state them.
+
+        [] where they state none, or an item is more than a part of one row. Rows of one sum are equal; those of several
+        need not differ, if they lie in other parts.
+        """
+        rows: dict[int, list[tuple[object, ...]]] = {}
+        for chunk in self._chunks[name]:
+            extent = self._extent(chunk.item)
+            size = prod(chunk.lengths) * ITEMSIZE[self.specs[name].dtype]
+            if not extent.crc or chunk.lengths[0] != 1 or chunk.start or extent.nbytes != size:
+                return []
+            rows.setdefault(chunk.offsets[0], []).append((chunk.offsets[1:], chunk.lengths[1:], extent.crc))
+        return [tuple(sorted(rows.get(row, ()))) for row in range(self.specs[name].shape[0])]
 
     def finish(self) -> None:
         """Check the CRC of every item that was read, reading for the sum alone what nobody asked for.

@@ -134,6 +134,13 @@ def _concatenated(listed: Sequence[ChunkColumns]) -> ChunkColumns:
     return ChunkColumns(np.concatenate([c.boxes for c in listed]), np.concatenate([c.items for c in listed]), starts)
 
 
+def begins_on(chunks: ChunkColumns, axis: int) -> tuple[int, ...]:
+    """Where chunks begin on an axis, each place once, in order."""
+    import numpy as np
+
+    return tuple(np.unique(chunks.boxes[:, 0, axis]).tolist())
+
+
 def reaches_outside(chunks: ChunkColumns, rows: int) -> bool:
     """Whether a chunk reaches beyond so many rows on the first axis."""
     first, count = chunks.boxes[:, 0, 0], chunks.boxes[:, 1, 0]

@@ -18,6 +18,11 @@ Assemble = Callable[[Mapping[str, Split]], ChunkReader]
 Whole = Callable[[Mapping[str, Split]], dict[str, Shape]]
 
 
+def no_cuts(name: str, axis: int) -> tuple[int, ...]:
+    """Chunks say nothing."""
+    return ()
+
+
 @dataclass(slots=True)
 class Opened:
     """An open checkpoint.
@@ -42,6 +47,8 @@ class Opened:
         unclaimed: file -> bytes in it that belong to nothing the checkpoint describes; files without any are left out.
         integrity: the sums of whole files that it states; None: it states none.
         topology: that its files are for; None where they are for any.
+        cuts: name of a tensor, axis -> where its chunks begin there, each place once; () where chunks say nothing of
+            the ranks that wrote them.
     """
 
     format: str
@@ -58,6 +65,7 @@ class Opened:
     unclaimed: dict[str, int] = field(default_factory=dict)
     integrity: Integrity | None = None
     topology: Topology | None = None
+    cuts: Callable[[str, int], tuple[int, ...]] = no_cuts
 
     def shapes(self, splits: Mapping[str, Split]) -> dict[str, Shape]:
         """Shapes of whole tensors."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -39,6 +39,7 @@ DTYPES = {
     "BOOL": "bool",
     "F8_E4M3": "float8_e4m3fn",
     "F8_E5M2": "float8_e5m2",
+    "F8_E8M0": "float8_e8m0fnu",
 }
 _CODES = {name: code for code, name in DTYPES.items()}
 
@@ -59,7 +60,7 @@ def not_there(directory: Path) -> list[str]:
     """
     if is_file(directory / SINGLE) and not is_file(directory / INDEX):
         return []
-    names = _named(directory / INDEX) if is_file(directory / INDEX) else {"": SINGLE}
+    names = read_index(directory / INDEX) if is_file(directory / INDEX) else {"": SINGLE}
     return [file for file in sorted(set(names.values())) if not is_file(directory / file)]
 
 
@@ -96,14 +97,34 @@ def open_hf(directory: Path) -> ChunkReader:
                 f"{shown_path(directory / file)}: lacks {shown(name)}, which {INDEX} places there",
                 "The download or save is incomplete.",
             )
+    return _reader(specs, extents)
+
+
+def open_file(path: Path) -> ChunkReader:
+    """A reader of all tensors of one file. Errors as `read_header`."""
+    found = read_header(path)
+    return _reader({spec.name: spec for spec, _ in found}, [extent for _, extent in found])
+
+
+def _reader(specs: Mapping[str, TensorSpec], extents: Sequence[Extent]) -> ChunkReader:
+    """Of tensors that lie in an item each, in order."""
     chunks = {spec.name: [dense(spec, item)] for item, spec in enumerate(specs.values())}
     files = OpenFiles()
     return ChunkReader(specs, chunks, extents.__getitem__, files, find_holes(extents, files))
 
 
+def open_files_of(files: Iterable[Path]) -> ChunkReader:
+    """A reader of the tensors of some files, whatever an index says of them. Errors as `read_header`."""
+    found = [pair for file in dict.fromkeys(files) for pair in read_header(file)]
+    specs = {spec.name: spec for spec, _ in found}
+    extents = {spec.name: extent for spec, extent in found}
+    chunks = {name: [dense(spec, item)] for item, (name, spec) in enumerate(specs.items())}
+    return ChunkReader(specs, chunks, [extents[name] for name in specs].__getitem__)
+
+
 def _weight_map(directory: Path) -> dict[str, str]:
     """The index, whose files are all there."""
-    weight_map = _named(directory / INDEX)
+    weight_map = read_index(directory / INDEX)
     for file in set(weight_map.values()):
         if not is_file(directory / file):
             raise CorruptError(
@@ -113,8 +134,13 @@ def _weight_map(directory: Path) -> dict[str, str]:
     return weight_map
 
 
-def _named(path: Path) -> dict[str, str]:
-    """The index: tensor -> file beside it."""
+def read_index(path: Path) -> dict[str, str]:
+    """The index: tensor -> file beside it.
+
+    Raises:
+        CorruptError: it is damaged, or names a file outside the directory.
+        ReadError: the system does not let it be read.
+    """
     weight_map = read_json(path, TABLE).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map or not all(isinstance(f, str) for f in weight_map.values()):
         raise CorruptError(f"{shown_path(path)}: no weight_map", "The index is damaged.")
@@ -199,7 +225,7 @@ def plan_hf(specs: Mapping[str, TensorSpec], max_shard_size: int) -> list[OutFil
         shards[-1].append(spec)
         room -= spec.nbytes
     if len(shards) == 1:
-        return [_shard(SINGLE, shards[0])]
+        return [plan_file(SINGLE, shards[0])]
     names = [f"model-{i:05d}-of-{len(shards):05d}.safetensors" for i in range(1, len(shards) + 1)]
     index = {
         "metadata": {
@@ -209,10 +235,11 @@ def plan_hf(specs: Mapping[str, TensorSpec], max_shard_size: int) -> list[OutFil
         "weight_map": {spec.name: name for name, shard in zip(names, shards, strict=True) for spec in shard},
     }
     data = (json.dumps(index, indent=2, sort_keys=True) + "\n").encode()
-    return [*map(_shard, names, shards), OutFile(INDEX, len(data), literals=[(0, data)])]
+    return [*map(plan_file, names, shards), OutFile(INDEX, len(data), literals=[(0, data)])]
 
 
-def _shard(name: str, specs: Iterable[TensorSpec]) -> OutFile:
+def plan_file(name: str, specs: Iterable[TensorSpec]) -> OutFile:
+    """One file of these tensors, in name order, wider dtypes first."""
     ordered = sorted(specs, key=lambda s: (-ITEMSIZE[s.dtype], s.name))
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     at = 0

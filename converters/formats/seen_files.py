@@ -105,6 +105,12 @@ class SeenFiles:
             raise
         self.check()
 
+    def joined(self, other: SeenFiles) -> SeenFiles:
+        """The files of both sides, as they were when they were opened."""
+        both = SeenFiles()
+        both.__setstate__({**self._files, **other._files})
+        return both
+
     def entries(self) -> list[SeenFile]:
         """All files that were seen, by path."""
         return sorted(self._files.values())

@@ -13,6 +13,10 @@ A_MODEL = "HF_MODEL"
 """What stands for the directory or hub id of the model that was trained, which only the user knows."""
 
 
+AN_ALPHA = "ALPHA"
+"""What stands for the alpha of the training."""
+
+
 def of_hf(path: Path, made: bool) -> tuple[str, ...]:
     """Of a Hugging Face directory that converts; `made`: it has a manifest."""
     verify = [_line("verify", path)] if made else []
@@ -36,6 +40,20 @@ def of_megatron(
     source = path if iteration is None else f"{path}:{iteration}"
     verify = [_line("verify", source)] if made and not reference else []
     return (_line("mcore2hf", path, free_name(path, "hf"), *which, *whose), *verify)
+
+
+def of_adapter(path: Path, iteration: int | None, *, base: bool, alpha: bool) -> tuple[str, ...]:
+    """Of a checkpoint with an adapter: merged.
+
+    Args:
+        path: as it was given.
+        iteration: to be named, where the directory does not say by itself which is meant.
+        base: the model that it changes has to be given.
+        alpha: so has its alpha.
+    """
+    which = ["--iteration", str(iteration)] if iteration is not None else []
+    given = [*(["--base", A_MODEL] if base else []), *(["--lora-alpha", AN_ALPHA] if alpha else [])]
+    return (_line("mcore2hf", path, free_name(path, "hf"), *which, *given),)
 
 
 def of_each(paths: Sequence[Path]) -> tuple[str, ...]:

@@ -60,9 +60,13 @@ def _side(path: Path) -> tuple[HfSide | None, VlconvError | None]:
 
 
 def _form(side: HfSide | None) -> str:
-    if side is None or not side.config.text.experts:
+    if side is None:
         return ""
-    return f"experts as {side.dialect.experts}"
+    said = [f"experts as {side.dialect.experts}"] * bool(side.config.text.experts)
+    if side.step and side.quantization:
+        scales, count = " and ".join(side.step.scale_dtypes), len(side.step.computed)
+        said.append(f"{count} tensors in {side.quantization.title} with {scales} scales")
+    return "; ".join(said)
 
 
 def _tensors(path: Path) -> tuple[TensorSpec, ...]:

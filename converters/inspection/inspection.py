@@ -84,6 +84,34 @@ class Needed:
     files: tuple[str, ...] = ()
 
 
+class AdapterSeen(NamedTuple):
+    """Low-rank changes of weights (LoRA) that a checkpoint holds.
+
+    Attributes:
+        family: "megatron-bridge" or "ms-swift".
+        title: its names, in words.
+        modules: how many it changes.
+        targets: their kinds: "linear_qkv".
+        ranks: that its tensors have.
+        alpha: None: nobody states it.
+        alpha_from: who states it, or why it is not known.
+        rslora: the scale is alpha divided by the square root of the rank.
+        parameters: elements of all its tensors.
+        base_here: the model that it changes is in the checkpoint, too.
+    """
+
+    family: str
+    title: str
+    modules: int
+    targets: tuple[str, ...]
+    ranks: tuple[int, ...]
+    alpha: float | None
+    alpha_from: str
+    rslora: bool
+    parameters: int
+    base_here: bool
+
+
 @dataclass(frozen=True, kw_only=True)
 class Inspection:
     """What a directory is.
@@ -111,6 +139,7 @@ class Inspection:
         needs: what a conversion takes from elsewhere.
         converts: by its metadata; what only the weights show is checked when they are read.
         why_not, hint: why it does not, and what to do about it.
+        adapter: None: it holds none.
         manifest: what its vlconv.json says of how it was made; None: it has none.
         next: commands to go on with.
         warnings: what may matter.
@@ -139,6 +168,7 @@ class Inspection:
     converts: bool = False
     why_not: str = ""
     hint: str = ""
+    adapter: AdapterSeen | None = None
     manifest: Mapping[str, Any] | None = None
     next: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
@@ -210,6 +240,7 @@ class Inspection:
             "converts": self.converts,
             "why_not": self.why_not,
             "hint": self.hint,
+            "adapter": None if self.adapter is None else self.adapter._asdict(),
             "manifest": None if self.manifest is None else dict(self.manifest),
             "next": list(self.next),
             "warnings": list(self.warnings),

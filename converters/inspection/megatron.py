@@ -24,8 +24,9 @@ from ..models import MODELS
 from ..models.shared.traits import OF_TOWER, VISIBLE
 from ..options import McoreSource
 from ..tensors.spec import TensorSpec
-from .commands import of_each, of_megatron
-from .inspection import Inspection, ModelFound, Needed, Statement
+from .adapters import adapter_seen, check_adapter
+from .commands import of_adapter, of_each, of_megatron
+from .inspection import AdapterSeen, Inspection, ModelFound, Needed, Statement
 from .manifest import made_by
 from .models import of_config, of_facts
 from .places import Place, file_bytes
@@ -64,6 +65,7 @@ def megatron(place: Place, layout: str | None) -> Inspection:
     tensors, whole = _tensors(steps)
     gathered = _gathered(steps)
     manifest, warnings = made_by(place.directory)
+    adapter = adapter_seen(opened) if opened else None
     return Inspection(
         path=place.path,
         directory=place.directory,
@@ -88,8 +90,9 @@ def megatron(place: Place, layout: str | None) -> Inspection:
         converts=steps.fault is None,
         why_not=fault.what if fault else "",
         hint=fault.hint if fault else "",
+        adapter=adapter,
         manifest=manifest,
-        next=_next(place, steps, manifest is not None),
+        next=_next(place, steps, adapter, manifest is not None),
         warnings=(*warnings, *(opened.warnings if opened else ())),
     )
 
@@ -106,6 +109,8 @@ def _steps(place: Place, layout: str | None) -> _Steps:
         specs = steps.opened.specs
         matched.check_shapes({n: TensorSpec(n, whole[old], specs[old].dtype) for n, old in matched.found.items()})
         steps.known = known
+        if steps.seen.adapter:
+            check_adapter(steps.seen.adapter, matched, steps.opened)
     except MissingLibrary:
         raise
     except VlconvError as fault:
@@ -210,8 +215,8 @@ def _needs(steps: _Steps, gathered: Gathered | None) -> Needed:
     return Needed(found.directory, because, tuple(known.unproven), (), missing)
 
 
-def _next(place: Place, steps: _Steps, made: bool) -> tuple[str, ...]:
-    """How to go on: converted, or with a reference, or with one of several."""
+def _next(place: Place, steps: _Steps, adapter: AdapterSeen | None, made: bool) -> tuple[str, ...]:
+    """How to go on: converted, or with a reference, a base or an alpha, or with one of several."""
     number = place.asked
     if place.fault:  # the directory does not say which is meant
         described = next(found for found in place.iterations if found.described)
@@ -219,6 +224,8 @@ def _next(place: Place, steps: _Steps, made: bool) -> tuple[str, ...]:
         if described.number is None or numbers.count(described.number) > 1:
             return of_each([place.path / found.name for found in place.iterations])
         number = described.number
+    if adapter and (not adapter.base_here or adapter.alpha is None):
+        return of_adapter(place.path, number, base=not adapter.base_here, alpha=adapter.alpha is None)
     half = steps.seen is not None and steps.seen.layout.is_half
     if steps.fault is None or isinstance(steps.fault, ReferenceFault) or half:
         carry = next(m.vision_prefix for m in MODELS.values() if m.traits.tower) if half else ""

@@ -55,6 +55,7 @@ HF_OLD = replace(
     trainers="FSDP2 trainers, torch DCP, Qwen2.5-VL's old names",
     serves=lambda traits: traits.later_prefixes is not None,
     has=("visual.patch_embed.", "layers."),
+    rules=lambda config, rows: _rules(config, Dialect("hub", "old")),
 )
 
 HF_TEXT = replace(

@@ -63,6 +63,7 @@ MEGATRON_BRIDGE_0_3 = hf_tower_layout(
     lacks=(".A_log",),
     run_config=True,
     load=(("Megatron-Bridge", "checkpoint.pretrained_checkpoint={0}"),),
+    adapters=("megatron-bridge",),
 )
 
 MEGATRON_BRIDGE_QWEN2_5 = hf_tower_layout(
@@ -75,6 +76,7 @@ MEGATRON_BRIDGE_QWEN2_5 = hf_tower_layout(
     lacks=(".A_log",),
     run_config=True,
     load=(("Megatron-Bridge", "checkpoint.pretrained_checkpoint={0}"),),
+    adapters=("megatron-bridge",),
 )
 
 MS_SWIFT = hf_tower_layout(
@@ -89,6 +91,7 @@ MS_SWIFT = hf_tower_layout(
     "its output layer was never trained apart, so there is nothing to convert it from.",
     numbered=True,
     load=(("ms-swift", "--mcore_model {0}"),),
+    adapters=("ms-swift",),
 )
 
 ROLL = hf_tower_layout(
@@ -99,4 +102,5 @@ ROLL = hf_tower_layout(
     text="",
     has=("vision_model.blocks.", "decoder.", "embedding."),
     load=(),
+    adapters=("megatron-bridge", "ms-swift"),
 )

@@ -40,6 +40,7 @@ MBRIDGE_QWEN3_5 = _layout(
     "in_proj",
     writes=("torch_dist", "torch"),
     load=MBRIDGE.load,
+    adapters=("megatron-bridge",),
 )
 
 SWIFT_LOAD = MS_SWIFT.load
@@ -52,6 +53,7 @@ MS_SWIFT_GDN = _swift(
     gdn="grouped",
     numbered=True,
     load=SWIFT_LOAD,
+    adapters=("ms-swift",),
 )
 
 MS_SWIFT_GDN_DECOUPLED = _swift(
@@ -62,6 +64,7 @@ MS_SWIFT_GDN_DECOUPLED = _swift(
     gdn="grouped",
     numbered=True,
     load=SWIFT_LOAD,
+    adapters=("ms-swift",),
 )
 
 MS_SWIFT_HF_GDN = _swift(
@@ -72,6 +75,7 @@ MS_SWIFT_HF_GDN = _swift(
     norms=BESIDE,
     gdn="replicated",
     writes=(),
+    adapters=("ms-swift",),
 )
 
 SLIME_VL = _layout(
@@ -83,4 +87,5 @@ SLIME_VL = _layout(
     forms=SLIME,
     gdn="replicated",
     writes=(),
+    adapters=("megatron-bridge",),
 )

@@ -51,6 +51,7 @@ class Layout:
             Hugging Face tensor and nothing else.
         load: how a torch_dist checkpoint is given to its trainers: whose way it is ("" where it is everybody's), and
             the way, with {0} for the directory and {1} for the checkpoint's folder in it. () where none takes it.
+        adapters: whose names adapters (LoRA) of its modules have: "megatron-bridge", "ms-swift".
     """
 
     name: str
@@ -76,6 +77,7 @@ class Layout:
     gdn: Literal["core", "grouped", "replicated"] = "core"
     less_one: Callable[[ModelConfig], Iterator[str]] = no_names
     load: tuple[tuple[str, str], ...] = (("", "--load {0}"),)
+    adapters: tuple[str, ...] = ()
 
     def fits(self, names: Iterable[str]) -> bool:
         """Whether the names carry this layout's marks."""

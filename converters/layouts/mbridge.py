@@ -78,4 +78,5 @@ MBRIDGE = Layout(
         ("AReaL, mbridge", "dist_checkpointing.load(…, {0}/{1})"),
     ),
     less_one=less_one,
+    adapters=("megatron-bridge",),
 )

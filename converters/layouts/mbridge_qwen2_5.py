@@ -57,4 +57,5 @@ MBRIDGE_QWEN2_5 = Layout(
     extra_state=extra_state,
     stacks=lambda config: ("layers",),
     writes=("torch_dist", "torch"),
+    adapters=("megatron-bridge",),
 )

@@ -33,20 +33,6 @@ def _holds(*parts: str) -> Callable[[str, TensorSpec], bool]:
 
 _REFUSALS = (
     _Refusal(
-        _holds(
-            ".adapter.",
-            ".lora_A.",
-            ".lora_B.",
-            ".lora_a.",
-            ".lora_b.",
-            ".base_layer.",
-            ".modules_to_save.",
-            ".to_wrap.",
-        ),
-        "is part of an adapter (LoRA)",
-        "Merge the adapter into the model with the trainer first.",
-    ),
-    _Refusal(
         lambda name, spec: name.endswith("output_layer.weight") and bool(spec.shape) and spec.shape[0] == 1,
         "has one row: this is a critic or reward model",
         "Only language models with their output layer are converted.",

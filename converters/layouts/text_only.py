@@ -54,6 +54,7 @@ MEGATRON_LM = _layout(
     lacks=(".self_attention.linear_attn.", ".self_attention.in_proj_qkv"),
     writes=("torch_dist", "torch"),
     run_config=True,
+    adapters=("megatron-bridge", "ms-swift"),
 )
 
 SLIME_TEXT = _layout(
@@ -64,6 +65,7 @@ SLIME_TEXT = _layout(
     forms=SLIME,
     holds=(".self_attention.linear_attn.",),
     gdn="replicated",
+    adapters=("megatron-bridge",),
 )
 
 MS_SWIFT_TEXT = _layout(
@@ -76,6 +78,7 @@ MS_SWIFT_TEXT = _layout(
     holds=(".self_attention.in_proj_qkv",),
     gdn="replicated",
     writes=(),
+    adapters=("ms-swift",),
 )
 
 LANGUAGE_MODEL = _layout(
@@ -84,4 +87,5 @@ LANGUAGE_MODEL = _layout(
     lambda traits: traits.tower,
     text="language_model.",
     writes=(),
+    adapters=("megatron-bridge",),
 )

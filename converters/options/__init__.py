@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from ..errors import OptionError
-from .rules import RULES, TOPOLOGY, ExpertsForm, Format, HfNames, Mtp, MtpAsIs, Witness, WrittenExperts
+from .rules import RULES, TOPOLOGY, AdapterExperts, ExpertsForm, Format, HfNames, Mtp, MtpAsIs, Witness, WrittenExperts
 
 
 class Options:
@@ -62,6 +62,7 @@ class McoreReading(Options):
             reference's, byte for byte and untrained, or "drop" it; None: what the checkpoint has.
         carry: prefixes of tensors' names: the reference's tensors whose names begin so go along, byte for byte.
         no_output_layer: an embedding model has none, though its config.json says that it is not tied.
+        lora_alpha: of an adapter in the checkpoint; None: as what lies beside it states.
     """
 
     revision: str | None = None
@@ -72,6 +73,7 @@ class McoreReading(Options):
     mtp: Mtp | None = None
     carry: tuple[str, ...] = ()
     no_output_layer: bool = False
+    lora_alpha: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,11 +88,10 @@ class McoreSource(McoreReading):
 
 
 @dataclass(frozen=True, kw_only=True)
-class OutputOptions(RunOptions):
+class WritingOptions(RunOptions):
     """How any output is written.
 
     Attributes:
-        dtype: cast all weights to it ("bfloat16", "bf16", …); None: kept as they are.
         overwrite: an earlier output at the target is replaced at the end by the new one, in one step.
         strict: NaN, infinity, ranks that disagree, items without a checksum and holes in data files are refused instead
             of told.
@@ -100,7 +101,6 @@ class OutputOptions(RunOptions):
         read_back: every byte is read again from the disk before the output takes its place.
     """
 
-    dtype: str | None = None
     overwrite: bool = False
     strict: bool = False
     resume: bool = True
@@ -115,6 +115,17 @@ class OutputOptions(RunOptions):
             raise OptionError(
                 "--sha256 is about the manifest, and --no-manifest leaves it out", "Leave one of them out."
             )
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutputOptions(WritingOptions):
+    """How converted weights are written.
+
+    Attributes:
+        dtype: cast all weights to it ("bfloat16", "bf16", …); None: kept as they are.
+    """
+
+    dtype: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -184,22 +195,39 @@ class Mcore2HfOptions(McoreSource, OutputOptions):
         max_shard_size: bytes of a safetensors file; an integer, or text such as "2GiB".
         experts: how experts are written.
         hf_names: prefixes of a model that has older and newer ones (Qwen2.5-VL); the old ones are read by everything.
+        fp8_like: an FP8 model, a directory or a hub id, in whose form FP8 weights are written; None: plain ones.
         push: "org/name" on the Hub, to which the output is uploaded once it stands; None: it is not.
+        base: the model that an adapter changes which the source holds alone: a Hugging Face directory, a hub id, or a
+            Megatron checkpoint; None: the source holds it.
+        adapter: write the adapter that the source holds as a PEFT directory, and no model.
+        adapter_experts: how adapters of experts are written then.
     """
 
     max_shard_size: int | str = 5_000_000_000
     experts: WrittenExperts = "hub"
     hf_names: HfNames = "old"
+    fp8_like: str | Path | None = None
     push: str | None = None
+    base: str | Path | None = None
+    adapter: bool = False
+    adapter_experts: AdapterExperts = "transformers-5"
 
     def __post_init__(self) -> None:
         """Raises OptionError: values that do not go together, too."""
         super().__post_init__()
+        given = {"--dtype": self.dtype, "--experts": self.experts != "hub", "--hf-names": self.hf_names != "old"}
+        clash = [flag for flag, value in given.items() if value]
+        if self.fp8_like is not None and clash:
+            raise OptionError(f"{clash[0]} says what --fp8-like takes from its model", "Leave one of them out.")
         if self.push and not self.manifest:
             raise OptionError(
                 "--push holds the output against the manifest, and --no-manifest leaves it out",
                 "Leave one of them out.",
             )
+        if self.push and self.adapter:
+            raise OptionError("--push uploads models, and --adapter writes none", "Upload it with hf upload.")
+        if self.adapter_experts != "transformers-5" and not self.adapter:
+            raise OptionError("--adapter-experts is about an adapter that is written", "Give --adapter too.")
 
     @property
     def shard_bytes(self) -> int:
@@ -215,11 +243,15 @@ class Hf2McoreOptions(McoreTarget):
         experts_form: settles how the source lays out its experts where their shape cannot; None: recognised.
         mtp: "require" that the source has a multi-token-prediction head, or "drop" it; None: what the source has.
         no_output_layer: an embedding model has none, though its config.json says that it is not tied.
+        adapter: the source is a PEFT directory: write its adapter, and no model.
+        base: the Hugging Face directory or hub id of the model that it changes; None: as its adapter_config.json says.
     """
 
     experts_form: ExpertsForm | None = None
     mtp: MtpAsIs | None = None
     no_output_layer: bool = False
+    adapter: bool = False
+    base: str | Path | None = None
 
     def __post_init__(self) -> None:
         """Raises OptionError: values that do not go together, too."""
@@ -229,11 +261,29 @@ class Hf2McoreOptions(McoreTarget):
                 f"--mtp {self.mtp} takes it from a reference, and a Hugging Face source has none",
                 f"Give one of {', '.join(get_args(MtpAsIs))}.",
             )
+        if self.base is not None and not self.adapter:
+            raise OptionError("--base is about a source that is an adapter", "Give --adapter too.")
+        if self.adapter and self.format != "torch_dist":
+            raise OptionError("--adapter is written as torch_dist", "Leave --format out.")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Mcore2McoreOptions(McoreSource, McoreTarget):
     """Options of mcore2mcore: how the source is read and what is written."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RepairOptions(WritingOptions):
+    """Options of repair.
+
+    Attributes:
+        like: a model of the same base, of either side or a hub id, whose numbers show what went wrong; None: `undo`
+            says it.
+        undo: names of faults that are undone wherever in the model they may have happened; (): those that `like` shows.
+    """
+
+    like: str | Path | None = None
+    undo: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -260,6 +310,9 @@ class VerifyOptions(McoreReading, RunOptions):
         witness: a foreign reader that reads A a second time: megatron-core (which unpickles) or transformers.
         on_disk: the round trip really writes both outputs, in a temporary directory in this one; None: in memory.
         values: different dtypes are accepted where the values are equal after exact widening.
+        base: of a side that is an adapter alone: the model that it changes, as for mcore2hf; None: no side is one.
+        like: a Hugging Face model, a directory or a hub id, which A, that another tool wrote, is to be like: names,
+            shapes, dtypes, index, config and files, and no number.
     """
 
     references: tuple[str | Path, ...] = ()
@@ -267,6 +320,8 @@ class VerifyOptions(McoreReading, RunOptions):
     witness: Witness | None = None
     on_disk: Path | None = None
     values: bool = False
+    base: str | Path | None = None
+    like: str | Path | None = None
 
     @property
     def mtp_of_hf(self) -> MtpAsIs | None:

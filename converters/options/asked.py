@@ -7,9 +7,9 @@ from dataclasses import fields, replace
 from typing import Any, TypeVar
 
 from ..errors import OptionError, shown
-from . import Hf2McoreOptions, Mcore2HfOptions, Mcore2McoreOptions, VerifyOptions
+from . import Hf2McoreOptions, Mcore2HfOptions, Mcore2McoreOptions, RepairOptions, VerifyOptions
 
-Asked = TypeVar("Asked", Mcore2HfOptions, Hf2McoreOptions, Mcore2McoreOptions, VerifyOptions)
+Asked = TypeVar("Asked", Mcore2HfOptions, Hf2McoreOptions, Mcore2McoreOptions, RepairOptions, VerifyOptions)
 
 SHORT = {
     "tp": "tensor_model_parallel_size",

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TypedDict
 
-from .rules import ExpertsForm, Format, HfNames, Mtp, MtpAsIs, Witness, WrittenExperts
+from .rules import AdapterExperts, ExpertsForm, Format, HfNames, Mtp, MtpAsIs, Witness, WrittenExperts
 
 
 class RunKeywords(TypedDict, total=False):
@@ -32,6 +32,7 @@ class McoreReadingKeywords(TypedDict, total=False):
     mtp: Mtp | None
     carry: str | Iterable[str]
     no_output_layer: bool
+    lora_alpha: float | None
 
 
 class McoreSourceKeywords(McoreReadingKeywords, total=False):
@@ -40,16 +41,28 @@ class McoreSourceKeywords(McoreReadingKeywords, total=False):
     reference: str | Path | None
 
 
-class OutputKeywords(RunKeywords, total=False):
-    """Of OutputOptions."""
+class WritingKeywords(RunKeywords, total=False):
+    """Of WritingOptions."""
 
-    dtype: str | None
     overwrite: bool
     strict: bool
     resume: bool
     manifest: bool
     sha256: bool
     read_back: bool
+
+
+class OutputKeywords(WritingKeywords, total=False):
+    """Of OutputOptions."""
+
+    dtype: str | None
+
+
+class RepairKeywords(WritingKeywords, total=False):
+    """Of RepairOptions."""
+
+    like: str | Path | None
+    undo: str | Iterable[str]
 
 
 class McoreTargetKeywords(OutputKeywords, total=False):
@@ -75,7 +88,11 @@ class Mcore2HfKeywords(McoreSourceKeywords, OutputKeywords, total=False):
     max_shard_size: int | str
     experts: WrittenExperts
     hf_names: HfNames
+    fp8_like: str | Path | None
     push: str | None
+    base: str | Path | None
+    adapter: bool
+    adapter_experts: AdapterExperts
 
 
 class Hf2McoreKeywords(McoreTargetKeywords, total=False):
@@ -85,6 +102,8 @@ class Hf2McoreKeywords(McoreTargetKeywords, total=False):
     experts_form: ExpertsForm | None
     mtp: MtpAsIs | None
     no_output_layer: bool
+    adapter: bool
+    base: str | Path | None
 
 
 class Mcore2McoreKeywords(McoreSourceKeywords, McoreTargetKeywords, total=False):
@@ -99,3 +118,5 @@ class VerifyKeywords(McoreReadingKeywords, RunKeywords, total=False):
     witness: Witness | None
     on_disk: str | Path | None
     values: bool
+    base: str | Path | None
+    like: str | Path | None

@@ -17,6 +17,9 @@ per-expert: `experts.N.gate_proj.weight` and so on.
 """
 
 WrittenExperts = Literal["hub", "per-expert"]
+AdapterExperts = Literal["transformers-5", "per-expert"]
+"""How a PEFT directory lays out the adapters of experts: two parameters of all experts, or a module each."""
+
 HfNames = Literal["old", "new"]
 Mtp = Literal["require", "carry", "drop"]
 MtpAsIs = Literal["require", "drop"]
@@ -86,6 +89,12 @@ def _positive(name: str, value: Any) -> int:
     return value
 
 
+def _amount(name: str, value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1 << 24:
+        raise OptionError(f"{_flag(name)} {_given(value)} is no number above 0")
+    return float(value)
+
+
 def _text(name: str, value: Any) -> str:
     return str(fspath(value))
 
@@ -144,15 +153,21 @@ RULES: dict[str, Any] = {
     "max_shard_size": _size,
     "memory": _size,
     "reference": _text,
+    "fp8_like": _text,
+    "like": _text,
+    "undo": _texts,
     "push": _repository,
     "references": _texts,
     "on_disk": _path,
     "format": _one_of(Format),
     "experts": _one_of(WrittenExperts),
+    "adapter_experts": _one_of(AdapterExperts),
     "hf_names": _one_of(HfNames),
     "experts_form": _one_of(ExpertsForm),
     "witness": _one_of(Witness),
     "mtp": _one_of(Mtp),
     "carry": _prefixes,
+    "lora_alpha": _amount,
+    "base": _text,
 }
 """How the value of each option is put into one form, or refused."""

@@ -12,6 +12,7 @@ from typing import NamedTuple
 from ..errors import TargetError, shown, shown_path, sized
 from ..formats.directory.contents import (
     is_save_directory,
+    strange_in_adapter,
     strange_in_checkpoint,
     strange_in_iteration,
     strange_in_model,
@@ -37,6 +38,7 @@ class Kind(NamedTuple):
 
 
 HF_MODEL = Kind("one Hugging Face model", strange_in_model)
+PEFT = Kind("one PEFT adapter", strange_in_adapter)
 CHECKPOINT = Kind("one Megatron checkpoint", strange_in_checkpoint)
 ITERATION = Kind("one iteration of a Megatron checkpoint", strange_in_iteration)
 

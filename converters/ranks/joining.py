@@ -14,7 +14,7 @@ from ... import __version__
 from ..errors import RankError, naming_missing_libraries, shown
 from .apart import EVERY, apart
 from .line import FOREVER, Line
-from .place import NEEDED, Place
+from .place import ALONE, MASTER, MEETING, PORT, Place
 
 if TYPE_CHECKING:
     from torch.distributed.distributed_c10d import Store
@@ -40,6 +40,7 @@ def meet(place: Place) -> tuple[Line, list[str]]:
         RankError: not all came, or they cannot be connected.
         MissingLibrary: torch is not installed.
     """
+    _check_said(place)
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # what is wrong is said here
     with naming_missing_libraries():
         import torch.distributed as dist
@@ -61,10 +62,29 @@ def meet(place: Place) -> tuple[Line, list[str]]:
         return Line(place.rank, place.size), apart(work, watch)
 
 
+def _check_said(place: Place) -> None:
+    """Where processes meet must be said.
+
+    Raises:
+        Refused: it is not.
+    """
+    missing = [name for name, value in zip(MEETING, (place.master, place.port), strict=True) if not value]
+    if not missing:
+        return
+    time.sleep(1 if place.rank else 0)  # launchers end all when one has ended, and rank 0 is to say why
+    names = place.names
+    raise Refused(
+        f"{names.rank} and {names.size} say that this is process {place.rank} of {place.size}, but "
+        f"{' and '.join(missing)}, where all are to meet, {'are' if missing[1:] else 'is'} not set",
+        f"Set {MASTER} to the host of process 0 and {PORT} to a free port there, the same for all: with export before "
+        f"srun, -x with mpirun, -genv with mpiexec; or {ALONE}.",
+    )
+
+
 def _met(place: Place, end: float) -> list[str]:
     import torch.distributed as dist
 
-    store = dist.PrefixStore("vlconv", _store(place))  # type: ignore[attr-defined]
+    store = dist.PrefixStore(f"vlconv {place.attempt}", _store(place))  # type: ignore[attr-defined]
     store.set(str(place.rank), f"{socket.gethostname()} {__version__}")
     if not place.rank:
         store.set(ALL, _missing(store, place, end))
@@ -102,7 +122,7 @@ def _no_lead(place: Place) -> RankError:
 
 
 def _where(place: Place) -> str:
-    return f"MASTER_ADDR {shown(place.master)}, MASTER_PORT {place.port}"
+    return f"{MASTER} {shown(place.master)}, {PORT} {place.port}"
 
 
 def _missing(store: Store, place: Place, end: float) -> str:
@@ -141,8 +161,8 @@ def _hint(place: Place | None = None) -> str:
             "network interface to use."
         )
     return (
-        f"Start as many processes as WORLD_SIZE says ({place.size}), with the same version of vlconv, and with the "
-        f"{NEEDED[2]} and {NEEDED[3]} of rank 0. Inside another job, unset WORLD_SIZE to run alone."
+        f"Start as many processes as {place.names.size} says ({place.size}), with the same version of vlconv, and with "
+        f"the {MASTER} and {PORT} of rank 0. Inside another job, {ALONE}."
     )
 
 

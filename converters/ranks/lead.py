@@ -14,6 +14,7 @@ from ..report import Report
 from ..workers import neighbours
 from .apart import EVERY, apart
 from .joining import meet
+from .launcher import Launcher
 from .line import Line
 from .others import GRACE, Others
 from .own import Own
@@ -27,8 +28,9 @@ led: ContextVar[Lead | None] = ContextVar("led", default=None)
 
 def join(place: Place) -> Lead:
     """Meet the other processes as rank 0. Errors as `meet`."""
+    launcher = Launcher(place)
     line, hosts = meet(place)
-    return Lead(line, hosts, place.neighbours)
+    return Lead(line, hosts, launcher, place.near(hosts))
 
 
 class Lead:
@@ -37,17 +39,18 @@ class Lead:
     Args:
         line: the connections.
         hosts: of all ranks.
+        launcher: of this process.
         near: processes on this host.
     """
 
     several_hosts = True
 
-    def __init__(self, line: Line, hosts: Sequence[str], near: int = 1) -> None:
+    def __init__(self, line: Line, hosts: Sequence[str], launcher: Launcher, near: int = 1) -> None:
         self._line, self._hosts, self._near = line, hosts, near
         self._words: SimpleQueue[tuple[int, Word | BaseException]] = SimpleQueue()
         self._number = 0
         self._done = [0] * line.size
-        self._others = Others(line, hosts, self._take)
+        self._others = Others(line, hosts, self._take, launcher)
 
     @contextmanager
     def in_force(self) -> Iterator[None]:

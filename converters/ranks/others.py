@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from ..errors import RankError, shown
+from .launcher import Launcher
 from .line import Line, Lost
 from .words import Beat, Elsewhere, End, Failed, Signalled, Word
 
@@ -32,11 +33,14 @@ class Trouble(NamedTuple):
         grade: 0 for an error that it told, 1 for an end without a word, 2 for a signal, which launchers send to those
             that are left.
         number: of those that were seen.
+        fault: what is said of it.
+        time: when it was seen, by the monotonic clock.
     """
 
     grade: int
     number: int
     fault: Exception
+    time: float
 
 
 class Others:
@@ -46,10 +50,11 @@ class Others:
         line: the connections.
         hosts: of all ranks.
         take: given each word of a rank that is no trouble.
+        launcher: of rank 0, without which nothing goes on, either.
     """
 
-    def __init__(self, line: Line, hosts: Sequence[str], take: Callable[[int, Word], None]) -> None:
-        self._line, self._hosts, self._take = line, hosts, take
+    def __init__(self, line: Line, hosts: Sequence[str], take: Callable[[int, Word], None], launcher: Launcher) -> None:
+        self._line, self._hosts, self._take, self._launcher = line, hosts, take, launcher
         self._heard = dict.fromkeys(range(1, line.size), time.monotonic())
         self._troubles: list[Trouble] = []
         self._ending = threading.Event()
@@ -62,8 +67,8 @@ class Others:
         end = time.monotonic() + seconds
         while not self._troubles and time.monotonic() < end:
             time.sleep(0.01)
-        if self._troubles:
-            time.sleep(GRACE)
+        if self._troubles:  # mpirun leaves half a second from a rank's end to that of all
+            time.sleep(max(0.0, self._troubles[0].time + GRACE - time.monotonic()))
         return min(self._troubles, key=lambda one: one[:2], default=None)
 
     def check(self) -> None:
@@ -114,6 +119,9 @@ class Others:
 
     def _watch(self) -> None:
         while not self._ending.wait(min(1.0, SILENCE / 4)):
+            if fault := self._launcher.gone():
+                self._add(1, fault)
+                return
             now = time.monotonic()
             for rank in [rank for rank, heard in list(self._heard.items()) if now - heard > SILENCE]:
                 self._heard.pop(rank, None)
@@ -127,7 +135,7 @@ class Others:
 
     def _add(self, grade: int, fault: Exception) -> None:
         if not self._ending.is_set():
-            self._troubles.append(Trouble(grade, len(self._troubles), fault))
+            self._troubles.append(Trouble(grade, len(self._troubles), fault, time.monotonic()))
 
     def _named(self, rank: int) -> str:
         return f"rank {rank} on {shown(self._hosts[rank])}"

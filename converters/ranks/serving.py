@@ -14,6 +14,7 @@ from ..errors import RankError, shown, shown_path
 from ..workers import neighbours
 from .apart import EVERY
 from .joining import Refused, meet
+from .launcher import Launcher
 from .line import Line, Lost
 from .place import Place
 from .team import Share
@@ -41,10 +42,11 @@ def serve(place: Place, leave: Leave, signalled: Callable[[], int]) -> NoReturn:
         signalled: the number of the signal that ended it; 0: none did.
     """
     server: _Server | None = None
+    launcher = Launcher(place)
     try:
         line, hosts = meet(place)
-        neighbours.set(place.neighbours)
-        server = _Server(line, hosts, leave)
+        neighbours.set(place.near(hosts))
+        server = _Server(line, hosts, launcher, leave)
         server.work()
     except BaseException as fault:
         number = signalled()
@@ -61,8 +63,8 @@ def serve(place: Place, leave: Leave, signalled: Callable[[], int]) -> NoReturn:
 class _Server:
     """A process at the tasks of rank 0: a Member."""
 
-    def __init__(self, line: Line, hosts: Sequence[str], leave: Leave) -> None:
-        self._line, self._host, self._leave = line, hosts[0], leave
+    def __init__(self, line: Line, hosts: Sequence[str], launcher: Launcher, leave: Leave) -> None:
+        self._line, self._host, self._launcher, self._leave = line, hosts[0], launcher, leave
         self._speaks = line.rank == 1 or hosts.index(hosts[line.rank]) == line.rank  # one of each host
         self.share = Share(line.rank, line.size)
         self._orders: SimpleQueue[Order | BaseException] = SimpleQueue()
@@ -134,9 +136,12 @@ class _Server:
                 return
 
     def _watch(self) -> None:
-        """Leave where rank 0 is not heard of: its host, or the network, may be gone without a word."""
+        """Leave where rank 0, maybe with its host or the network, or the launcher is gone without a word."""
         while time.monotonic() - self._heard < SILENCE:
             time.sleep(min(1.0, SILENCE / 4))
+            if fault := self._launcher.gone():
+                self.give_up(failed(fault))
+                self._leave(1, "")
         self._gone(f"is not heard of for {SILENCE:.0f} seconds")
 
     def _follow(self) -> None:

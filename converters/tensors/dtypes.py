@@ -24,6 +24,7 @@ ITEMSIZE = {
     "bool": 1,
     "float8_e4m3fn": 1,
     "float8_e5m2": 1,
+    "float8_e8m0fnu": 1,
 }
 """Bytes per element of every dtype that is read at all."""
 
@@ -48,8 +49,12 @@ def widen(bits: Array, dtype: str, wide: str) -> Array:
 
     if bits.dtype.kind == "f":
         return bits.astype(wide)
+    if dtype.startswith("float8"):
+        from .fp8.codes import numbers
+
+        return numbers(bits, dtype).astype(wide)
     if dtype == "bfloat16":
-        return (bits.astype(np.uint32) << 16).view(np.float32).astype(wide)
+        return (bits.astype(np.uint32) << 16).view(np.float32).astype(wide, copy=False)
     return bits.view(dtype).astype(wide)
 
 

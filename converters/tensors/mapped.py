@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
-from operator import add, sub
 from typing import TYPE_CHECKING
 
 from ..errors import MismatchError, shown
-from .rules import Copy, Table, hulls
+from .rules import Copy, Table, counterpart, hulls
 from .spec import Box, Reader, Shape, TensorSpec
 from .tiling import BoxIndex, part, tiling_fault
 
@@ -58,7 +57,7 @@ def check_names(have: Mapping[str, TensorSpec], want: Mapping[str, Shape], side:
     for what, names, others in (("missing", missing, surplus or have), ("not expected", surplus, missing or want)):
         if names:
             lines.append(f"{len(names)} {what}:")
-            lines += [f"  {shown(n)}{_near(n, others)}" for n in names[:3]]
+            lines += [f"  {shown(n)}{nearest(n, others)}" for n in names[:3]]
             lines += [f"  … and {len(names) - 3} more"] * (len(names) > 3)
     raise MismatchError(
         f"{side}: the tensor names are not those of this model\n" + "\n".join(lines),
@@ -66,7 +65,8 @@ def check_names(have: Mapping[str, TensorSpec], want: Mapping[str, Shape], side:
     )
 
 
-def _near(name: str, others: Iterable[str]) -> str:
+def nearest(name: str, others: Iterable[str]) -> str:
+    """The three names most like one, in words; "" where none is."""
     # Bounded: comparing against a hostile list of a million long names must not take minutes.
     found = get_close_matches(name[:300], [o for o in others if len(o) < 300][:5000], n=3, cutoff=0.6)
     return f"  (nearest: {', '.join(shown(f) for f in found)})" if found else ""
@@ -133,18 +133,14 @@ class Mapped:
 
 def _across(copy: Copy, offsets: Shape, lengths: Shape, view: Array) -> tuple[Box, Array]:
     """The left box of a sub-box of a copy's right box, and the view of the output in the left one's axes."""
-    left, right = copy.left, copy.right
-    moved = list(map(sub, offsets, right.offsets))
-    extent = list(lengths)
+    box = counterpart(copy, offsets, lengths)
     if copy.transpose:
         view = view.swapaxes(-1, -2)
-        moved[-1], moved[-2] = moved[-2], moved[-1]
-        extent[-1], extent[-2] = extent[-2], extent[-1]
-    while len(extent) > len(left.lengths):
-        view, moved, extent = view[0], moved[1:], extent[1:]
-    while len(extent) < len(left.lengths):
-        view, moved, extent = view[None], [0, *moved], [1, *extent]
-    return Box(left.name, tuple(map(add, left.offsets, moved)), tuple(extent)), view
+    while view.ndim > len(box.lengths):
+        view = view[0]
+    while view.ndim < len(box.lengths):
+        view = view[None]
+    return box, view
 
 
 class Renamed:

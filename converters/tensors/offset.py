@@ -6,14 +6,13 @@ keep some small tensors in a wider dtype than the rest.
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Collection, Iterable, Mapping
-from math import prod
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Collection, Mapping
+from typing import TYPE_CHECKING
 
 from ..errors import MismatchError, shown
+from .counting import Rounded, Rounding
 from .dtypes import narrowed, storage, widen
-from .spec import Box, Reader, whole
+from .spec import Box, Reader
 
 if TYPE_CHECKING:
     from .spec import Array
@@ -22,20 +21,7 @@ RULE = "computed in float32 (float64 of float64) and rounded once, to nearest ev
 """How a number is added, in words."""
 
 
-class Rounded(NamedTuple):
-    """What became of a tensor's elements.
-
-    Attributes:
-        elements: how many were computed.
-        rounded: of those, the ones whose exact result has no place in the dtype; from them the source's element cannot
-            be told again.
-    """
-
-    elements: int = 0
-    rounded: int = 0
-
-
-class Offset:
+class Offset(Rounding):
     """A Reader whose tensors in `names` are each element + amount; all others are as they were.
 
     A NaN stays one, an infinite number what it is.
@@ -53,11 +39,10 @@ class Offset:
     def __init__(
         self, reader: Reader, names: Collection[str], amount: float, dtypes: Mapping[str, str] | None = None
     ) -> None:
+        super().__init__()
         self._reader = reader
         self.amount = amount
         self._names = frozenset(names)
-        self._lock = threading.Lock()
-        self._counted: dict[str, Rounded] = {}
         self.specs = dict(reader.specs)
         for name, dtype in (dtypes or {}).items():
             self.specs[name] = self.specs[name]._replace(dtype=dtype)
@@ -92,38 +77,6 @@ class Offset:
         """See Reader."""
         self._reader.finish()
 
-    def __getstate__(self) -> dict[str, Any]:
-        """For another process, which tells with `hand_over` what it has computed."""
-        return {name: value for name, value in self.__dict__.items() if name not in ("_lock", "_counted")}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        self._lock, self._counted = threading.Lock(), {}
-
-    def hand_over(self) -> dict[str, Rounded]:
-        """What this process has computed since the last call, for `take_over` in the one that the step came from."""
-        with self._lock:
-            counted, self._counted = self._counted, {}
-        return counted
-
-    def take_over(self, counted: Mapping[str, Rounded]) -> None:
-        """Count in what another process has computed."""
-        for name, count in counted.items():
-            self._count(name, count)
-
-    def counted(self) -> dict[str, Rounded]:
-        """What became of every tensor that is computed; one not wholly read so far is read for that alone."""
-        for name in self.computed:
-            spec = self.specs[name]
-            if self._counted.get(name, Rounded()).elements != prod(spec.shape):
-                self._counted[name] = self._compute(whole(spec))[1]
-        return {name: self._counted[name] for name in self.computed}
-
-    def _count(self, name: str, more: Rounded) -> None:
-        with self._lock:
-            known = self._counted.get(name, Rounded())
-            self._counted[name] = Rounded(known.elements + more.elements, known.rounded + more.rounded)
-
     def _compute(self, box: Box) -> tuple[Array, Rounded]:
         """The bits of a box, and what became of its elements."""
         import numpy as np
@@ -141,11 +94,6 @@ class Offset:
                 "Give --dtype float32: it has room for them.",
             )
         return bits, Rounded(box.size, int((inexact | ((kept != total) & ~np.isnan(total))).sum()))
-
-
-def all_counts(steps: Iterable[Offset]) -> dict[str, Rounded]:
-    """The counts of several steps, which name no tensor alike."""
-    return {name: count for step in steps for name, count in step.counted().items()}
 
 
 def _sum(number: Array, amount: float) -> tuple[Array, Array]:

@@ -8,7 +8,7 @@ of a table. Row = index on axis 0.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from operator import add
+from operator import add, sub
 from typing import NamedTuple
 
 from .spec import Box, Shape
@@ -49,6 +49,22 @@ class Rows(NamedTuple):
 def flipped(copies: Iterable[Copy]) -> list[Copy]:
     """The same boxes read the other way round."""
     return [Copy(right, left, transpose) for left, right, transpose in copies]
+
+
+def counterpart(copy: Copy, offsets: Shape, lengths: Shape) -> Box:
+    """The left box that is a part of a copy's right box; offsets are those of the right tensor."""
+    left, right = copy.left, copy.right
+    moved = list(map(sub, offsets, right.offsets))
+    extent = list(lengths)
+    if copy.transpose:
+        moved[-1], moved[-2] = moved[-2], moved[-1]
+        extent[-1], extent[-2] = extent[-2], extent[-1]
+    surplus = len(extent) - len(left.lengths)
+    if surplus > 0:
+        moved, extent = moved[surplus:], extent[surplus:]
+    elif surplus < 0:
+        moved, extent = [0] * -surplus + moved, [1] * -surplus + extent
+    return Box(left.name, tuple(map(add, left.offsets, moved)), tuple(extent))
 
 
 def rename(left: str, right: str, shape: Shape) -> Iterator[Copy]:

@@ -28,6 +28,21 @@ def padded(vocab: int, divisor: int) -> int:
     return -(-vocab // divisor) * divisor
 
 
+def padded_rows(vocab: int, divisor: int | None, tp: int) -> int:
+    """Rows of an embedding among `tp` ranks: padded to a multiple of divisor x tp where there is a divisor.
+
+    Raises:
+        MismatchError: without padding they do not divide among the ranks.
+    """
+    rows = padded(vocab, divisor * tp) if divisor else vocab
+    if rows % tp:
+        raise MismatchError(
+            f"a vocabulary of {rows} rows does not divide by tensor parallel size {tp}",
+            "Give --make-vocab-size-divisible-by N, as the trainer has it: it pads to a multiple of N x TP.",
+        )
+    return rows
+
+
 def explain(rows: int, vocab: int, divisor: int | None, stated: Mapping[str, Any]) -> str:
     """Why an embedding of `rows` rows belongs to a vocabulary of `vocab`.
 

@@ -6,19 +6,25 @@ it is then, the rule says to the bit.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from math import prod
+from typing import TypeGuard
 
+from ..adapters.merged import Merged
+from ..checkpoint.absent.union import Union, only, without
 from ..checkpoint.hf_side import HfSide
 from ..checkpoint.mapping import HfView, Naming
 from ..checkpoint.mcore_side import McoreSide
-from ..checkpoint.union import Union, only, without
-from ..report import Observer, Silent
+from ..report import Difference, Observer, Silent
+from ..tensors.counting import Rounded
 from ..tensors.mapped import Renamed
-from ..tensors.offset import Offset, Rounded
+from ..tensors.offset import Offset
 from ..tensors.spec import Box, Reader, whole
 from .compare import Comparison, Work, compare
+from .diagnosis.diagnose import diagnosed, same_geometry
+from .diagnosis.diagnosis import Diagnosis
+from .fp8 import HALF_STEP, held_by_rule
 
 Side = HfSide | McoreSide
 
@@ -31,20 +37,56 @@ def pair_by_rule(a: Side, b: Side) -> Work:
     """
     both = _less_one(a) & _less_one(b)
     views = [(side, other, _view(side, both, other)) for side, other in ((a, b), (b, a))]
-    left, right = (_reader(side, view) for side, _, view in views)
+    left, right = (_reader(side, other, view) for side, other, view in views)
 
     def run(threads: int, observer: Observer, values: bool) -> Comparison:
         found = compare(left, right, threads, observer, values=values)
         wrong, by_rule = {d.tensor for d in found.differences}, dict[str, Rounded]()
+        steps = [step for reader in (left, right) for step in steps_of(reader)]
+        merged = {n: count for step in steps for n, count in step.counted().items() if n not in wrong}
         for side, other, view in views:
             if view is None or not isinstance(side, McoreSide):
                 continue
             counted, names = view.step.counted(), {name: side.naming.less_one[name] for name in view.step.names}
             by_rule |= {hf: counted[name] for name, hf in names.items() if hf not in wrong}
             by_rule |= _backwards(side, other, {name: hf for name, hf in names.items() if hf in wrong})
-        return replace(found, differences=[d for d in found.differences if d.tensor not in by_rule], by_rule=by_rule)
+        others = [d for d in found.differences if d.tensor not in by_rule]
+        found = replace(found, differences=others, by_rule=by_rule, merged=merged)
+        for side, plain, other in ((a, right, b), (b, left, a)):
+            if _is_fp8(side) and not _is_fp8(other):
+                found = _by_fp8_rule(found, plain, side, threads)
+        return replace(found, diagnoses=_diagnosed(left, right, a, b, found.differences))
 
     return run
+
+
+def _diagnosed(left: Reader, right: Reader, a: Side, b: Side, differences: Sequence[Difference]) -> list[Diagnosis]:
+    """What explains the differences of two sides."""
+    config = a.config if same_geometry(a.config, b.config) else None
+    return diagnosed(left, right, config, differences)
+
+
+def _is_fp8(side: Side) -> TypeGuard[HfSide]:
+    return isinstance(side, HfSide) and side.step is not None
+
+
+def _by_fp8_rule(found: Comparison, plain: Reader, side: HfSide, threads: int) -> Comparison:
+    """What was found, less what is FP8 made of the plain side by rule; of the rest it is said how far it is off."""
+    rule = held_by_rule(plain, side, {d.tensor for d in found.differences if d.kind == "values"}, threads)
+    for difference in found.differences:
+        if difference.tensor in rule.errors:
+            difference.note = (
+                f"worst relative error {rule.errors[difference.tensor]:.4g}; rounding to FP8 makes at most "
+                f"{HALF_STEP:.4g}"
+            )
+    kept = [d for d in found.differences if d.tensor not in rule.by_rule]
+    return replace(found, differences=kept, by_fp8_rule=rule.by_rule)
+
+
+def steps_of(reader: Reader) -> list[Merged]:
+    """What merges adapters, among a Reader and all that are below it."""
+    found = [reader] if isinstance(reader, Merged) else []
+    return found + [step for below in getattr(reader, "below", ()) for step in steps_of(below)]
 
 
 def _less_one(side: Side) -> set[str]:
@@ -58,11 +100,19 @@ def _view(side: Side, leave: Collection[str], other: Side) -> HfView | None:
         return None
     theirs = other.reader.specs if isinstance(other, HfSide) else {}
     names = side.model.float32_tensors(side.config)
-    return side.to_hf(leave, {name: theirs[name].dtype for name in names if name in theirs})
+    dtypes = {name: theirs[name].dtype for name in names if name in theirs}
+    return side.to_hf(leave, dtypes, _theirs(other))
 
 
-def _reader(side: Side, view: HfView | None) -> Reader:
+def _reader(side: Side, other: Side, view: HfView | None) -> Reader:
+    if isinstance(side.reader, Merged):
+        return side.reader.into(_theirs(other))
     return side.with_carried(view.reader) if view and isinstance(side, McoreSide) else side.reader
+
+
+def _theirs(other: Side) -> dict[str, str]:
+    """The dtypes that what an adapter changes has on the other side: its sums were rounded to those at once."""
+    return {name: spec.dtype for name, spec in other.reader.specs.items()} if isinstance(other, HfSide) else {}
 
 
 def _backwards(side: McoreSide, other: Side, rights: Mapping[str, str]) -> dict[str, Rounded]:

@@ -12,21 +12,23 @@ from functools import partial
 from math import prod
 from typing import TYPE_CHECKING, NamedTuple
 
+from ..adapters.merged import Changed
 from ..crew import Job, share
 from ..ranks.accounts import Counted, count_in, counted
 from ..ranks.forks import team_for
 from ..ranks.team import Member
 from ..report import Difference, Observer, Phase, tell_phase
+from ..tensors.counting import Rounded
 from ..tensors.dtypes import ITEMSIZE, storage
-from ..tensors.offset import Rounded
 from ..tensors.spec import Box, Reader, TensorSpec, whole
 from ..tensors.tiling import cut
+from .diagnosis.diagnosis import Diagnosis
 from .elements import unlike
 
 if TYPE_CHECKING:
     from ..tensors.spec import Array
 
-WINDOW = 4 << 20
+WINDOW = 2 << 20
 """Bytes of a side that one thread reads at a time: few enough to be in cache still when they are compared."""
 
 MATRIX = 12 << 20
@@ -46,6 +48,9 @@ class Comparison:
         tensors, elements: how many were compared.
         names: of what was compared, and of what one side alone has; () where only their number is known.
         by_rule: tensors that are equal as the rule makes one side's of the other's -> what became of their elements.
+        by_fp8_rule: the same of those that are FP8 on one side.
+        merged: tensors that are equal as an adapter merged into one side's is the other's, likewise.
+        diagnoses: what explains the differences.
     """
 
     differences: list[Difference]
@@ -53,6 +58,9 @@ class Comparison:
     elements: int
     names: Sequence[str] = ()
     by_rule: dict[str, Rounded] = field(default_factory=dict)
+    by_fp8_rule: dict[str, Rounded] = field(default_factory=dict)
+    merged: dict[str, Changed] = field(default_factory=dict)
+    diagnoses: list[Diagnosis] = field(default_factory=list)
 
 
 Work = Callable[[int, Observer, bool], Comparison]
@@ -75,6 +83,9 @@ def in_turn(*works: Work) -> Work:
             sum(one.elements for one in found),
             [*found[0].names, *dict.fromkeys(d.tensor for one in found[1:] for d in one.differences)],
             {name: count for one in found for name, count in one.by_rule.items()},
+            {name: count for one in found for name, count in one.by_fp8_rule.items()},
+            {name: count for one in found for name, count in one.merged.items()},
+            [diagnosis for one in found for diagnosis in one.diagnoses],
         )
 
     return run

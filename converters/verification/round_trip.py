@@ -6,10 +6,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..checkpoint.absent.union import only
 from ..checkpoint.hf_side import HfSide, open_hf_side
 from ..checkpoint.mapping import Naming, mapped_table
 from ..checkpoint.mcore_side import McoreSide, open_mcore_side
-from ..checkpoint.union import only
 from ..conversion.convert import hf2mcore, mcore2hf
 from ..layouts import named
 from ..options import Hf2McoreOptions, Mcore2HfOptions, McoreSource, VerifyOptions

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
+from ..checkpoint.lora.describe_adapter import describe_merged
 from ..errors import shown
 from ..report import Report
+from ..tensors.fp8.quantised import RULE as FP8_RULE
 from ..tensors.offset import RULE
 from .compare import Comparison
+from .diagnosis.diagnosis import Diagnosis
 
 LISTED = 3
 """Tensors that a sentence names; the data has them all."""
@@ -14,8 +19,10 @@ LISTED = 3
 def describe_comparison(report: Report, found: Comparison, seconds: float) -> None:
     """The result of a verify."""
     report.differences = found.differences
-    report.result = _result(found, f"{found.tensors} tensors, {found.elements:,} elements, bit for bit")
-    verdict = "bit for bit the same" if not found.differences else f"{len(found.differences)} tensors differ"
+    fp8 = len(found.by_fp8_rule)
+    how = f"{fp8} of them FP8 by rule, the others bit for bit" if fp8 else "bit for bit"
+    report.result = _result(found, f"{found.tensors} tensors, {found.elements:,} elements, {how}")
+    verdict = f"the same, {how}" if not found.differences else f"{len(found.differences)} tensors differ"
     report.fact(
         "compared",
         f"{found.tensors} tensors, {found.elements:,} elements in {seconds:.1f} s: {verdict}",
@@ -25,6 +32,10 @@ def describe_comparison(report: Report, found: Comparison, seconds: float) -> No
         seconds=round(seconds, 3),
     )
     describe_by_rule(report, found)
+    describe_by_fp8_rule(report, found)
+    describe_diagnoses(report, found)
+    if found.merged:
+        describe_merged(report, found.merged)
 
 
 def _result(found: Comparison, same: str) -> str:
@@ -53,6 +64,43 @@ def describe_by_rule(report: Report, found: Comparison) -> None:
             "tensors": {name: count.rounded for name, count in found.by_rule.items()},
         },
     )
+
+
+def describe_by_fp8_rule(report: Report, found: Comparison) -> None:
+    """The tensors that are FP8 on one side, and exactly what the rule makes of the other's."""
+    if not found.by_fp8_rule:
+        return
+    names = list(found.by_fp8_rule)
+    listed = ", ".join(map(shown, names[:LISTED])) + f", … {len(names) - LISTED} more" * (len(names) > LISTED)
+    report.fact(
+        "by_fp8_rule",
+        f"{len(names)} tensors are equal by rule ({listed}), codes and scales to the bit: {FP8_RULE}",
+        brief=f"{len(names)} tensors are FP8 made of the other side's by rule, codes and scales to the bit",
+        by_fp8_rule=names,
+    )
+
+
+def describe_diagnoses(report: Report, found: Comparison) -> None:
+    """What explains the differences, a line for each explanation."""
+    if not found.diagnoses:
+        return
+    lines = [_explained(one) for one in found.diagnoses]
+    report.fact("diagnosis", "\n".join(lines), diagnosis=[asdict(one) for one in found.diagnoses])
+
+
+def _explained(one: Diagnosis) -> str:
+    count = len(one.tensors)
+    many = f"{count} of {one.concerns} tensors" if one.concerns else f"{count} tensor{'s' * (count > 1)}"
+    how = ", exactly" if one.exact else ""
+    turned = "; A is that of B" if one.of == "B" else ""
+    name = f" [{one.name}]" if one.concerns else ""
+    rivals = f"; as well it may be {', '.join(one.rivals)}" if one.rivals else ""
+    far = f"; relative to A {_span(*one.relative)}" if one.relative and not one.exact else ""
+    return f"{many}{how}: {shown(one.says, 400)}{name}{rivals}{turned}{far}"
+
+
+def _span(least: float, most: float) -> str:
+    return f"{most:.2g}" if f"{least:.2g}" == f"{most:.2g}" else f"{least:.2g} to {most:.2g}"
 
 
 def describe_names(report: Report, found: Comparison, seconds: float) -> None:

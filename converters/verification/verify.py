@@ -13,7 +13,9 @@ from os import PathLike
 from pathlib import Path
 
 from ..checkpoint.describe import describe_hf, describe_mcore
-from ..checkpoint.hf_side import open_hf_side
+from ..checkpoint.hf_side import HfSide, open_hf_side
+from ..checkpoint.lora.adapter_side import open_adapter_files
+from ..checkpoint.lora.merged_side import open_merged
 from ..checkpoint.mcore_side import McoreSide, open_mcore_side
 from ..errors import NotComparable, VlconvError, naming_missing_libraries, shown_path
 from ..formats import safetensors
@@ -22,11 +24,14 @@ from ..options import VerifyOptions
 from ..output.staging.ended import abandoned, describe_abandoned
 from ..ranks.lead import led
 from ..report import Observer, Report, Step
+from ..tensors.dtypes import main_dtype
 from ..tensors.spec import Box
 from ..workers import workers_of
 from .by_rule import pair_by_rule
 from .compare import Work, comparing, in_turn
 from .files import compare_files, describe_files, describe_manifest, manifest_about
+from .heat import heat_map
+from .like.like import held_like
 from .parts import describe_parts
 from .round_trip import round_trip
 from .side_path import SidePath, refuse_same, side_path
@@ -45,7 +50,9 @@ TOLD = (
     "overridden",
     "not_provable",
     "dropped",
+    "dequantised",
     "carried",
+    "adapter",
     "left_behind",
     "to_hash",
 )
@@ -79,6 +86,10 @@ def verify(a: str | PathLike[str], b: str | PathLike[str] | None, options: Verif
 
 def _verify(a: SidePath, b: SidePath | None, options: VerifyOptions, observer: Observer) -> Report:
     report = Report("verify", "planned", result=_asked(a, b))
+    if options.like is not None:
+        if b is not None or options.witness or options.on_disk:
+            raise NotComparable("--like is about one directory", "Leave B, --witness and --on-disk out.")
+        return held_like(report, a, options, observer)
     if lead := led.get():
         lead.describe(report, workers_of(options.threads, options.memory_bytes).threads)
     if b is None:
@@ -115,6 +126,11 @@ def _alone(report: Report, a: SidePath, options: VerifyOptions, observer: Observ
     try:
         side = open_side(a, options, 0)
         _describe(report, side)
+        if side.adapter:
+            raise NotComparable(
+                "what an adapter is merged into does not come back: there is no round trip, and no witness reads it",
+                "Give the merged directory as B.",
+            )
         opened = side, _witness(report, side, options) if options.witness else round_trip(report, side, options)
     except VlconvError as error:  # the manifest may tell more exactly what is wrong
         if listed is None or options.dry_run:
@@ -152,6 +168,7 @@ def _worked(
     describe = describe_comparison if found.elements else describe_names
     describe(report, found, time.monotonic() - begin)
     describe_parts(report, found, [*sides.values()])
+    report.heat_map = heat_map(found.names, found.differences)
     return report
 
 
@@ -160,7 +177,13 @@ def _tell_abandoned(report: Report, *sides: SidePath) -> None:
 
 
 def open_side(
-    named: SidePath, options: VerifyOptions, number: int, beside: Path | None = None, *, filling: bool = False
+    named: SidePath,
+    options: VerifyOptions,
+    number: int,
+    beside: Path | None = None,
+    *,
+    filling: bool = False,
+    fp8_as: str = "bfloat16",
 ) -> Side:
     """Open a directory as what it is.
 
@@ -170,6 +193,7 @@ def open_side(
         number: 0 for A, 1 for B: which of the references is meant.
         beside: a Hugging Face directory to fall back on as reference.
         filling: what goes along is asked for both sides, and one that holds it itself does without.
+        fp8_as: the dtype that FP8 tensors of a Hugging Face directory are made plain in.
     """
     if safetensors.holds(named.path):
         return open_hf_side(
@@ -178,8 +202,11 @@ def open_side(
             options.mtp_of_hf,
             options.carry,
             no_output_layer=options.no_output_layer,
+            fp8_as=fp8_as,
         )
     asked = options.source(number, named.iteration)
+    if options.base is not None and (alone := open_adapter_files(named.path, asked)):
+        return open_merged(alone, options.base, asked, options.experts_form)[1]
     if asked.reference or not beside:
         return open_mcore_side(named.path, asked, filling=filling)
     side = open_mcore_side(named.path, replace(asked, reference=beside), filling=filling)
@@ -198,7 +225,24 @@ def open_pair(a: SidePath, b: SidePath, options: VerifyOptions) -> tuple[Side, S
         open_side(named, options, number, beside[number], filling=True) for number, named in enumerate((a, b))
     )
     refuse_same(first.directory, second.directory)
-    return first, second
+    if options.base is not None and not any(_apart(side) for side in (first, second)):
+        raise NotComparable("--base is of an adapter alone, and neither side is one", "Leave it out.")
+    return _as_wide(first, second, a, options), _as_wide(second, first, b, options)
+
+
+def _as_wide(side: Side, other: Side, named: SidePath, options: VerifyOptions) -> Side:
+    """An FP8 side as the other one needs it: in float32 where that is FP8, too, or float32."""
+    if not isinstance(side, HfSide) or side.step is None or side.adapter:
+        return side
+    fp8 = isinstance(other, HfSide) and other.step is not None
+    if not fp8 and main_dtype(other.reader.specs) == "bfloat16":
+        return side
+    return open_side(named, options, 0, fp8_as="float32")
+
+
+def _apart(side: Side) -> bool:
+    """Whether it is an adapter alone, with its base."""
+    return bool(side.apart if isinstance(side, McoreSide) else side.adapter)
 
 
 def _describe(report: Report, side: Side) -> None:

@@ -9,7 +9,7 @@ import pytest
 from heads import HEAD, with_head
 from mcore.tiny import tiny
 
-from vlconv.converters.checkpoint.mtp import Head, layers_of, settle_head, with_layers, without_head
+from vlconv.converters.checkpoint.absent.mtp import Head, layers_of, settle_head, with_layers, without_head
 from vlconv.converters.errors import MismatchError
 from vlconv.converters.models import MODELS
 

@@ -9,7 +9,6 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -19,7 +18,7 @@ from tiny import tiny_config, tiny_shapes, write_tiny_hf
 from vlconv import __version__
 from vlconv.blocks import tree
 from vlconv.converters import Hf2McoreOptions, hf2mcore, inspect
-from vlconv.sizes import count, sized
+from vlconv.sizes import count
 
 
 def vlconv(*args: object) -> subprocess.CompletedProcess[str]:
@@ -147,11 +146,6 @@ def test_narrow_screens_keep_sizes_and_shorten_names(model: Path) -> None:
 )
 def test_counts(number: int, told: str) -> None:
     assert count(number) == told
-
-
-def test_bytes() -> None:
-    values: Any = {812: "812 B", 4_310_000: "4.31 MB", 16_100_000_000: "16.1 GB"}
-    assert {number: sized(number) for number in values} == values
 
 
 def test_of_many_iterations_the_latest_and_the_trackers(tmp_path: Path) -> None:

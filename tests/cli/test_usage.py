@@ -17,7 +17,7 @@ from vlconv.converters.layouts import LAYOUTS
 
 pytestmark = pytest.mark.versions
 
-COMMANDS = ["inspect", "mcore2hf", "hf2mcore", "verify", "mcore2mcore", "push", "names"]
+COMMANDS = ["inspect", "mcore2hf", "hf2mcore", "verify", "repair", "mcore2mcore", "push", "names"]
 
 
 def invoke(*args: str, columns: int = 80) -> Result:
@@ -63,7 +63,7 @@ class TestHelp:
         shown = [" ".join(line.split()) for line in invoke(command, "--help").output.splitlines()]
         assert names in shown
 
-    @pytest.mark.parametrize("command", [command for command in COMMANDS if command != "push"])
+    @pytest.mark.parametrize("command", [command for command in COMMANDS if command not in ("push", "repair")])
     def test_layouts_are_listed_with_their_trainers(self, command: str) -> None:
         shown = words(invoke(command, "--help").output)
         assert all(f" {name} {layout.trainers}" in shown for name, layout in LAYOUTS.items())

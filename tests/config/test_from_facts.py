@@ -21,6 +21,8 @@ from vlconv.converters.models import MODELS, RELEASES, model_for
 from vlconv.converters.models.shared.traits import VISIBLE
 from vlconv.converters.tensors.rules import table
 
+SAMPLED = 2
+
 
 def config_from_facts(shapes, statements, tower="vision_model.", **how):
     return from_facts.config_from_facts(shapes, statements, tower=tower, **how)

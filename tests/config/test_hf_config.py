@@ -18,6 +18,8 @@ from vlconv.converters.errors import CorruptError
 from vlconv.converters.models import MODELS, model_for
 from vlconv.converters.models.shared.fields import decide_tie
 
+SAMPLED = 2
+
 FIVE = ["qwen3_5", "qwen3_5_moe", "qwen3_5_text", "qwen3_5_moe_text"]
 """What only transformers 5 knows."""
 TEXT_ONLY = ["qwen3", "qwen3_moe", "qwen2", "qwen3_next"]

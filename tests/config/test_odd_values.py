@@ -32,6 +32,8 @@ from vlconv.converters.tensors.rules import table
 from vlconv.converters.tensors.sharding import Topology
 from vlconv.converters.tensors.spec import Shape, TensorSpec
 
+SAMPLED = 2
+
 KINDS = ("qwen3_vl", "qwen3_vl_moe", "qwen2_5_vl", "qwen2", "qwen3_5_moe", "qwen3_5_text", "qwen3_next")
 
 VALUES: tuple[Any, ...] = (

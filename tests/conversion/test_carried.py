@@ -38,6 +38,8 @@ from vlconv.converters.errors import (
     UnsupportedError,
 )
 
+SAMPLED = 2
+
 Tensors = dict[str, torch.Tensor]
 
 TOWER = "model.visual."

@@ -135,7 +135,7 @@ def test_neighbours_are_refused_by_name(tmp_path: Path, kind: str) -> None:
 @pytest.mark.parametrize("nested", [False, True])
 def test_quantised_releases_are_refused(tmp_path: Path, kind: str, nested: bool) -> None:
     """By their config alone: what is written with it would be read as quantised."""
-    stated = {"quantization_config": {"quant_method": "fp8", "weight_block_size": [128, 128]}}
+    stated = {"quantization_config": {"quant_method": "gptq", "bits": 4}}
     of = made(tmp_path / "reference", kind, **({"text": stated} if nested else stated))
     source = saved(tmp_path / "saved", LAYOUTS[kind], of)
     says = f"describes quantised weights of {kind}"

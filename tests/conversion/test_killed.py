@@ -22,6 +22,8 @@ from vlconv.converters import Hf2McoreOptions, hf2mcore
 from vlconv.converters.output.directory import OutputDirectory
 from vlconv.converters.output.staging.journal import JOURNAL, Journal
 
+SAMPLED = 2
+
 SIGNALS = (signal.SIGKILL, signal.SIGINT, signal.SIGTERM)
 
 LINES = {

@@ -35,6 +35,8 @@ from vlconv.converters import (
 from vlconv.converters.errors import MismatchError, UnsupportedError
 from vlconv.converters.models.shared.config import ModelConfig
 
+SAMPLED = 2
+
 pytestmark = pytest.mark.mcore_versions
 
 CONFIGS = {"dense": tiny(), "tied": tiny(tied=True), "moe": tiny(moe=True), "2.5": tiny_2_5()}

@@ -33,6 +33,8 @@ from vlconv.converters.options import McoreSource
 from vlconv.converters.tensors.rules import table
 from vlconv.converters.tensors.spec import TensorSpec
 
+SAMPLED = 2
+
 KINDS = ("qwen3_vl", "qwen3_vl_moe", "qwen2_5_vl")
 
 

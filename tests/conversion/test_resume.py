@@ -28,6 +28,8 @@ from vlconv.converters.formats.dcp import write
 from vlconv.converters.options import OutputOptions
 from vlconv.converters.output.staging import journal
 
+SAMPLED = 2
+
 Command = Callable[..., Report]
 TORCH = {"format": "torch", "tensor_model_parallel_size": 2, "pipeline_model_parallel_size": 2}
 FORMS: dict[str, tuple[Command, str, OutputOptions]] = {

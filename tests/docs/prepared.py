@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
 import torch
+from adapters_of_peft import linear, save_adapter
+from fp8 import fine_grained, quantised_model, write_fp8
+from lora import names
+from lora.making import RANK, make
+from lora.saved import base, with_reference, written
 from tiny import tiny_config, write_tiny_hf
 from trainers.places import namespace, saved_names, write
 from trainers.ranks import Grid, write_ranks
@@ -34,6 +40,18 @@ def verl(folder: Path) -> None:
     actor = folder / "checkpoints" / "global_step_100" / "actor"
     save(actor / "dist_ckpt", saved_names("mbridge", config, hf))
     without_weights(folder, VL, actor / "huggingface")
+
+
+def lora(folder: Path) -> None:
+    made, theirs = (
+        make("qwen3_vl", name, lambda m: "decoder" in m and "vision" not in m) for name in ("mbridge", "ms-swift")
+    )
+    base(folder / VL, made)
+    written(folder / "adapter", made, names.bridge(made), dim=RANK, alpha=8)
+    with_reference(
+        written(folder / "output", theirs, names.swift(theirs) | names.wrapped(theirs, "base_layer")), theirs
+    )
+    (folder / "output" / "iter_0000007").rename(folder / "output" / "iter_0000100")
 
 
 def areal(folder: Path) -> None:
@@ -85,6 +103,32 @@ def python(folder: Path) -> None:
     verl(folder)
     (folder / "checkpoints").rename(folder / "run")
     megatron_bridge(folder)
+
+
+def inside_a_trainer(folder: Path) -> None:
+    for release in KINDS:
+        official(folder, release)
+    shutil.copytree(Path(__file__).parent / "stubs", folder, dirs_exist_ok=True)
+
+
+def faults(folder: Path) -> None:
+    official(folder, VL)
+
+
+def fp8(folder: Path) -> None:
+    config, hf = official(folder, VL)
+    stated = fine_grained((32, 16), ["lm_head", "model.visual"])
+    write_fp8(folder / f"{VL}-FP8", config, quantised_model(hf, stated, torch.bfloat16), stated)
+    save(folder / "checkpoints" / "iter_0001000", saved_names("mbridge", config, hf))
+    without_weights(folder, VL, folder / "checkpoints" / "huggingface")
+
+
+def lora_peft(folder: Path) -> None:
+    made = make("qwen3_vl", "mbridge", lambda module: module.startswith("language_model."))
+    base(folder / VL, made)
+    written(folder / "checkpoints", made, names.bridge(made), dim=RANK, alpha=16)
+    (folder / "checkpoints" / "iter_0000007").rename(folder / "checkpoints" / "iter_0000100")
+    save_adapter(folder / VL, folder / "my-adapter", **linear("q_proj", "v_proj", "o_proj"))
 
 
 TRAINERS = {

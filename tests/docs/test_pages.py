@@ -24,7 +24,14 @@ def beside(name: str) -> ModuleType:
 
 
 blocks, prepared = beside("blocks"), beside("prepared")
-PAGES = {f"trainers/{name}": make for name, make in prepared.TRAINERS.items()} | {"python": prepared.python}
+PAGES = {f"trainers/{name}": make for name, make in prepared.TRAINERS.items()} | {
+    "inside-a-trainer": prepared.inside_a_trainer,
+    "python": prepared.python,
+    "faults": prepared.faults,
+    "fp8": prepared.fp8,
+    "lora-peft": prepared.lora_peft,
+    "lora": prepared.lora,
+}
 
 
 USUAL = ("python", "trainers/verl")

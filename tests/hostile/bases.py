@@ -11,6 +11,7 @@ from typing import NamedTuple
 from zlib import crc32
 
 import torch
+from fp8 import fine_grained, plain_model, quantised_model
 from hybrids import model, names_and_shapes, saved
 from mcore.fill import whole
 from mcore.legacy import save_legacy
@@ -19,11 +20,13 @@ from mcore.sharded import save_fsdp, save_plain
 from mcore.tiny import random_hf_tensors, tiny
 from mcore.topology import Topology
 from references import write_hf, write_reference
+from safetensors.torch import save_file
 from tiny import tiny_config, tiny_weights, write_weights
 from trainers.places import TRAINERS
 from trainers.sizes import sizes
 
 from .case import Work
+from .files import edit_json
 
 DENSE, MOE, TIED = tiny(), tiny(moe=True), tiny(tied=True)
 
@@ -84,6 +87,21 @@ def _plain(folder: Path) -> None:
     save_plain(folder / "ckpt", random_hf_tensors(DENSE))
 
 
+FP8 = fine_grained((32, 16), ["lm_head", "model.visual"])
+"""quantization_config of the base that is FP8."""
+
+
+def _fp8(folder: Path) -> None:
+    write_hf(folder, DENSE, random_hf_tensors(DENSE), 1)
+    write_weights(folder, fp8_tensors())
+    edit_json(folder / "config.json", lambda config: config.update(quantization_config=FP8))
+
+
+def fp8_tensors() -> dict[str, torch.Tensor]:
+    """What the base of FP8 holds."""
+    return quantised_model(random_hf_tensors(DENSE), FP8)
+
+
 HYBRID = "qwen3_5_moe"
 """With Gated DeltaNets, experts and a multi-token-prediction head."""
 
@@ -100,6 +118,31 @@ def hybrid_tensors() -> dict[str, torch.Tensor]:
     return tiny_weights(names_and_shapes(tiny_config(HYBRID), head=True), delta_dtype="bfloat16")
 
 
+PEFT = "peft"
+"""A PEFT directory, with its base's config beside it."""
+
+
+def _peft(folder: Path) -> None:
+    write_reference(folder / "huggingface", DENSE)
+    halves = {f"base_model.model.model.language_model.{n}.lora_{x}.weight": t for (n, x), t in _adapter().items()}
+    save_file(halves, folder / "adapter_model.safetensors")
+    stated = {"peft_type": "LORA", "r": 4, "lora_alpha": 4.5, "target_modules": ["o_proj", "down_proj"]}
+    (folder / "adapter_config.json").write_text(json.dumps(stated))
+
+
+def _adapter() -> dict[tuple[str, str], torch.Tensor]:
+    """(module, A or B) -> its numbers."""
+    c, generator = DENSE.text, torch.Generator().manual_seed(0)
+    widths = {"self_attn.o_proj": c.heads * c.head_dim, "mlp.down_proj": c.ffn}
+    shapes = {
+        (f"layers.{layer}.{module}", half): shape
+        for layer in range(c.layers)
+        for module, width in widths.items()
+        for half, shape in (("A", (4, width)), ("B", (c.hidden, 4)))
+    }
+    return {key: torch.randn(shape, generator=generator).bfloat16() for key, shape in shapes.items()}
+
+
 BASES = {
     "dist": Base(_dist, "mcore2hf"),
     "object": Base(_object, "mcore2hf"),
@@ -113,12 +156,16 @@ BASES = {
     "sharded": Base(lambda folder: write_hf(folder, DENSE, random_hf_tensors(DENSE), 3), "hf2mcore"),
     "tied": Base(lambda folder: write_hf(folder, TIED, random_hf_tensors(TIED), 1), "hf2mcore", TIED),
     "hybrid": Base(_hybrid, "mcore2hf"),
+    "fp8": Base(_fp8, "hf2mcore"),
+    PEFT: Base(_peft, "hf2mcore"),
     "hybrid_hf": Base(lambda folder: model(folder, HYBRID), "hf2mcore"),
 }
 HYBRIDS = ("hybrid", "hybrid_hf")
-MCORE = tuple(name for name, base in BASES.items() if base.command == "mcore2hf" and name not in HYBRIDS)
+APART = (*HYBRIDS, PEFT, "fp8")
+"""Bases with cases of their own, which no loop over all bases damages."""
+MCORE = tuple(name for name, base in BASES.items() if base.command == "mcore2hf" and name not in APART)
 DCP = ("dist", "fsdp", "plain")
-HF = tuple(name for name, base in BASES.items() if base.command == "hf2mcore" and name not in HYBRIDS)
+HF = tuple(name for name, base in BASES.items() if base.command == "hf2mcore" and name not in APART)
 
 
 class Bases:
@@ -162,10 +209,19 @@ def expected_hf(name: str) -> dict[str, tuple[str, tuple[int, ...], int]]:
 def expected_mcore(name: str) -> dict[str, tuple[str, tuple[int, ...], int]]:
     """What hf2mcore must write of a base, likewise, layers apart."""
     config = BASES[name].config
+    if name == PEFT:
+        ours = {"self_attn.o_proj": "self_attention.linear_proj", "mlp.down_proj": "mlp.linear_fc2"}
+        ends = {"A": "adapter.linear_in.weight", "B": "adapter.linear_out.weight"}
+        found = {}
+        for (module, half), tensor in _adapter().items():
+            layer, _, last = module.removeprefix("layers.").partition(".")
+            found[f"language_model.decoder.layers.{layer}.{ours[last]}.{ends[half]}"] = _sum(tensor)
+        return found
     if name in HYBRIDS:
         names = TRAINERS["mbridge"].names(sizes(tiny_config(HYBRID)), hybrid_tensors())
         return {n: _sum(t) for n, t in names.items()}
-    return {n: _sum(t) for n, t in whole(config, random_hf_tensors(config)).items()}  # type: ignore[arg-type]
+    hf = plain_model(fp8_tensors(), FP8) if name == "fp8" else random_hf_tensors(config)  # type: ignore[arg-type]
+    return {n: _sum(t) for n, t in whole(config, hf).items()}  # type: ignore[arg-type]
 
 
 def found_hf(directory: Path) -> dict[str, tuple[str, tuple[int, ...], int]]:

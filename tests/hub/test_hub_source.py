@@ -10,9 +10,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 from hub_stub import Files, Hub
 from mcore.tiny import random_hf_tensors, tiny
 from references import differing, read_hf, write_hf
+
+SAMPLED = 2
 
 CONFIG = tiny(moe=True)
 HF = random_hf_tensors(CONFIG)
@@ -51,6 +54,33 @@ def vlconv(env: dict[str, str], cwd: Path, *arguments: object) -> subprocess.Com
 
 def fetched(hub: Hub) -> set[str]:
     return {line.rpartition("/")[2] for line in hub.asked if line.startswith("GET") and "/resolve/" in line}
+
+
+def test_an_adapter_and_the_config_of_its_base(model: Files, tmp_path: Path) -> None:
+    """Two files of the one, and of the other what goes along: no weights."""
+    from safetensors.torch import save
+
+    attention = (CONFIG.text.hidden, CONFIG.text.heads * CONFIG.text.head_dim)
+    name = "base_model.model.model.language_model.layers.0.self_attn.o_proj"
+    halves = {
+        f"{name}.lora_A.weight": torch.ones(4, attention[1]),
+        f"{name}.lora_B.weight": torch.ones(attention[0], 4),
+    }
+    stated = {"peft_type": "LORA", "r": 4, "lora_alpha": 8, "base_model_name_or_path": REPO}
+    adapter = {
+        "adapter_config.json": json.dumps(stated).encode(),
+        "adapter_model.safetensors": save(halves),
+        "optimizer.pt": b"x",
+    }
+    with Hub({REPO: {"main": dict(model)}, "Org/Adapter": {"main": adapter}}) as hub:
+        ran = vlconv(hub.env(tmp_path / "cache"), tmp_path, "hf2mcore", "Org/Adapter", "mcore", "--adapter", "-q")
+        assert ran.returncode == 0, ran.stderr
+        assert {"adapter_config.json", "adapter_model.safetensors", "config.json"} <= fetched(hub)
+        assert not [file for file in fetched(hub) if file.startswith(("model", "optimizer"))]
+        ran = vlconv(hub.env(tmp_path / "cache"), tmp_path, "mcore2hf", "mcore", "back", "--adapter", "--base", REPO)
+        assert ran.returncode == 0, ran.stderr
+    assert json.loads((tmp_path / "back/adapter_config.json").read_text())["base_model_name_or_path"] == REPO
+    assert (tmp_path / "back/adapter_model.safetensors").stat().st_size > 4 * 4 * sum(attention)
 
 
 def test_is_fetched_once_and_converted(hub: Hub, model: Files, tmp_path: Path) -> None:

@@ -19,6 +19,8 @@ from references import differing, read_hf, write_hf
 
 from vlconv.converters import Mcore2HfOptions, OptionError, hf2mcore
 
+SAMPLED = 2
+
 CONFIG = tiny(moe=True)
 HF = random_hf_tensors(CONFIG)
 REPO = "Org/Mine"

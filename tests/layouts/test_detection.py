@@ -185,16 +185,6 @@ def checkpoint(tmp_path):
 QKV = "language_model.decoder.layers.0.self_attention.linear_qkv"
 
 REFUSED = [
-    (f"{QKV}.adapter.linear_in.weight", (4, 64), "is part of an adapter (LoRA)", "Merge the adapter"),
-    (f"{QKV}.lora_A.default.weight", (4, 64), "is part of an adapter (LoRA)", "Merge the adapter"),
-    (f"{QKV}.lora_B.default.weight", (128, 4), "is part of an adapter (LoRA)", "Merge the adapter"),
-    (f"{QKV}.base_layer.weight", (256, 64), "is part of an adapter (LoRA)", "Merge the adapter"),
-    (
-        "language_model.output_layer.modules_to_save.default.weight",
-        (300, 64),
-        "is part of an adapter (LoRA)",
-        "Merge the adapter",
-    ),
     (
         "language_model.output_layer.weight",
         (1, 64),
@@ -225,12 +215,6 @@ class TestRefusedByName:
     def test_a_critic_of_another_layout(self, checkpoint, layout):
         name = next(n for n in tensors(layout, "qwen3_vl") if n.endswith("output_layer.weight"))
         assert "critic or reward model" in checkpoint(layout, "qwen3_vl", **{name: (1, 64)}).what
-
-    def test_adapters_without_the_model(self, checkpoint):
-        assert (
-            "is part of an adapter (LoRA)"
-            in checkpoint("mbridge", keep=False, **{f"module.{QKV}.lora_A.default.weight": (4, 64)}).what
-        )
 
     @pytest.mark.parametrize("dtype", [torch.uint8, torch.int8, torch.float8_e4m3fn])
     def test_quantised_weights(self, checkpoint, dtype):

@@ -12,6 +12,8 @@ from vlconv.converters import MismatchError, names
 from vlconv.converters.layouts import LAYOUTS
 from vlconv.converters.models import MODELS
 
+SAMPLED = 2
+
 PAIRS = [(layout, model) for layout in LAYOUTS for model in LAYOUTS[layout].models if MODELS[model].family.releases]
 
 

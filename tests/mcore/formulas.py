@@ -101,8 +101,12 @@ def _query_groups(h: str, last: str, place: Place, config: ModelConfig, hf: Tens
     """The rank's query groups, each: its query heads, its key head, its value head. Weight or bias."""
     c = config.text
     q, k, v = (hf[f"{h}.self_attn.{x}_proj.{last}"].split(c.head_dim) for x in "qkv")
-    per_rank, per_group = c.groups // place.tp, c.heads // c.groups
+    per_group = c.heads // c.groups
+    ours = range(place.tp_rank * c.groups // place.tp, -(-(place.tp_rank + 1) * c.groups // place.tp))
     heads: list[Tensor] = []
-    for group in range(place.tp_rank * per_rank, (place.tp_rank + 1) * per_rank):
+    for group in ours:
         heads += [*q[group * per_group : (group + 1) * per_group], k[group], v[group]]
-    return torch.cat(heads)
+    rows = torch.cat(heads)
+    # Of more ranks than groups each has a share of its group's rows; megatron-core gathers them when it computes.
+    share = max(1, place.tp // c.groups)
+    return rows.chunk(share)[place.tp_rank % share]

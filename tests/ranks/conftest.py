@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from at_work import Work
 from tiny import write_tiny_hf
 
 from vlconv.converters import hf2mcore
@@ -29,3 +30,9 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_tiny_hf(work / "hf")
     hf2mcore(work / "hf", work / "mcore")
     return work / "mcore"
+
+
+@pytest.fixture
+def work(source: Path, tmp_path: Path) -> Work:
+    """A conversion of it that takes its time."""
+    return Work(source, tmp_path)

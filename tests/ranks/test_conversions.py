@@ -16,6 +16,8 @@ from vlconv.converters.conversion import fill
 from vlconv.converters.output.writing import shares
 from vlconv.converters.ranks.forks import Forks
 
+SAMPLED = 2
+
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -7,68 +7,30 @@ import os
 import shutil
 import signal
 import socket
-import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+from at_work import Work, nothing, soon
 from killing import kill_when_finished, tree
-from processes import Ended, Job, Prepare, run, wait_for
+from processes import Prepare, run
 from refusing import flip
 
 from vlconv.converters import Mcore2HfOptions, mcore2hf
 from vlconv.converters.output.writing import shares
-from vlconv.converters.output.writing.filled import Filled
+from vlconv.converters.ranks.line import Line
+from vlconv.converters.ranks.words import Failed, Signalled
+
+SAMPLED = 2
 
 HOST = socket.gethostname()
-SOON = 5.0
-"""Seconds within which all have ended."""
 
 
-class Work:
-    """A conversion that takes its time, in an empty folder."""
-
-    def __init__(self, source: Path, folder: Path) -> None:
-        self.source, self.target, self._begun = source, folder / "case" / "out", folder / "begun"
-        self.target.parent.mkdir()
-        self._begun.mkdir()
-
-    def begin(self, size: int) -> Job:
-        """Returns once every process has written a window."""
-        job = Job(["mcore2hf", self.source, self.target, "--threads", "2"], size, self._slow)
-        wait_for(lambda: len([*self._begun.iterdir()]) == size)
-        return job
-
-    def run(self, size: int, prepare: Prepare = lambda rank: None) -> list[Ended]:
-        return run(["mcore2hf", self.source, self.target], size, prepare)
-
-    def _slow(self, rank: int) -> None:
-        add = Filled.add
-
-        def adding(*args: Any) -> None:
-            add(*args)
-            (self._begun / str(rank)).touch()
-            time.sleep(0.2)
-
-        Filled.add = adding  # type: ignore[method-assign]
-
-    def left(self) -> list[str]:
-        return sorted(path.name for path in self.target.parent.iterdir())
-
-
-@pytest.fixture
-def work(source: Path, tmp_path: Path) -> Work:
-    return Work(source, tmp_path)
-
-
-def soon(job: Job) -> list[Ended]:
-    begin = time.monotonic()
-    ended = job.ended()
-    assert time.monotonic() - begin < SOON
-    assert not [one for one in ended if "Traceback" in one.said]
-    return ended
+def only(rank: int, what: Callable[[], object]) -> Prepare:
+    """What happens in one process alone."""
+    return lambda number: what() if number == rank else None
 
 
 class TestKilled:
@@ -106,6 +68,20 @@ class TestKilled:
         mcore2hf(work.source, work.target)
         assert work.left() == ["out"]
 
+    @pytest.mark.parametrize("rank", [0, 1])
+    def test_what_has_started_one(self, work: Work, rank: int) -> None:
+        """It would work on, without anyone to hear how it ends."""
+        parent = os.getpid()
+
+        def orphaned() -> None:
+            os.getppid = lambda: 1 if work.begun() else parent
+
+        ended = soon(work.begin(2, only(rank, orphaned), TORCHELASTIC_RUN_ID="none"))
+        assert [one.code for one in ended] == [1, 1] and ended[1].said == ""
+        assert "error: the launcher that has started this process is gone: it was killed" in ended[0].said
+        assert (f"That was rank 1 on {HOST}." in ended[0].said) == bool(rank)
+        assert work.left() == []
+
 
 class TestSignals:
     @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["INT", "TERM"])
@@ -138,11 +114,6 @@ class TestSignals:
         assert work.left() == []
 
 
-def only(rank: int, what: Callable[[], object]) -> Prepare:
-    """What happens in one process alone."""
-    return lambda number: what() if number == rank else None
-
-
 def failing(name: str, code: int) -> None:
     """From now on a call of the system fails once the process does its share."""
     look = shares.Fill._look
@@ -158,13 +129,65 @@ def _fail(code: int, *args: object) -> Any:
     raise OSError(code, os.strerror(code))
 
 
-def refused(work: Work, prepare: Prepare = lambda rank: None) -> str:
+def refused(work: Work, prepare: Prepare = nothing) -> str:
     """What a run says that all end for an error of one of them."""
     ended = work.run(2, prepare)
     assert [one.code for one in ended] == [1, 1] and ended[1].said == ""
     assert work.left() == []
     assert ended[0].said.count("error: ") == 1 and "Traceback" not in ended[0].said
     return ended[0].said[ended[0].said.index("error: ") :]
+
+
+def killed_at(kind: type[Signalled] | type[Failed], *, midst: bool = False) -> None:
+    """This process is killed as soon as rank 0 has such a word of it, or half of it."""
+    import torch.distributed.distributed_c10d as inside
+
+    send, send_part = Line.send, inside.send
+
+    def sending(self: Line, to: int, message: object) -> None:
+        if midst and isinstance(message, kind):
+            inside.send = lambda *args, **how: (send_part(*args, **how), os.kill(os.getpid(), signal.SIGKILL))
+        send(self, to, message)
+        if isinstance(message, kind):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    Line.send = sending  # type: ignore[method-assign]
+
+
+class TestKilledOnceItHasSaidWhy:
+    """As launchers do that wait but a moment."""
+
+    @pytest.mark.parametrize("midst", [False, True])
+    def test_of_a_signal_to_it(self, work: Work, midst: bool) -> None:
+        job = work.begin(3, only(2, lambda: killed_at(Signalled, midst=midst)))
+        job.kill(2, signal.SIGTERM)
+        ended = soon(job)
+        assert [one.code for one in ended] == [1, 1, -9] and ended[1].said == ""
+        how = "ended without a word: it was killed, or had not enough memory" if midst else "was ended by SIGTERM"
+        assert f"error: rank 2 on {HOST} {how}\n" in ended[0].said and ended[0].said.count("error") == 1
+        assert work.left() == []
+
+    @pytest.mark.parametrize("order", [(0, 2), (2, 0)])
+    def test_of_a_signal_to_all(self, work: Work, order: tuple[int, int]) -> None:
+        job = work.begin(3, only(2, lambda: killed_at(Signalled)))
+        for rank in (*order, 1):
+            job.kill(rank, signal.SIGTERM)
+        ended = soon(job)
+        assert (ended[0].code, ended[2].code) == (143, -9) and ended[1].code
+        assert "interrupted: SIGTERM ended it\n  Nothing was left behind.\n" in ended[0].said
+        assert [one.said for one in ended[1:]] == ["", ""]
+        assert work.left() == []
+
+    def test_of_an_error(self, work: Work) -> None:
+        def both() -> None:
+            failing("preadv", errno.EIO)
+            killed_at(Failed)
+
+        ended = work.run(2, only(1, both))
+        assert [one.code for one in ended] == [1, -9]
+        assert "__0_0.distcp cannot be read: Input/output error\n" in ended[0].said
+        assert f"That was rank 1 on {HOST}." in ended[0].said and ended[0].said.count("error: ") == 1
+        assert work.left() == []
 
 
 class TestErrors:

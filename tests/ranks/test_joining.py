@@ -12,12 +12,13 @@ import time
 from pathlib import Path
 
 import pytest
-from processes import Ended, Job, free_port, run
+from processes import Ended, Job, run
 
 from vlconv import converters
 from vlconv.converters import RankError
 from vlconv.converters.output.writing import shares
 from vlconv.converters.ranks import joining, others, serving
+from vlconv.converters.ranks.launcher import Launcher
 from vlconv.converters.ranks.lead import led
 from vlconv.converters.ranks.place import Place, place_of
 from vlconv.converters.ranks.team import Share
@@ -26,16 +27,46 @@ HOST = socket.gethostname()
 MEETING = {"MASTER_ADDR": "a.b", "MASTER_PORT": "29500"}
 
 
+OPEN_MPI = {"OMPI_COMM_WORLD_RANK": "5", "OMPI_COMM_WORLD_SIZE": "8", "OMPI_COMM_WORLD_LOCAL_SIZE": "4"}
+SRUN = {"SLURM_PROCID": "5", "SLURM_NTASKS": "8", "SLURM_STEP_NUM_TASKS": "8", "SLURM_STEP_NODELIST": "n[1-2]"}
+DAEMON = {"SLURM_PROCID": "1", "SLURM_NTASKS": "2", "SLURM_STEP_NUM_TASKS": "2"}
+"""What mpirun's processes also see where it has had srun start a daemon on each of two hosts."""
+BATCH = {"SLURM_PROCID": "0", "SLURM_NTASKS": "8", "SLURM_JOB_NODELIST": "n[1-2]"}
+"""What sbatch tells the script, which is alone."""
+
+
 class TestThePlace:
     def test_of_torchrun(self) -> None:
         said = {"RANK": "5", "LOCAL_RANK": "1", "WORLD_SIZE": "8", "LOCAL_WORLD_SIZE": "4"}
-        assert place_of(MEETING | said) == Place(5, 8, 1, 4, "a.b", 29500)
-        hosted = place_of(MEETING | said | {"TORCHELASTIC_USE_AGENT_STORE": "True"})
-        assert hosted == Place(5, 8, 1, 4, "a.b", 29500, hosted=True)
+        assert place_of(MEETING | said) == Place(5, 8, 4, "a.b", 29500)
+        agent = {"TORCHELASTIC_RUN_ID": "none", "TORCHELASTIC_RESTART_COUNT": "2"}
+        found = place_of(MEETING | said | agent | {"TORCHELASTIC_USE_AGENT_STORE": "True"})
+        assert found == Place(5, 8, 4, "a.b", 29500, hosted=True, launched=True, attempt=2)
+        assert place_of(OPEN_MPI | SRUN | MEETING | said | agent) == found._replace(hosted=False)
 
-    def test_of_others(self) -> None:
-        """srun and mpirun say nothing of hosts in these names."""
-        assert place_of(MEETING | {"RANK": "5", "WORLD_SIZE": "8"}) == Place(5, 8, 5, 1, "a.b", 29500)
+    @pytest.mark.parametrize(
+        ("said", "near"),
+        [
+            ({"RANK": "5", "WORLD_SIZE": "8"}, 0),
+            (OPEN_MPI, 4),
+            (OPEN_MPI | DAEMON, 4),
+            ({"PMI_RANK": "5", "PMI_SIZE": "8", "MPI_LOCALNRANKS": "4"}, 4),
+            ({"PMI_RANK": "5", "PMI_SIZE": "8"} | DAEMON, 0),
+            (SRUN, 0),
+            (SRUN | {"WORLD_SIZE": "8"}, 0),
+        ],
+        ids=str,
+    )
+    def test_of_others(self, said: dict[str, str], near: int) -> None:
+        found = place_of(MEETING | said)
+        assert found and found[:5] == (5, 8, near, "a.b", 29500) and not found.hosted
+        assert found.launched == ("RANK" not in said)  # else it may have been a script
+
+    def test_who_is_near(self) -> None:
+        """By their hosts, where the launcher does not say it: its word holds where containers have one name."""
+        hosts = ["a", "a", "b", "a", "b"]
+        assert [Place(rank, 5, 0, "a.b", 29500).near(hosts) for rank in range(5)] == [3, 3, 2, 3, 2]
+        assert Place(2, 5, 1, "a.b", 29500).near(["same"] * 5) == 1
 
     @pytest.mark.parametrize(
         "said",
@@ -44,7 +75,11 @@ class TestThePlace:
             {"RANK": "0", "WORLD_SIZE": "1"},
             {"RANK": "0"},
             {"WORLD_SIZE": "8"},
-            {"RANK": "1", "WORLD_SIZE": "8", "MASTER_ADDR": ""},
+            BATCH,
+            BATCH | {"WORLD_SIZE": "8"},
+            SRUN | {"WORLD_SIZE": "1"},
+            OPEN_MPI | {"WORLD_SIZE": "1"},
+            OPEN_MPI | {"OMPI_COMM_WORLD_RANK": "0", "OMPI_COMM_WORLD_SIZE": "1"} | SRUN,
         ],
         ids=str,
     )
@@ -58,13 +93,22 @@ class TestThePlace:
             ({"RANK": "-1", "WORLD_SIZE": "8"}, "RANK is -1 and WORLD_SIZE 8"),
             ({"RANK": "a\n", "WORLD_SIZE": "8"}, r'RANK is "a\n" in the environment, which is no number'),
             ({"RANK": "1", "WORLD_SIZE": "many"}, 'WORLD_SIZE is "many" in the environment, which is no number'),
+            (SRUN | {"SLURM_PROCID": "8"}, "SLURM_PROCID is 8 and SLURM_STEP_NUM_TASKS 8"),
         ],
         ids=str,
     )
     def test_of_no_sense(self, said: dict[str, str], what: str) -> None:
         with pytest.raises(RankError) as caught:
             place_of(MEETING | said)
-        assert caught.value.what == what
+        assert caught.value.what == what and "set WORLD_SIZE=1 to run alone" in caught.value.hint
+
+
+def test_of_whom_a_launcher_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever sets RANK may be a script that starts processes and ends."""
+    started = [Launcher(Place(0, 2, 0, "a.b", 29500, launched=launched)) for launched in (True, False)]
+    assert [one.gone() for one in started] == [None, None]
+    monkeypatch.setattr(os, "getppid", lambda: 1)
+    assert [bool(one.gone()) for one in started] == [True, False]
 
 
 @pytest.mark.parametrize(("total", "size"), [(100, 3), (2, 4), (0, 2), (7, 7)])
@@ -136,7 +180,7 @@ class TestWhoDoesNotCome:
         assert [one.code for one in ended] == [1, 1] and ended[1].said == ""
         what = "waited 2 seconds for 4 processes: RANK 1, 3 did not come"
         assert ended[0].said.startswith(f"error: {what}\n  Start as many processes as WORLD_SIZE says (4),")
-        assert "unset WORLD_SIZE to run alone" in ended[0].said
+        assert "set WORLD_SIZE=1 to run alone" in ended[0].said
         assert not [*tmp_path.iterdir()]
 
     def test_the_first_process(self, source: Path, tmp_path: Path) -> None:
@@ -242,14 +286,3 @@ class TestDirectories:
         assert [one.code for one in ended] == [1, 1] and ended[1].said == ""
         assert f"error: rank 1 cannot enter {Path.cwd()}, where rank 0 is: No such file or directory\n" in ended[0].said
         assert not [*tmp_path.iterdir()]
-
-
-@pytest.mark.slow
-def test_torchrun(source: Path, tmp_path: Path) -> None:
-    """The launcher itself, there and back."""
-    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", str(free_port())]
-    for args in (["mcore2hf", source, tmp_path / "hf"], ["hf2mcore", tmp_path / "hf", tmp_path / "mcore", "--json"]):
-        done = subprocess.run([*launch, "-m", "vlconv", *args], capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["ranks"] == 2
-    assert converters.verify(source, tmp_path / "mcore").status == "same"

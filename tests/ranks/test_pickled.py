@@ -16,9 +16,9 @@ from memory import Memory, all_bits
 from tiny import write_tiny_hf
 
 from vlconv.converters import Hf2McoreOptions, hf2mcore
+from vlconv.converters.checkpoint.absent.union import Union, without
 from vlconv.converters.checkpoint.hf_side import open_hf_side
 from vlconv.converters.checkpoint.mcore_side import McoreSide, open_mcore_side
-from vlconv.converters.checkpoint.union import Union, without
 from vlconv.converters.conversion.readers import Weights, hf_reader, mcore_reader
 from vlconv.converters.errors import ChangedError, CorruptError
 from vlconv.converters.formats.chunks import ChunkReader, Extent, dense
@@ -27,8 +27,9 @@ from vlconv.converters.models.shared.hf_dialects import Dialect
 from vlconv.converters.options import McoreSource
 from vlconv.converters.ranks.accounts import accounts
 from vlconv.converters.tensors.cast import Cast
+from vlconv.converters.tensors.counting import Rounded
 from vlconv.converters.tensors.nonfinite import Count, Specials
-from vlconv.converters.tensors.offset import Offset, Rounded
+from vlconv.converters.tensors.offset import Offset
 from vlconv.converters.tensors.spec import Box, TensorSpec
 
 

@@ -20,6 +20,8 @@ from vlconv.converters import Mcore2HfOptions, Silent, hf2mcore, mcore2hf
 from vlconv.converters.ranks import forks
 from vlconv.converters.verification import compare
 
+SAMPLED = 2
+
 
 @pytest.fixture(scope="module", autouse=True)
 def small_windows() -> Iterator[None]:
@@ -114,7 +116,7 @@ def forked(size: int) -> None:
     compare.team_for = lambda nbytes, processes: forks.Forks(size) if size > 1 else None
 
 
-class Counting(Memory):
+class Rounding(Memory):
     """Counts the elements that were read."""
 
     def __init__(self, tensors: dict[str, torch.Tensor]) -> None:
@@ -137,7 +139,7 @@ class Counting(Memory):
 
 def test_what_was_counted_before_a_fork_counts_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compare, "team_for", lambda nbytes, processes: forks.Forks(3))
-    sides = [Counting({"t": torch.zeros(100, 100)}) for _ in range(2)]
+    sides = [Rounding({"t": torch.zeros(100, 100)}) for _ in range(2)]
     for count in (1, 2, 3):
         assert compare.compare(*sides, 3, Silent()).differences == []
         assert [side.read for side in sides] == [10000 * count] * 2

@@ -24,6 +24,7 @@ def test_every_choice_of_a_form_is_served() -> None:
     hints = get_type_hints(Mcore2HfOptions)
     choices = {f.name: get_args(hints[f.name]) for f in fields(Mcore2HfOptions)}
     named = {name: values for name, values in choices.items() if values and all(isinstance(v, str) for v in values)}
+    del named["adapter_experts"]  # of an adapter, which is no model
     assert named
     for name, values in named.items():
         assert {getattr(form.options, name) for form in FORMS.values()} == set(values), name

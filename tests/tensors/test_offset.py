@@ -11,7 +11,9 @@ import pytest
 import torch
 
 from vlconv.converters.errors import MismatchError
-from vlconv.converters.tensors.offset import Offset, Rounded, all_counts, narrowed
+from vlconv.converters.tensors.counting import Rounded, all_counts
+from vlconv.converters.tensors.dtypes import narrowed
+from vlconv.converters.tensors.offset import Offset
 from vlconv.converters.tensors.spec import Box, TensorSpec, whole
 
 NUMPY = {"bfloat16": "int16", "float16": "int16", "float32": "int32", "float64": "int64"}

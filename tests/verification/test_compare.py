@@ -292,7 +292,7 @@ class TestMemory:
         reader = Constant(1, a=(1000, 5000), b=(3,), c=(40, 1 << 18), d=(77, 1000))
         reader.read_into = lambda box, out: places.append(out.base)
         compare(reader, Constant(0, **{name: spec.shape for name, spec in reader.specs.items()}), 1, Silent())
-        assert len(places) == 10 and len({id(place) for place in places}) == 1
+        assert len(places) == 17 and len({id(place) for place in places}) == 1
 
     @pytest.mark.parametrize("number", [0, 1])
     @pytest.mark.parametrize("shape", [(20_000, 2048), (4, 4096, 1536)], ids=["rows", "experts"])

@@ -270,7 +270,14 @@ class TestDtypes:
 
         report = hf_pair(change, start=start, values=True)
         assert report.differences == [
-            Difference(NORM, "dtype", 1, (9,), 2.0**-10, "bfloat16 and float16, not equal after exact widening")
+            Difference(
+                NORM,
+                "dtype",
+                1,
+                (9,),
+                2.0**-10,
+                "bfloat16 and float16, not equal after exact widening, A's are B's numbers, rounded to bfloat16",
+            )
         ]
 
     def test_values_refuses_other_numbers(self, hf_pair: Callable[..., Report]) -> None:
@@ -281,7 +288,9 @@ class TestDtypes:
         report = hf_pair(change, values=True)
         assert report.status == "different"
         assert [(d.tensor, d.kind, d.count, d.first) for d in report.differences] == [(NORM, "dtype", 1, (2,))]
-        assert report.differences[0].note.endswith("not equal after exact widening")
+        assert report.differences[0].note.endswith(
+            "not equal after exact widening, A's are B's numbers, rounded to bfloat16"
+        )
 
 
 class TestPadding:

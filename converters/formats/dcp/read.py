@@ -18,10 +18,11 @@ from ...tensors.sharding import Split
 from ...tensors.spec import TensorSpec
 from ...tensors.vocabulary import EMBEDDING, OUTPUT_LAYER
 from ..chunks import Chunk, ChunkReader, Extent
+from ..columns import begins_on
 from ..holes import find_holes
 from ..keys import Stored, canonical, ignorable, in_pieces, kind_of_ignored
 from ..open_files import OpenFiles, is_file
-from ..opened import Opened
+from ..opened import Opened, no_cuts
 from ..pickles.sandbox import plain_dict
 from ..sums.replicas import check_tied_copy
 from ..zips.read import find_tensor
@@ -114,6 +115,7 @@ def open_dcp(
         sectioned=in_pieces(stored, specs),
         unclaimed=unclaimed(metadata, places, directory, wanted),
         integrity=read_integrity(directory),
+        cuts=no_cuts if placed else lambda name, axis: begins_on(chunks[name], axis),
     )
 
 

@@ -108,6 +108,28 @@ def cut_in_pieces(keys: Iterable[Key], sections: Mapping[str, Sequence[int]]) ->
             yield key._replace(name=f"{key.name}.{piece}", shape=shape, first=first)
 
 
+def same_in_all_layers(specs: Mapping[str, TensorSpec], whole: Iterable[str], lists: Sequence[str]) -> bool:
+    """Whether what there is of any module list is of all its layers, and in all of one shape: else nothing stacks.
+
+    Args:
+        specs: canonical tensors, such as an adapter's.
+        whole: those of the model that they are of.
+        lists: the module lists to stack.
+    """
+    layers: dict[str, set[int]] = {}
+    for name in whole:
+        where = split(name, lists)
+        if where is not None:
+            layers.setdefault(name.partition(f".{where[1]}.")[0], set()).add(where[1])
+    found: dict[tuple[str, str], dict[int, TensorSpec]] = {}
+    for name, spec in specs.items():
+        where = split(name, lists)
+        if where is not None:
+            path, _, rest = name.partition(f".{where[1]}.")
+            found.setdefault((path, rest), {})[where[1]] = spec._replace(name="")
+    return all(set(there) == layers[path] and len(set(there.values())) == 1 for (path, _), there in found.items())
+
+
 def alike(names: Iterable[str], lists: Sequence[str]) -> tuple[str, ...]:
     """The whole paths of those lists that have the same tensors in all their layers, which stacking takes for granted.
 

@@ -43,6 +43,9 @@ SIDE_FILES = {
 }
 """Beside the weights of a Hugging Face model, and in a checkpoint's folder `huggingface`."""
 
+ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+"""What peft saves an adapter as."""
+
 HUB_FILES = {".gitattributes", "LICENSE", "LICENSE.md", "LICENSE.txt", "NOTICE", "README.md"}
 """What a repository of the Hub has besides."""
 
@@ -62,6 +65,14 @@ def strange_in_model(directory: Path) -> list[Path] | None:
         return None
     known = SIDE_FILES | HUB_FILES | {INDEX, MANIFEST} | _indexed(directory)
     return _others(directory, lambda e: is_file(e) and (e.name in known or _WEIGHTS.fullmatch(e.name) is not None))
+
+
+def strange_in_adapter(directory: Path) -> list[Path] | None:
+    """A PEFT adapter: its config and its weights."""
+    if not is_file(directory / ADAPTER_CONFIG):
+        return None
+    known = {ADAPTER_CONFIG, ADAPTER_WEIGHTS, MANIFEST} | HUB_FILES
+    return _others(directory, lambda e: is_file(e) and e.name in known)
 
 
 def strange_in_iteration(directory: Path) -> list[Path] | None:

@@ -16,6 +16,8 @@ NEAR = 3
 
 CONFIG = "config.json"
 
+ADAPTER = "adapter_config.json"
+
 
 def taken_for_mcore(path: Path, holds: Holds) -> NotACheckpoint | None:
     """What a path is that was given as a Megatron checkpoint and is none; None where it shows nothing.
@@ -28,6 +30,11 @@ def taken_for_mcore(path: Path, holds: Holds) -> NotACheckpoint | None:
         return NotACheckpoint(
             f"{shown_path(path)}: no Megatron checkpoint there, but a Hugging Face model",
             f"hf2mcore converts in that direction: vlconv hf2mcore {shown_path(path)} MCORE",
+        )
+    if is_dir(path) and is_file(path / ADAPTER):
+        return NotACheckpoint(
+            f"{shown_path(path)}: no Megatron checkpoint there, but a PEFT adapter",
+            f"hf2mcore converts in that direction: vlconv hf2mcore {shown_path(path)} MCORE --adapter",
         )
     for above in _above(path):
         if holds(above):
@@ -53,6 +60,11 @@ def taken_for_hf(path: Path, holds: Holds) -> NotACheckpoint | None:
     if is_dir(path):
         if not is_model(path) and holds(path):
             return _other_way(path, path)
+        if not is_model(path) and is_file(path / ADAPTER):
+            return NotACheckpoint(
+                f"{shown_path(path)}: a PEFT adapter, no model",
+                "Convert it with --adapter, and with --base where that says which model it changes.",
+            )
     elif is_file(path):
         for above in _above(path):
             if _is_hf(above):

@@ -5,7 +5,10 @@ By the module's name, as megatron-core's own parallel linear layers do.
 
 from __future__ import annotations
 
-from ...models.shared.config import TextConfig
+from collections.abc import Iterable
+
+from ...models import model_of
+from ...models.shared.config import ModelConfig, TextConfig
 from ...models.shared.traits import Traits
 from ...tensors.sharding import GATED, REPLICATED, Split
 from ..layout import Layout
@@ -57,6 +60,12 @@ _GDN = {
 
 Its output norm is whole on every rank, and so is all of one that is Hugging Face's.
 """
+
+
+def splits_of(names: Iterable[str], config: ModelConfig, layout: Layout) -> dict[str, Split]:
+    """How each of a model's tensors is cut, by their names in the layout's table."""
+    traits = model_of(config).traits
+    return {name: split_of(name, layout, traits, config.text) for name in names}
 
 
 def split_of(name: str, layout: Layout, traits: Traits, text: TextConfig | None = None) -> Split:

@@ -57,7 +57,7 @@ def expert_copies(left: Experts, right: Experts, c: TextConfig) -> Iterator[Copy
     """The same experts in two forms."""
     if "per-expert" in (left.form, right.form):
         turned = (left.form == "transposed") != (right.form == "transposed")
-        for ours, theirs in zip(_boxes(left, c), _boxes(right, c), strict=True):
+        for ours, theirs in zip(expert_boxes(left, c), expert_boxes(right, c), strict=True):
             yield Copy(ours, theirs, turned)
         return
     pairs = zip(expert_shapes(left, c).items(), (right.gate_up, right.down), strict=True)
@@ -73,8 +73,8 @@ def _turned(shape: Shape) -> Shape:
     return (*shape[:-2], shape[-1], shape[-2])
 
 
-def _boxes(experts: Experts, c: TextConfig) -> Iterator[Box]:
-    """Gate, up and down of each expert in turn."""
+def expert_boxes(experts: Experts, c: TextConfig) -> Iterator[Box]:
+    """Gate, up and down of each expert in turn: where they lie in the tensors of a form."""
     for e in range(c.experts):
         for part, start, rows, columns in (
             ("gate_proj", 0, c.moe_ffn, c.hidden),

@@ -67,6 +67,11 @@ class Transformers:
 
     def __init__(self, report: Report, side: HfSide) -> None:
         self.side = side
+        if side.step:
+            raise NotComparable(
+                f"{shown_path(side.directory)} is FP8, and {transformers.LIBRARY} would not make plain weights of it",
+                "Convert it, and have the plain weights read by the witness.",
+            )
         self.version = foreign.version(transformers.LIBRARY)
         dtypes = {spec.dtype for spec in side.reader.specs.values()}
         self.widened = len(dtypes) > 1

@@ -20,6 +20,8 @@ from vlconv.converters import Mcore2HfOptions, Report, mcore2hf
 from vlconv.converters.errors import MismatchError, NotACheckpoint, UnsupportedError
 from vlconv.converters.models.shared.config import ModelConfig
 
+SAMPLED = 2
+
 pytestmark = pytest.mark.mcore_versions
 
 CONFIGS = {

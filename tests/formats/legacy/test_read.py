@@ -33,6 +33,7 @@ CONFIGS = {
     "mixed": tiny(moe=True, dense_layers=[1]),
     "2.5": tiny_2_5(),
     "2.5 tied": tiny_2_5(tied=True),
+    "few groups": tiny(groups=2),
 }
 
 CASES: list[tuple[str, Topology, dict[str, Any]]] = [
@@ -50,6 +51,7 @@ CASES: list[tuple[str, Topology, dict[str, Any]]] = [
     ("moe", Topology(tp=2, ep=2, etp=1), {"grouped": False}),
     ("moe", Topology(tp=2, pp=2, ep=2), {"grouped": False, "padded": True}),
     ("mixed", Topology(tp=2, pp=2, ep=2, etp=1), {}),
+    ("few groups", Topology(tp=4), {}),
 ]
 MORE: list[tuple[str, Topology, dict[str, Any]]] = [
     ("dense", Topology(tp=4), {}),

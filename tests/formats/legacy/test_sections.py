@@ -20,6 +20,7 @@ from vlconv.converters.errors import CorruptError, MismatchError
 from vlconv.converters.formats.legacy.read import open_legacy
 from vlconv.converters.formats.legacy.write import LegacyModel, plan_legacy
 from vlconv.converters.layouts import LAYOUTS
+from vlconv.converters.parallel.model_chunk import WholeModel
 from vlconv.converters.tensors.sharding import Topology
 
 M = "language_model."
@@ -91,7 +92,9 @@ EXTRA = (
 
 
 def legacy(whole: Tensors, tied: bool = False) -> LegacyModel:
-    return LegacyModel(specs(whole), splits(whole), M, EXTRA, sequential=False, tied=tied, args={}, iteration=0)
+    return LegacyModel(
+        WholeModel(specs(whole), splits(whole), M, sequential=False, tied=tied), EXTRA, args={}, iteration=0
+    )
 
 
 @pytest.mark.parametrize(("tp", "pp", "vpp"), TOPOLOGIES)

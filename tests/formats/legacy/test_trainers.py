@@ -18,6 +18,8 @@ from vlconv.converters import Mcore2HfOptions, Report, mcore2hf
 from vlconv.converters.errors import MismatchError, VlconvError
 from vlconv.converters.models import MODELS
 
+SAMPLED = 2
+
 MEGATRON = {name: trainer.kinds for name, trainer in TRAINERS.items() if not name.startswith("hf")}
 PAIRS = [(name, kind) for name, kinds in MEGATRON.items() for kind in kinds]
 MOE = [(name, kind) for name, kind in PAIRS if MODELS[kind].traits.experts]

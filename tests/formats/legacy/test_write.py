@@ -32,6 +32,7 @@ CONFIGS = {
     "tied": tiny(tied=True),
     "moe": tiny(moe=True),
     "mixed": tiny(moe=True, dense_layers=[1]),
+    "few groups": tiny(groups=2),
     "2.5": tiny_2_5(),
     "2.5 tied": tiny_2_5(tied=True),
 }
@@ -78,6 +79,7 @@ CASES: list[tuple[str, Topology, dict[str, Any]]] = [
     ("moe", Topology(ep=2), {}),
     ("moe", Topology(tp=2, pp=2, ep=2), {}),
     ("mixed", Topology(tp=2, ep=2, etp=1), {}),
+    ("few groups", Topology(tp=4), {}),
 ]
 MORE: list[tuple[str, Topology, dict[str, Any]]] = [
     ("dense", Topology(pp=2), {}),
@@ -341,7 +343,7 @@ class TestRefused:
             (
                 "dense",
                 Topology(tp=8),
-                "tensor parallel size 8 does not divide text_config.num_key_value_heads = 4",
+                "tensor parallel size 8 does not divide vision_config.num_heads = 4",
                 "Sizes that would do: 1, 2, 4.",
             ),
             (

@@ -10,10 +10,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any, Literal, NamedTuple
 
-from ..errors import MismatchError, shown
-from ..models import model_of
-from ..models.shared.config import ModelConfig
-from ..models.shared.model import MTP
+from ...errors import MismatchError, shown
+from ...models import model_of
+from ...models.shared.config import ModelConfig
+from ...models.shared.model import MTP
 
 MEGATRON = "mtp.layers."
 """In the names of all tensors of such a head in a Megatron checkpoint, whatever stands before."""
@@ -78,7 +78,7 @@ def settle_head(
         dropped = any(MEGATRON in name or name.startswith(MTP) for name in names)
         return Head(with_layers(config, 0), written, 0, dropped=dropped, restated=written != hf_config)
     promised = config.text.mtp
-    if not promised and model_of(config).traits.mtp and not _states(hf_config):
+    if not promised and model_of(config).traits.mtp and not states_head(hf_config):
         promised = here  # no word of it in config.json, whatever there is
         if asked == "carry" and not here:
             return Head(config, hf_config, 0, carried=True)
@@ -124,8 +124,8 @@ def with_layers(config: ModelConfig, layers: int) -> ModelConfig:
     return replace(config, text=replace(config.text, mtp=layers))
 
 
-def _states(hf_config: Any) -> bool:
+def states_head(hf_config: Any) -> bool:
     """Whether config.json has a word for it, wherever."""
     if isinstance(hf_config, dict):
-        return hf_config.get(FIELD) is not None or any(_states(value) for value in hf_config.values())
-    return isinstance(hf_config, list) and any(map(_states, hf_config))
+        return hf_config.get(FIELD) is not None or any(states_head(value) for value in hf_config.values())
+    return isinstance(hf_config, list) and any(map(states_head, hf_config))

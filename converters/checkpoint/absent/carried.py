@@ -1,4 +1,4 @@
-"""What a checkpoint does not hold and the reference does: tensors that go along byte for byte.
+"""What a checkpoint does not hold and the reference does: tensors that go along byte for byte, or as plain ones of FP8.
 
 The vision tower of a model whose language half was trained and saved alone, a multi-token-prediction head that no
 trainer built, a part that no model here lists. None of it was trained with the rest, and that is told.
@@ -7,21 +7,24 @@ trainer built, a part that no model here lists. None of it was trained with the 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ..config.reference import Reference
-from ..config.reference_weights import ReferenceWeights, weights_of
-from ..errors import MismatchError, ReferenceFault, shown, shown_path
-from ..models import model_of
-from ..models.shared.config import ModelConfig
-from ..models.shared.hf_dialects import Dialect, dialect_copies, read_dialect
-from ..models.shared.model import MTP
-from ..tensors.mapped import Mapped, Renamed
-from ..tensors.rules import Copy, flipped, hulls
-from ..tensors.spec import Reader, TensorSpec
+from ...config.reference import Reference
+from ...config.reference_weights import ReferenceWeights, weights_of
+from ...errors import MismatchError, ReferenceFault, shown, shown_path
+from ...models import model_of
+from ...models.shared.config import ModelConfig
+from ...models.shared.hf_dialects import Dialect, dialect_copies, read_dialect
+from ...models.shared.model import MTP
+from ...tensors.dtypes import FLOATS
+from ...tensors.fp8.dequantised import Dequantised
+from ...tensors.mapped import Mapped, Renamed
+from ...tensors.rules import Copy, flipped, hulls
+from ...tensors.spec import Reader, TensorSpec
+from ..fp8.files import scaled_tensors
+from ..hf_side import refuse_quantised
 from . import mtp
-from .hf_side import refuse_quantised
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,7 @@ class Carried:
         files: that hold them.
         head: layers of a multi-token-prediction head among them.
         tower: whether the vision tower is among them.
+        step: makes plain tensors of those that are FP8; None: none is.
     """
 
     reader: Reader
@@ -47,6 +51,7 @@ class Carried:
     files: Sequence[Path]
     head: int
     tower: bool
+    step: Dequantised | None = None
 
     def in_dialect(self, asked: Dialect) -> Reader:
         """Those that the model lists as the reference spells them, but with the prefixes of the output."""
@@ -77,11 +82,12 @@ def carry(reference: Reference, config: ModelConfig, prefixes: Sequence[str], *,
             "tensors from",
             "Pass --reference with a directory that has them, or with a hub id.",
         )
+    whole, weights = weights, _unscaled(weights, reference)
     taken = {prefix: _taken(weights, prefix) for prefix in (*prefixes, *([MTP] if head else []))}
     chosen = dict.fromkeys(name for names in taken.values() for name in names)
     layers = mtp.layers_of(taken[MTP]) if head else 0
     config = config if config.text.mtp or not head else mtp.with_layers(config, layers)
-    files = weights.open(chosen)
+    files, step = _opened(whole, chosen, reference)
     # Only the names of the rest are known, and no more is needed of it: its files may not be here.
     shapes = {name: files.specs[name].shape if name in chosen else () for name in weights.placed}
     dialect = read_dialect(shapes, config)
@@ -109,7 +115,29 @@ def carry(reference: Reference, config: ModelConfig, prefixes: Sequence[str], *,
         files=weights.files(chosen),
         head=layers,
         tower=bool(parts.tower & chosen.keys()),
+        step=step,
     )
+
+
+def _unscaled(weights: ReferenceWeights, reference: Reference) -> ReferenceWeights:
+    """The weights without the scales of FP8 tensors."""
+    said = reference.quantization
+    scales = {said.scale_of(name) for name in weights.placed} if said else ()
+    return replace(weights, placed={name: file for name, file in weights.placed.items() if name not in scales})
+
+
+def _opened(
+    weights: ReferenceWeights, names: Collection[str], reference: Reference
+) -> tuple[Reader, Dequantised | None]:
+    """Some of the tensors, none of them FP8 any more, and what made them plain."""
+    said = reference.quantization
+    if said is None:
+        return weights.open(names), None
+    files = weights.open([*names, *(said.scale_of(name) for name in names if said.scale_of(name) in weights.placed)])
+    if all(spec.dtype in FLOATS for spec in files.specs.values()):
+        return files, None
+    step = Dequantised(files, scaled_tensors(files.specs, said, weights.directory), "bfloat16")
+    return step, step
 
 
 def _taken(weights: ReferenceWeights, prefix: str) -> list[str]:

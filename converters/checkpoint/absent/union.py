@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import TYPE_CHECKING
 
-from ..tensors.mapped import Renamed
-from ..tensors.spec import Box, Reader, TensorSpec
+from ...tensors.mapped import Renamed
+from ...tensors.spec import Box, Reader, TensorSpec
 
 if TYPE_CHECKING:
-    from ..tensors.spec import Array
+    from ...tensors.spec import Array
 
 
 class Union:

@@ -1,0 +1,1 @@
+"""Low-rank adapters (LoRA): read from Megatron checkpoints and PEFT directories, merged, and written."""

@@ -1,0 +1,99 @@
+"""A PEFT directory to write: the tensors under peft's names, and what adapter_config.json says of them."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from ...formats.directory.contents import ADAPTER_CONFIG, ADAPTER_WEIGHTS
+from ...formats.output_file import OutFile
+from ...formats.safetensors import plan_file
+from ...models.shared.config import ModelConfig
+from ...tensors.mapped import Mapped
+from ...tensors.spec import Reader
+from ..adapter import Adapter, Pair
+from .experts_last import ExpertsLast
+from .factors import Factors, factors
+from .targets import gather
+
+
+class Written(NamedTuple):
+    """What is to be written.
+
+    Attributes:
+        reader: the tensors under peft's names.
+        config: adapter_config.json.
+        factors: one for each pair of tensors, in the model's order.
+        left: pairs of a multi-token-prediction head, for which transformers has no module.
+    """
+
+    reader: Reader
+    config: dict[str, Any]
+    factors: list[Factors]
+    left: list[Pair]
+
+    @property
+    def one_scale(self) -> bool:
+        """Whether all of it is scaled by one number."""
+        return len({found.alpha / found.rank for found in self.factors}) == 1
+
+
+def to_write(adapter: Adapter, config: ModelConfig, *, packed: bool, base: str = "") -> Written:
+    """An adapter in peft's names.
+
+    Args:
+        adapter: with at least one pair that transformers has a module for.
+        config: of the model that it changes.
+        packed: experts in the form of transformers 5: two parameters of all experts; else one by one.
+        base: base_model_name_or_path; "": not known.
+
+    Raises:
+        UnsupportedError: parts of one matrix are scaled differently.
+    """
+    targets, left = gather(adapter, config, packed=packed)
+    found = [factors(target, adapter.reader) for target in targets]
+    copies = [copy for one in found for copy in one.copies]
+    fills = [box for one in found for box in one.fills]
+    apart = frozenset(one.b for one in found if one.target.experts)
+    reader = ExpertsLast(Mapped(adapter.reader, copies, fills), apart)
+    return Written(reader, stated(found, base), found, left)
+
+
+def stated(found: Sequence[Factors], base: str) -> dict[str, Any]:
+    """adapter_config.json. Modules have their whole names: the end of one may be that of another, too."""
+    counts = Counter((one.rank, one.alpha) for one in found)
+    rank, alpha = max(counts, key=lambda pair: counts[pair])
+    others = [one for one in found if (one.rank, one.alpha) != (rank, alpha)]
+    return {
+        "alpha_pattern": {one.target.name: _number(one.alpha) for one in others if one.alpha != alpha},
+        "auto_mapping": None,
+        "base_model_name_or_path": base or None,
+        "bias": "none",
+        "fan_in_fan_out": False,
+        "inference_mode": True,
+        "init_lora_weights": True,
+        "lora_alpha": _number(alpha),
+        "lora_dropout": 0.0,
+        "modules_to_save": None,
+        "peft_type": "LORA",
+        "r": rank,
+        "rank_pattern": {one.target.name: one.rank for one in others if one.rank != rank},
+        "target_modules": [one.target.name for one in found if not one.target.parameter],
+        "target_parameters": [one.target.name for one in found if one.target.parameter] or None,
+        "task_type": "CAUSAL_LM",
+        "use_dora": False,
+        "use_rslora": False,
+    }
+
+
+def _number(alpha: float) -> float:
+    """As JSON spells it: 32, not 32.0."""
+    return int(alpha) if float(alpha).is_integer() else alpha
+
+
+def peft_files(reader: Reader, config: Mapping[str, Any]) -> list[OutFile]:
+    """The two files of the directory: tensors under peft's names, and adapter_config.json."""
+    data = (json.dumps(config, indent=2) + "\n").encode()
+    return [plan_file(ADAPTER_WEIGHTS, reader.specs.values()), OutFile(ADAPTER_CONFIG, len(data), literals=[(0, data)])]
