@@ -13,6 +13,8 @@ from typer.testing import CliRunner, Result
 
 from vlconv.app import app
 
+SAMPLED = 2
+
 
 def invoke(*args: object) -> Result:
     return CliRunner().invoke(app, [str(arg) for arg in args], prog_name="vlconv", env={"COLUMNS": "120"})

@@ -19,6 +19,8 @@ from torch.distributed.checkpoint.metadata import ChunkStorageMetadata, Metadata
 from vlconv.converters import Hf2McoreOptions, Mcore2HfOptions, hf2mcore, mcore2hf
 from vlconv.converters.errors import CorruptError, MismatchError, NotACheckpoint, UnsupportedError, VlconvError
 
+SAMPLED = 2
+
 EMBEDDING, OUTPUT = "language_model.embedding.word_embeddings.weight", "language_model.output_layer.weight"
 QKV, FC1 = (
     "language_model.decoder.layers.self_attention.linear_qkv.weight",

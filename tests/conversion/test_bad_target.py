@@ -11,6 +11,8 @@ from tiny import write_tiny_hf
 from vlconv.converters import Hf2McoreOptions, Mcore2HfOptions, hf2mcore, mcore2hf
 from vlconv.converters.errors import TargetError
 
+SAMPLED = 2
+
 COMMANDS = {"mcore2hf": (mcore2hf, "mcore", Mcore2HfOptions), "hf2mcore": (hf2mcore, "hf", Hf2McoreOptions)}
 
 

@@ -24,6 +24,8 @@ from vlconv.converters import hf2mcore
 from vlconv.converters.formats.directory.unfinished import MARKER
 from vlconv.converters.output.staging import atomic_swap
 
+SAMPLED = 2
+
 COMMANDS = {"mcore2hf": "mcore", "hf2mcore": "hf", "hf2mcore --format torch --tp 2": "hf"}
 """Command -> source."""
 

@@ -18,6 +18,8 @@ from vlconv.converters import Hf2McoreOptions, Mcore2HfOptions, hf2mcore, mcore2
 from vlconv.converters.errors import CorruptError, MismatchError
 from vlconv.converters.tensors.nonfinite import BLOCK, Specials
 
+SAMPLED = 2
+
 NAN, INF = float("nan"), float("inf")
 DTYPES = ("bfloat16", "float16", "float32", "float64")
 

@@ -15,6 +15,8 @@ from hostile.files import flip
 from hostile.running import Corpus
 from vlconv.converters import Mcore2HfOptions, VlconvError, mcore2hf
 
+SAMPLED = 2
+
 DATA = {
     "object": "iter_0000010/*.distcp",  # torch_dist without an optimizer
     "moe": "iter_0000010/*.distcp",

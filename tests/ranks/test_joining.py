@@ -23,6 +23,8 @@ from vlconv.converters.ranks.lead import led
 from vlconv.converters.ranks.place import Place, place_of
 from vlconv.converters.ranks.team import Share
 
+SAMPLED = 2
+
 HOST = socket.gethostname()
 MEETING = {"MASTER_ADDR": "a.b", "MASTER_PORT": "29500"}
 

@@ -16,6 +16,8 @@ from typer.testing import CliRunner
 from vlconv.app import app
 from vlconv.converters import Hf2McoreOptions, MismatchError, OptionError, hf2mcore, repair, verify
 
+SAMPLED = 2
+
 HERE = Path(__file__).parents[1] / "verification" / "diagnosis"
 
 

@@ -35,6 +35,8 @@ from vlconv.converters.tensors.spec import Box
 from vlconv.converters.verification.witnesses import foreign, megatron_core, transformers
 from vlconv.converters.verification.witnesses.megatron_core import MegatronReader
 
+SAMPLED = 2
+
 CONFIGS = {
     "dense": tiny(),
     "tied": tiny(tied=True),

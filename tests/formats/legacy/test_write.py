@@ -25,6 +25,8 @@ from vlconv.converters import Hf2McoreOptions, Report, hf2mcore, mcore2hf
 from vlconv.converters.errors import MismatchError, OptionError, UnsupportedError
 from vlconv.converters.models.shared.config import ModelConfig
 
+SAMPLED = 2
+
 pytestmark = pytest.mark.mcore_versions
 
 CONFIGS = {

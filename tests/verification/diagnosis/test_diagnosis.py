@@ -27,6 +27,8 @@ from vlconv.converters.verification.diagnosis.diagnose import diagnosed
 from vlconv.converters.verification.diagnosis.diagnosis import Diagnosis
 from vlconv.converters.verification.diagnosis.sample import probes
 
+SAMPLED = 2
+
 
 def beside(name: str) -> ModuleType:
     spec = importlib.util.spec_from_file_location(f"diagnosis_{name}", Path(__file__).parent / f"{name}.py")

@@ -16,6 +16,8 @@ from typer.testing import CliRunner
 from vlconv.app import app
 from vlconv.converters import NotComparable, Report, verify
 
+SAMPLED = 2
+
 INDEX = "model.safetensors.index.json"
 HEAD = "lm_head.weight"
 NORM = "model.language_model.layers.2.self_attn.q_norm.weight"
