@@ -34,7 +34,7 @@ PAGES = {f"trainers/{name}": make for name, make in prepared.TRAINERS.items()} |
 }
 
 
-USUAL = ("python", "trainers/verl")
+USUAL = ("python",)
 """Run by every `make test`; each of the others takes as long, most of it to load transformers, and is a slow one."""
 
 

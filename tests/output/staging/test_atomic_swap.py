@@ -17,6 +17,8 @@ from vlconv.converters.output.staging import atomic_swap as swap
 from vlconv.converters.output.staging.atomic_swap import Step, conclude
 from vlconv.converters.output.staging.claim import Claim, Note
 
+SAMPLED = 2
+
 
 def no_exchange(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(swap, "exchange", lambda a, b: False)
