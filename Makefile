@@ -6,7 +6,7 @@
 #   make fuzz SECONDS=60       the same by chance, an hour if not said otherwise
 #   make bench ARGS="--quick"  speed and memory beside cp and other programs; docs/bench.md
 #   make dist                  a wheel and an sdist in dist/, checked, and the command of each run once
-#   make pictures              docs/pictures/*.svg: what a terminal of 80 columns shows of real runs
+#   make pictures              docs/pictures: what a terminal of 80 columns, and a browser, show of real runs
 #   make test-serving          vLLM on a CPU opens what is written; PIP_ARGS must lead pip to a CPU build of torch
 #   make install PIP_ARGS=…    further arguments for pip, such as --extra-index-url for a CPU build of torch
 #   make test ARGS="-k vision" further arguments for pytest

@@ -249,6 +249,17 @@ OPTIONS: dict[str, Any] = {
         TRUST,
         "MODEL",
     ),
+    "forward": _flag(
+        "Then run both models on a fixed batch of text and images with transformers, each in a process of its own, and "
+        "compare logits: what the weights differ in and what computing them differs in are said apart. A Megatron side "
+        "is converted to a temporary directory for it, and its language model run by megatron-core, too.",
+        TRUST,
+        "--forward",
+    ),
+    "layers": _number("With --forward: run the first N decoder layers alone, of models larger than the memory.", TRUST),
+    "device": _choice(
+        Literal["cpu", "cuda"], "With --forward: where the models are run, cpu or cuda.", TRUST, "DEVICE", "--device"
+    ),
     "undo": Annotated[
         list[str] | None,
         typer.Option(
@@ -306,11 +317,12 @@ def with_options(options: type) -> Callable[[Command], Callable[..., None]]:
     """Make a command of a function (arguments…, options, observer) -> Report.
 
     Args:
-        options: the dataclass of which each field becomes an option.
+        options: the dataclass of which each field becomes an option. Keywords of the function are options, too.
     """
 
     def decorate(command: Command) -> Callable[..., None]:
         own = list(inspect.signature(command, eval_str=True).parameters.values())[:-2]
+        positional = [parameter for parameter in own if parameter.kind is not inspect.Parameter.KEYWORD_ONLY]
         listed = {field.name: _parameter(field) for field in fields(options)}
         shown = {name: _keyword(name, False, kind) for name, kind in SHOWN.items()}
 
@@ -324,8 +336,8 @@ def with_options(options: type) -> Callable[[Command], Callable[..., None]]:
 
             raise typer.Exit(run(command.__name__, call, dry_run=values["dry_run"], **show))
 
-        ordered = sorted(listed.values(), key=lambda p: ORDER.index(_panel(p)))
-        parameters = [*own, *ordered, *shown.values()]
+        ordered = sorted([*listed.values(), *own[len(positional) :]], key=lambda p: ORDER.index(_panel(p)))
+        parameters = [*positional, *ordered, *shown.values()]
         called.__name__, called.__doc__ = command.__name__, _unwrapped(inspect.getdoc(command) or "")
         called.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         called.__annotations__ = {p.name: p.annotation for p in parameters}

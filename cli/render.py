@@ -7,24 +7,22 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import sys
 from collections.abc import Iterable, Sequence
 from time import monotonic
-from typing import IO, TYPE_CHECKING, Any, Self, TextIO
+from typing import TYPE_CHECKING, Any, Self
 
-from rich.console import Console
 from rich.panel import Panel
-from rich.table import Table
 from rich.text import Text
 
-from vlconv import __version__, findings, heat
+from vlconv import __version__, facts, findings, heat
 from vlconv.differences import ROWS, lines, table, worst_first
 from vlconv.progress import Bar, Lines, Meter, duration
-from vlconv.text import CHARACTERS, LINES, message, one_line, safe
+from vlconv.streams import console, draws, on_terminal, same_file
+from vlconv.text import message, one_line, safe
 
 if TYPE_CHECKING:
-    from vlconv.converters import Difference, Fact, Finding, Report
+    from vlconv.converters import Difference, Finding, Report
 
 WORDS = {
     "done": ("done", "green"),
@@ -34,10 +32,7 @@ WORDS = {
     "not comparable": ("not comparable", "yellow"),
 }
 
-PLAIN = ("dumb", "unknown")
-"""Terminals, by TERM, that only take lines."""
-
-__all__ = ["PLAIN", "WORDS", "Screen", "message", "on_terminal", "one_line", "print_lines", "safe"]
+__all__ = ["WORDS", "Screen", "message", "one_line", "print_lines", "safe"]
 
 
 class Screen:
@@ -51,12 +46,12 @@ class Screen:
     """
 
     def __init__(self, *, as_json: bool = False, quiet: bool = False, plan: bool = True, verbose: bool = False) -> None:
-        self._out, self._err = _console(sys.stdout), _console(sys.stderr)
+        self._out, self._err = console(sys.stdout), console(sys.stderr)
         self._as_json, self._quiet, self._plan, self._verbose = as_json, quiet, plan, verbose
         self._start = monotonic()
-        self._one_place = _same_file(sys.stdout, sys.stderr)
+        self._one_place = same_file(sys.stdout, sys.stderr)
         self._shown: set[object] = set()
-        self._meter: Meter = Bar(self._err) if _draws(sys.stderr) else Lines(self._err)
+        self._meter: Meter = Bar(self._err) if draws(sys.stderr) else Lines(self._err)
 
     def __enter__(self) -> Self:
         return self
@@ -69,7 +64,7 @@ class Screen:
         self._warn(report, but=report.last)
         if self._plan and not self._quiet:
             self._err.print(_heading("plan", report.result, "blue"), soft_wrap=True)
-            _facts(self._err, report.facts, verbose=self._verbose)
+            facts.show(self._err, report.facts, verbose=self._verbose)
             self._shown.update(report.facts)
 
     def phase(self, phase: str) -> None:
@@ -99,7 +94,7 @@ class Screen:
             return
         self._warn(report, but=report.last)
         seen = self._shown if self._one_place else set()
-        _facts(self._out, [fact for fact in report.facts if fact not in seen], verbose=self._verbose)
+        facts.show(self._out, [fact for fact in report.facts if fact not in seen], verbose=self._verbose)
         self._findings(report.findings)
         if report.heat_map:
             self._out.print(*heat.lines(report.heat_map, self._out.file, whole=self._verbose), sep="\n", soft_wrap=True)
@@ -142,8 +137,10 @@ class Screen:
         for step in report.steps if report.status != "planned" else ():
             self._out.print(Text(f"  to {step.name:<{wide}}  {one_line(step.command)}"), soft_wrap=True)
 
-    def fault(self, command: str, kind: str, what: str, hint: str, status: str) -> None:
-        """Show why a command ended early."""
+    def fault(self, command: str, kind: str, what: str, hint: str, status: str, report: Report | None = None) -> None:
+        """Show why a command ended early, or, behind its report, what failed after the work."""
+        if report and not self._as_json:
+            self.summary(report)
         if on_terminal(self._err.file):
             text = Text.assemble((message(what), "bold"), *(["\n", message(hint)] if hint else []))
             self._err.print(Panel(text, title=status, title_align="left", border_style="red"))
@@ -152,7 +149,8 @@ class Screen:
                 f"{status}: {message(what)}", *([f"  {message(hint)}"] if hint else []), sep="\n", soft_wrap=True
             )
         if self._as_json:
-            self._document({"command": command, "status": status, "error": {"type": kind, "what": what, "hint": hint}})
+            found = report.as_dict() if report else {"command": command, "status": status}
+            self._document({**found, "error": {"type": kind, "what": what, "hint": hint}})
 
     def _warn(self, report: Report, but: str = "") -> None:
         for warning in report.warnings:
@@ -173,53 +171,8 @@ def print_lines(lines: Iterable[str]) -> None:
         sys.stdout.write(safe(line).replace("\\t", "\t") + "\n")
 
 
-def _console(file: TextIO) -> Console:
-    # Logs get lines as long as they are; a terminal gets them folded.
-    return Console(file=file, highlight=False, markup=False, emoji=False, width=None if file.isatty() else 1000)
-
-
-def on_terminal(file: IO[str]) -> bool:
-    """Whether people read it as it is drawn: colours may be forced on a pipe, a width and boxes may not."""
-    return file.isatty() and os.environ.get("TERM", "").lower() not in PLAIN
-
-
-def _draws(file: IO[str]) -> bool:
-    """Whether a bar can be drawn there again and again; the log of a CI job keeps every drawing, terminal or not."""
-    return on_terminal(file) and os.environ.get("CI", "").lower() in ("", "0", "false")
-
-
 def _heading(before: str, text: str, colour: str) -> Text:
     return Text(": ".join(filter(None, [before, message(text)])), style=f"bold {colour}")
-
-
-def _same_file(a: TextIO, b: TextIO) -> bool:
-    """Whether what is written to both meets the same eyes."""
-    try:
-        return os.path.sameopenfile(a.fileno(), b.fileno())
-    except OSError:
-        return False
-
-
-def _facts(console: Console, facts: Sequence[Fact], *, verbose: bool) -> None:
-    rows = [(safe(fact.label), _text_of(fact, verbose=verbose)) for fact in facts]
-    rows = [(label, text) for label, text in rows if text]
-    if on_terminal(console.file):
-        grid = Table.grid(padding=(0, 2))
-        grid.add_column(style="dim", no_wrap=True)
-        grid.add_column(overflow="fold")
-        for label, text in rows:
-            grid.add_row(Text(f"  {label}"), Text(text))
-        console.print(grid)
-        return
-    wide = max((len(label) for label, _ in rows), default=0)
-    for label, text in rows:
-        lines = ("\n" + " " * (wide + 4)).join(text.split("\n")[:LINES])
-        console.print(Text(f"  {label:<{wide}}  {lines}"), soft_wrap=True)
-
-
-def _text_of(fact: Fact, *, verbose: bool) -> str:
-    text = fact.text if verbose or fact.brief is None else fact.brief
-    return safe(text)[:CHARACTERS]
 
 
 def _finite(value: Any) -> Any:

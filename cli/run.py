@@ -25,6 +25,14 @@ EXIT = {"done": 0, "planned": 0, "same": 0, "different": 1, "not comparable": 3}
 Result = TypeVar("Result")
 
 
+class Afterwards(Exception):
+    """The work came to its end, and then something failed, which is the cause: what was found is told all the same."""
+
+    def __init__(self, report: Report) -> None:
+        super().__init__(report.result)
+        self.report = report
+
+
 def run(
     command: str,
     call: Callable[[Observer], Report],
@@ -77,14 +85,15 @@ def carry_out(
     except SystemExit:  # rich ends so when nobody reads on: vlconv … | head
         raise
     except BaseException as met:
-        fault = job.cause(met)
+        report = met.report if isinstance(met, Afterwards) else None
+        fault = job.cause(met.__cause__ if report and met.__cause__ else met)
         if debug:
             traceback.print_exception(fault)
         kind, code, what, hint = _explained(fault, debug, ending.came() if fault is met else 0)
         hint = " ".join(filter(None, [hint, *getattr(fault, "__notes__", [])]))
         status = "not comparable" if code == 3 else "interrupted" if code > 128 else "error"
         with suppress(OSError, SystemExit) if ending.came() else nullcontext():  # of a terminal that hung up
-            screen.fault(command, kind, what, hint, status)
+            screen.fault(command, kind, what, hint, status, report)
     finally:
         job.end(code)
     return code

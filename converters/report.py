@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
+from math import isnan
 from pathlib import Path
 from threading import Lock
 from typing import Any, NamedTuple, Protocol
@@ -59,13 +60,19 @@ class HeatMap:
     Attributes:
         rows: the layers from first to last, as "3" and, of the vision tower, "vision 3"; "" is what is in no layer.
         columns: the modules: "q", "down", "router".
-        cells: by row and column: the largest |difference| by |A| of the tensors there; 0.0: all are equal; None: there
-            is none.
+        cells: by row and column: the largest |difference| by |A| of the tensors there; 0.0: all are equal; NaN: one
+            differs, but not in numbers, or where the sample has none; None: there is none.
     """
 
     rows: list[str]
     columns: list[str]
     cells: list[list[float | None]]
+
+    @staticmethod
+    def worst(cells: Iterable[float | None]) -> float | None:
+        """The one that stands for several: what is measured before what is not, and that before what is the same."""
+        there = [cell for cell in cells if cell is not None]
+        return max(there, key=lambda cell: (cell != 0, not isnan(cell), cell), default=None)
 
 
 class Step(NamedTuple):
@@ -165,6 +172,8 @@ class Phase(StrEnum):
     READING_BACK = "reading back"
     BRINGING_TO_DISK = "bringing to disk"
     COMPARING = "comparing"
+    EXPLAINING = "finding out why"
+    RUNNING = "running the models"
     UPLOADING = "uploading"
 
 

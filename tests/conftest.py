@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections import Counter
 
 import pytest
+
+# What is compiled is kept, whatever the machine prefers: for the other worker, and for all processes that tests start.
+sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
+
+def pytest_configure() -> None:
+    """Nothing waits for the disk: no test loses power. A test of fsync has one of its own."""
+    os.fsync = lambda fd: os.fstat(fd) and None  # type: ignore[assignment] # which refuses what is no open file
 
 
 @pytest.hookimpl(tryfirst=True)

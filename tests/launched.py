@@ -19,7 +19,7 @@ from vlconv import __main__
 from vlconv.converters.conversion import fill
 from vlconv.converters.output.writing.filled import Filled
 from vlconv.converters.ranks import place_of
-from vlconv.converters.verification import compare
+from vlconv.converters.verification.comparison import compare
 from vlconv.converters.workers import Workers
 
 

@@ -1,7 +1,8 @@
 """`make pictures`: docs/pictures/*.svg, what a terminal of 80 columns shows of real runs on a tiny checkpoint.
 
 Each command runs in a pseudo-terminal, as for a user; rich draws what it said. With a directory as argument the
-pictures go there. A command that ends otherwise than expected stops it all.
+pictures go there. A command that ends otherwise than expected stops it all. report.png is the page of a real `verify
+--report` as a browser shows it, and stays as it is where none of BROWSERS is installed.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import fcntl
 import io
 import os
 import pty
+import shutil
 import struct
 import subprocess
 import sys
@@ -17,6 +19,7 @@ import tempfile
 import termios
 from pathlib import Path
 
+import torch
 from rich.ansi import AnsiDecoder
 from rich.console import Console
 from tiny import tiny_config, write_tiny_hf
@@ -34,6 +37,14 @@ PICTURES = {
 """Name of a picture -> arguments, and the exit code that they end with. They run in this order."""
 
 
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+WINDOW = "900,1168"
+"""Columns and rows of pixels of report.png."""
+
+BASE, TUNED = "Qwen3-VL-2B-Instruct", "Qwen3-VL-2B-tuned"
+REPORT = ("verify", BASE, TUNED, "--report", "changes.html")
+
+
 def main() -> int:
     """Make all pictures."""
     target = Path(sys.argv[1] if len(sys.argv) > 1 else Path(__file__).parent.parent / "docs" / "pictures")
@@ -48,6 +59,12 @@ def main() -> int:
                 return 1
             (target / f"{name}.svg").write_text(picture(f"vlconv {' '.join(arguments)}", said))
             print(target / f"{name}.svg")
+        page = report(Path(folder))
+        if browser := next(filter(None, map(shutil.which, BROWSERS)), None):
+            photograph(browser, page, target / "report.png")
+            print(target / "report.png")
+        else:
+            print(f"report.png is not drawn: none of {', '.join(BROWSERS)} is installed")
     return 0
 
 
@@ -60,6 +77,32 @@ def prepare(folder: Path) -> None:
     hf = write_tiny_hf(folder / OFFICIAL, config)
     trained = {n: t * 1.01 if n.startswith("model.language_model.") else t for n, t in hf.items()}
     save(folder / SAVED / "dist_ckpt", saved_names("mbridge", config, trained))
+
+
+def report(folder: Path) -> Path:
+    """The page of a tiny model of 28 layers and of what training made of it: later layers have moved further."""
+    config, random = tiny_config("qwen3_vl", text={"num_hidden_layers": 28}), torch.Generator().manual_seed(0)
+    hf = write_tiny_hf(folder / BASE, config)
+
+    def moved(name: str, tensor: torch.Tensor) -> torch.Tensor:
+        if ".layers." not in name or "norm" in name:
+            return tensor
+        layer = int(name.split(".layers.")[1].partition(".")[0])
+        far = 10 ** (layer / 10 - 4) * (1 + ("mlp" in name) + 2 * ("down" in name))
+        return tensor + (far * tensor.std() * torch.randn(tensor.shape, generator=random)).to(tensor.dtype)
+
+    write_tiny_hf(folder / TUNED, config, tensors={name: moved(name, tensor) for name, tensor in hf.items()})
+    ended, said = in_terminal(folder, *REPORT)
+    assert ended == 1, said
+    return folder / "changes.html"
+
+
+def photograph(browser: str, page: Path, target: Path) -> None:
+    """A page as a browser without a screen shows it."""
+    with tempfile.TemporaryDirectory(prefix="vlconv-browser-") as profile:
+        options = ("--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", f"--window-size={WINDOW}")
+        command = [browser, *options, f"--user-data-dir={profile}", f"--screenshot={target}", page.absolute().as_uri()]
+        subprocess.run(command, check=True, capture_output=True, timeout=120)
 
 
 def in_terminal(folder: Path, *arguments: str) -> tuple[int, str]:

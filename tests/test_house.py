@@ -7,6 +7,7 @@ import re
 import subprocess
 import tomllib
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,6 +16,7 @@ from house_tree import tree
 
 ROOT = Path(__file__).parent.parent
 SOURCES = sorted(p for folder in ("cli", "converters") for p in (ROOT / folder).rglob("*.py"))
+NAMES = [path.relative_to(ROOT) for path in SOURCES]
 
 HEAVY = {"torch", "transformers", "megatron", "huggingface_hub"}
 """Never imported by importing a module of ours."""
@@ -49,19 +51,21 @@ def package(path: Path) -> str:
     return ".".join(("vlconv", *(parts if parts[0] == "converters" else parts[1:])))
 
 
-def walk(node: ast.AST, on_load: bool = True) -> Iterator[tuple[ast.AST, bool]]:
-    """Every node, and whether it runs when the module is loaded."""
+def statements(node: ast.AST, on_load: bool = True) -> Iterator[tuple[ast.AST, bool]]:
+    """Every statement, and whether it runs when the module is loaded."""
     for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.expr):
+            continue
         yield child, on_load
-        inside = isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+        inside = isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef)
         typing = isinstance(child, ast.If) and "TYPE_CHECKING" in ast.dump(child.test)
-        yield from walk(child, on_load and not inside and not typing)
+        yield from statements(child, on_load and not inside and not typing)
 
 
 def imports(path: Path) -> Iterator[Import]:
     """Every import of a file, inside functions too; `from x import y` as x and as x.y."""
     where = str(path.relative_to(ROOT))
-    for node, on_load in walk(ast.parse(path.read_text())):
+    for node, on_load in statements(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             yield from (Import(where, node.lineno, alias.name, on_load) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -72,7 +76,10 @@ def imports(path: Path) -> Iterator[Import]:
             yield from (Import(where, node.lineno, f"{module}.{alias.name}", on_load) for alias in node.names)
 
 
-IMPORTS = [i for path in SOURCES for i in imports(path)]
+@cache
+def all_imports() -> list[Import]:
+    """Of all our files; by the one worker that asks."""
+    return [i for path in SOURCES for i in imports(path)]
 
 
 def under(name: str, *roots: str) -> bool:
@@ -113,18 +120,18 @@ def fine(wrong: list[Import]) -> None:
 
 class TestImports:
     def test_there_are_some(self) -> None:
-        assert len(IMPORTS) > 50
+        assert len(all_imports()) > 50
 
     def test_cli_meets_only_the_package_root_of_converters(self) -> None:
         api = {n.removeprefix("vlconv.converters.") for n in exported()}
-        seen = [i for i in IMPORTS if i.path.startswith("cli/") and under(i.name, "vlconv.converters")]
+        seen = [i for i in all_imports() if i.path.startswith("cli/") and under(i.name, "vlconv.converters")]
         fine([i for i in seen if i.name.removeprefix("vlconv.converters").lstrip(".") not in {"", *api}])
 
     def test_converters_never_meets_cli(self) -> None:
         fine(
             [
                 i
-                for i in IMPORTS
+                for i in all_imports()
                 if i.path.startswith("converters/")
                 and i.name.startswith("vlconv")
                 and not under(i.name, "vlconv", "vlconv.converters")
@@ -133,21 +140,21 @@ class TestImports:
         fine(
             [
                 i
-                for i in IMPORTS
+                for i in all_imports()
                 if i.path.startswith("converters/")
                 and under(i.name, "vlconv.app", "vlconv.run", "vlconv.render", "vlconv.progress")
             ]
         )
 
-    @pytest.mark.parametrize("path", sorted({i.path for i in IMPORTS if i.path.startswith("converters/")}))
+    @pytest.mark.parametrize("path", [name for name in map(str, NAMES) if name.startswith("converters/")])
     def test_each_room_imports_what_its_row_says(self, path: str) -> None:
         """The table "Rooms" of ARCHITECTURE.md, row by row."""
         own, allowed = room_of(path), may_import(room_of(path))
-        ours = [i for i in IMPORTS if i.path == path and under(i.name, "vlconv.converters")]
+        ours = [i for i in all_imports() if i.path == path and under(i.name, "vlconv.converters")]
         fine([i for i in ours if (theirs := room_of(i.name)) not in (own, *allowed) and theirs])
 
     def test_the_table_has_a_row_for_every_room(self) -> None:
-        assert set(ROOMS) == {room_of(i.path) for i in IMPORTS if i.path.startswith("converters/")}
+        assert set(ROOMS) == {room_of(i.path) for i in all_imports() if i.path.startswith("converters/")}
 
     def test_no_room_is_above_a_room_that_imports_it(self) -> None:
         below: dict[str, set[str]] = {}  # a folder and what is inside it are one room here
@@ -160,7 +167,7 @@ class TestImports:
         fine(
             [
                 i
-                for i in IMPORTS
+                for i in all_imports()
                 if not i.path.startswith("cli/") and under(i.name, "typer", "rich", "click", "logging", "tqdm")
             ]
         )
@@ -168,13 +175,13 @@ class TestImports:
     @pytest.mark.parametrize("library", FILES_AND_WITNESSES)
     def test_libraries_stay_in_their_rooms(self, library: str) -> None:
         rooms = FILES_AND_WITNESSES[library]
-        fine([i for i in IMPORTS if not i.path.startswith(rooms) and under(i.name, library)])
+        fine([i for i in all_imports() if not i.path.startswith(rooms) and under(i.name, library)])
 
     def test_nothing_heavy_is_imported_on_load(self) -> None:
-        fine([i for i in IMPORTS if i.on_load and under(i.name, *HEAVY)])
+        fine([i for i in all_imports() if i.on_load and under(i.name, *HEAVY)])
 
     def test_no_second_copy_under_another_name(self) -> None:
-        fine([i for i in IMPORTS if under(i.name, "converters", "cli", "tests")])
+        fine([i for i in all_imports() if under(i.name, "converters", "cli", "tests")])
         fine(
             [i for path in (ROOT / "tests").rglob("*.py") for i in imports(path) if under(i.name, "converters", "cli")]
         )
@@ -225,11 +232,23 @@ class TestPackaging:
         assert (ROOT / "cli/py.typed").is_file()
         assert "py.typed" in self.project["tool"]["setuptools"]["package-data"]["vlconv"]
 
+    def test_what_is_no_source_is_shipped_too(self) -> None:
+        """Files of a package that its code reads: pyproject.toml names each."""
+        named = self.project["tool"]["setuptools"]["package-data"]
+        listed = {f"{package.replace('.', '/')}/{file}" for package, files in named.items() for file in files}
+        others = {
+            str(path.relative_to(ROOT / "cli"))
+            for path in tracked()
+            if path.is_relative_to(ROOT / "cli") and path.suffix != ".py" and not path.is_symlink()
+        }
+        assert listed == {f"vlconv/{other}" for other in others}
+        assert not [p for p in tracked() if p.is_relative_to(ROOT / "converters") and p.suffix != ".py"]
+
     def test_what_is_imported_is_a_dependency(self) -> None:
         names = {re.split(r"[^\w-]", line)[0] for line in self.project["project"]["dependencies"]}
         modules = {"pyyaml": "yaml", "megatron-core": "megatron"}
         known = {modules.get(name, name) for name in names} | {"vlconv"}
-        fine([i for i in IMPORTS if i.name.split(".")[0] not in known and not standard(i.name)])
+        fine([i for i in all_imports() if i.name.split(".")[0] not in known and not standard(i.name)])
 
     def test_the_sdist_holds_every_file(self) -> None:
         """The folders of packages are in it anyway, and what pyproject.toml names; the rest MANIFEST.in names."""

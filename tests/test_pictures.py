@@ -7,6 +7,7 @@ from html import unescape
 from pathlib import Path
 
 import pictures
+from read_page import ReadPage
 
 
 def test_what_was_written_over_is_gone() -> None:
@@ -23,3 +24,9 @@ def test_a_conversion_and_a_difference_before_a_terminal(tmp_path: Path) -> None
     assert str(tmp_path) not in words.replace("\n", "") and "huggingfac" not in words  # of no use to a reader
     assert "$ vlconv mcore2hf" in words and "Qwen3-VL-mine" in words and "\x1b" not in drawn
     assert pictures.in_terminal(tmp_path, *pictures.PICTURES["verify"][0])[0] == 1
+
+
+def test_the_page_that_is_photographed_has_something_to_show(tmp_path: Path) -> None:
+    page = ReadPage(pictures.report(tmp_path).read_text())
+    assert page.values["g", "class"] >= {"l0", "l1", "l2", "l3"}
+    assert str(tmp_path) not in "".join(text for _, text in page.texts)

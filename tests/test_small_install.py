@@ -22,7 +22,7 @@ from vlconv.converters.errors import MissingLibrary, naming_missing_libraries
 SMALL = ("isal", "numpy", "pyyaml", "typer")
 """README's short list."""
 
-ABSENT = ("torch", "megatron", "transformers", "huggingface_hub", "safetensors", "psutil")
+ABSENT = ("jinja2", "torch", "megatron", "transformers", "huggingface_hub", "safetensors", "psutil")
 
 CONFIG = tiny(moe=True)
 HF = random_hf_tensors(CONFIG)
@@ -132,7 +132,7 @@ class TestMissing:
             small,
             *("verify", getattr(inputs, form), "--witness", library),
             code=3,
-            says=f"not comparable: {library} is not installed, so it cannot witness",
+            says=f"not comparable: {library} is not installed, and this check needs it",
             hint=f"pip install {library}",
         )
 
@@ -153,6 +153,18 @@ class TestMissing:
             code=1,
             says="error: huggingface_hub is not installed, and this needs it",
             hint="pip install huggingface_hub",
+        )
+        assert not list(tmp_path.iterdir())
+
+    def test_what_a_page_is_made_with_is_missed_before_the_work(
+        self, small: Path, inputs: Inputs, tmp_path: Path
+    ) -> None:
+        fails(
+            small,
+            *("verify", tmp_path / "nowhere", inputs.hf, "--report", tmp_path / "page.html"),
+            code=1,
+            says="error: jinja2 is not installed, and --report needs it",
+            hint="pip install jinja2",
         )
         assert not list(tmp_path.iterdir())
 

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from vlconv import converters
-from vlconv.arguments import with_options
+from vlconv.arguments import RUN, with_options
 from vlconv.helped import Helped
+from vlconv.run import Afterwards
+
+if TYPE_CHECKING:
+    from vlconv.page import Page
 
 EXAMPLES = """[bold]Examples[/bold]
 
@@ -29,6 +34,14 @@ vlconv verify checkpoints
 [dim]# what another tool wrote, against the model it was trained from: no source is needed[/dim]
 
 vlconv verify exported --like Qwen/Qwen3-VL-8B-Instruct
+
+[dim]# what training changed, as a page with a picture: layer by layer, module by module[/dim]
+
+vlconv verify base tuned --report changes.html
+
+[dim]# and what both compute, text and images; of a checkpoint alone megatron-core and transformers[/dim]
+
+vlconv verify checkpoints Qwen3-VL-mine --forward
 
 [dim]# read a second time by megatron-core itself (it unpickles: trust the checkpoint)[/dim]
 
@@ -68,14 +81,39 @@ def verify(
         str | None, typer.Argument(metavar="B", help="The other side. Left out: A is converted there and back.")
     ] = None,
     *,
+    report: Annotated[
+        Path | None,
+        typer.Option(
+            "--report",
+            metavar="FILE",
+            help="Write what was found as one HTML page, too, with a picture of how far each module of each layer is "
+            "apart. An earlier page is replaced; of a dry run none is written.",
+            rich_help_panel=RUN,
+        ),
+    ] = None,
     options: converters.VerifyOptions,
     observer: converters.Observer,
 ) -> converters.Report:
     """Compare two checkpoints element by element, or one with what comes back from a round trip.
 
-    Nothing is written. Equality is of bits. A round trip proves that nothing is lost, and nothing about the layout: for
-    that compare with the other side, or call a witness.
+    Nothing is written but a page, with --report. Equality is of bits. A round trip proves that nothing is lost, and
+    nothing about the layout: for that compare with the other side, or call a witness.
     """
     if options.on_disk == Path(BESIDE_A):
         options = replace(options, on_disk=Path(a).absolute().parent)
-    return converters.verify(a, b, options, observer)
+    read = (*options.references, options.like, options.base)
+    page = _page(report, a, b, read) if report else None
+    found = converters.verify(a, b, options, observer)
+    if page and not options.dry_run:
+        try:
+            page.write(found)
+        except converters.VlconvError as fault:
+            raise Afterwards(found) from fault
+        found.fact("report", str(report), report=str(report))
+    return found
+
+
+def _page(path: Path, a: str, b: str | None, read: Iterable[str | Path | None]) -> Page:
+    from vlconv.page import Page  # not at every start
+
+    return Page(path, a, b, read)

@@ -36,6 +36,22 @@ class Pair(NamedTuple):
         return self.alpha / self.rank
 
 
+class Kind(NamedTuple):
+    """What an adapter is by the names of its tensors.
+
+    Attributes:
+        family: whose names they are: "megatron-bridge", "ms-swift" or "peft".
+        title: the same in a sentence.
+        modules: how many have one, as the files count them.
+        targets: what these are called: "linear_qkv", "linear_fc1 (gate)", "q_proj".
+    """
+
+    family: str
+    title: str
+    modules: int
+    targets: tuple[str, ...]
+
+
 @dataclass(frozen=True)
 class Adapter:
     """All of one adapter.

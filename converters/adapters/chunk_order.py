@@ -32,7 +32,7 @@ class Shown(NamedTuple):
         name: of the tensor.
         rows: how many it has.
         chunks: into how many equal runs of rows it is cut; 0: they are not equal.
-        ranks: the parallel sizes that other tensors and the checkpoint's words show.
+        ranks: the parallel sizes that other tensors and the checkpoint's words show; 0: unequal chunks.
     """
 
     name: str
@@ -51,7 +51,8 @@ class Shown(NamedTuple):
         """
         if self.chunks == 1 and self.ranks <= {1}:
             return 1
-        sizes = [size for size in self.ranks if self.chunks in [size * count for count in each]]
+        # Unequal chunks are 0: two tensors that have them agree about nothing.
+        sizes = [size for size in self.ranks if size and self.chunks in [size * count for count in each]]
         if len(self.ranks) == 1 and sizes:
             return sizes[0]
         listed = " and ".join(map(str, sorted(self.ranks))) or "nothing"

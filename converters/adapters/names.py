@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 from ..errors import CorruptError, MismatchError, UnsupportedError, shown
+from .adapter import Kind
 
 Family = Literal["megatron-bridge", "ms-swift"]
 
@@ -80,6 +81,11 @@ class Found:
         """The kinds of modules that it changes: "linear_qkv", "linear_fc1 (gate)"."""
         last = (place._replace(module=place.module.rpartition(".")[2]) for place in self.halves)
         return tuple(dict.fromkeys(map(str, last)))
+
+    @property
+    def kind(self) -> Kind:
+        """The same in short."""
+        return Kind(self.family, TITLES[self.family], len(self.halves), self.targets)
 
 
 class Separated(NamedTuple):

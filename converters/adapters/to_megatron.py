@@ -108,6 +108,7 @@ def in_megatron_names(adapter: Adapter, layout: Layout, config: ModelConfig, tab
     """
     alpha = _alpha(adapter.pairs)
     modules = _modules(adapter, config, table)
+    _refuse_lost(adapter, modules)
     apart = [module for module in modules if not _one_a(module, adapter.reader)]
     for module in apart:
         if not _is_canonical(module, layout):
@@ -176,6 +177,21 @@ def _modules(adapter: Adapter, config: ModelConfig, table: Table) -> list[Module
             if any(pairs):
                 found.append(Module(module, shapes[name], pieces, pairs))
     return found
+
+
+def _refuse_lost(adapter: Adapter, modules: Sequence[Module]) -> None:
+    """Every change has a module of the layout, which all of its rows are in.
+
+    Raises:
+        UnsupportedError: one has none, as of what is a bare parameter in Megatron (a shared expert's gate).
+    """
+    both = (both for module in modules for both in zip(module.pieces, module.pairs, strict=True))
+    placed = {pair.module for piece, pair in both if pair and piece.weight == pair.weight}
+    lost = [pair.module for pair in adapter.pairs if pair.module not in placed]
+    if lost:
+        raise UnsupportedError(
+            f"{len(lost)} modules have an adapter, such as {shown(lost[0])}, and are no linear layers in Megatron", HINT
+        )
 
 
 def _one_a(module: Module, reader: Reader) -> bool:

@@ -8,8 +8,11 @@ from collections.abc import Mapping, Sequence
 from ..config.reference import Reference
 from ..errors import shown, shown_path, sized
 from ..formats import FORMATS
+from ..formats.dcp.integrity import vouched
 from ..formats.directory.locate import iteration_of
 from ..formats.holes import told as told_holes
+from ..formats.opened import Summed
+from ..formats.seen_files import SeenFiles
 from ..hub.cached import cached_id
 from ..report import Report
 from ..tensors.fp8.dequantised import RULE as DEQUANTISED
@@ -62,13 +65,13 @@ def describe_mcore(report: Report, side: McoreSide, dtype: str | None = None) ->
     if side.apart:
         describe_apart(report, side.apart, side.directory)
     elif side.adapter and side.seen.adapter:
-        describe_adapter(report, side.adapter, side.seen.adapter, "its base is in the checkpoint, too")
+        describe_adapter(report, side.adapter, side.seen.adapter.kind, "its base is in the checkpoint, too")
     if opened.ignored:
         listed = ", ".join(f"{count} {kind}" for kind, count in sorted(opened.ignored.items()))
         report.fact("ignored", f"entries that are no weights: {listed}", brief="", ignored=opened.ignored)
     _left_behind(report, side.left_behind, restated=side.known.head.restated)
     _unclaimed(report, opened.unclaimed)
-    _integrity(report, side)
+    _integrity(report, side.checkpoints, side.files)
     report.warnings += told_holes(side.chunks.holes)
     told = opened.warnings[:SAID]
     report.warnings += told + [f"… and {len(opened.warnings) - SAID} more tensors that differ between ranks"] * (
@@ -133,19 +136,19 @@ def _agreement(report: Report, side: McoreSide) -> None:
         )
 
 
-def _integrity(report: Report, side: McoreSide) -> None:
+def _integrity(report: Report, checkpoints: Sequence[Summed], files: SeenFiles) -> None:
     """What integrity.json vouches for, where there is one, and what not."""
-    integrity = side.opened.integrity
-    if integrity is None:
+    found = [one.integrity for one in checkpoints if one.integrity]
+    if not found:
         return
-    vouched, unlisted = integrity.vouched(side.files), integrity.unlisted(side.files)
+    listed, unlisted, nbytes = vouched(found, files)
     others = f"; it does not list {_some(unlisted)}" if unlisted else ""
     report.fact(
         "to_hash",
-        f"{len(vouched)} files that integrity.json lists, {sized(integrity.nbytes(side.files))}, before the weights "
-        f"are read (SHA-256){others}",
+        f"{len(listed)} files that integrity.json lists, {sized(nbytes)}, before the weights are read (SHA-256)"
+        f"{others}",
         brief="",
-        integrity={"vouched": vouched, "unlisted": unlisted, "agree": None},
+        integrity={"vouched": listed, "unlisted": unlisted, "agree": None},
     )
 
 
@@ -180,12 +183,27 @@ def describe_hf(report: Report, side: HfSide) -> None:
         report.fact(
             "dropped", f"{shown(side.copy)}, bit for bit the embedding that it is tied to", brief="", dropped=side.copy
         )
+    _as_it_is(report, side)
     _dequantised(report, side)
     _dtypes(report, side.reader, None)
     if side.adapter:
         describe_apart(report, side.adapter, side.directory)
     _left_behind(report, side.left_behind, restated=side.head_restated)
+    _integrity(report, side.checkpoints, side.files)
     report.warnings += told_holes(side.chunks.holes)
+
+
+def _as_it_is(report: Report, side: HfSide) -> None:
+    """What is wrong with the two tensors that have a row per token."""
+    if side.uncut:
+        rows = side.config.text.vocab
+        text = f"config.json counts {rows - side.uncut} tokens, and there are {rows} rows: {side.uncut} too many"
+        report.fact("vocabulary", text, padding_rows=side.uncut)
+    if side.stale:
+        report.warnings.append(
+            f"the model is tied, but its output layer is no copy of its embedding: {side.stale}; transformers 5 takes "
+            "it, transformers 4.57 and vLLM drop it: two models"
+        )
 
 
 def _dequantised(report: Report, side: HfSide) -> None:

@@ -15,10 +15,12 @@ from ..errors import MismatchError, shown
 from ..layouts.layout import Layout
 from ..models import model_of
 from ..models.shared.config import ModelConfig
+from ..tensors.cast import Cast
 from ..tensors.mapped import Mapped, prove
 from ..tensors.offset import Offset
 from ..tensors.rules import Table, flipped, table
 from ..tensors.spec import Reader
+from .absent.union import Union, only, without
 from .collector import paused
 
 REPORT = "This is a fault of vlconv: please report it with the config.json."
@@ -63,16 +65,20 @@ class Naming:
         step = Offset(reader, plus, 1.0, {lefts[right]: dtype for right, dtype in (dtypes or {}).items()})
         return HfView(Mapped(step, self.table.copies), step)
 
-    def from_hf(self, reader: Reader, leave: Collection[str] = (), dtypes: Mapping[str, str] | None = None) -> Offset:
+    def from_hf(self, reader: Reader, leave: Collection[str] = (), dtype: str | None = None) -> Offset:
         """Hugging Face tensors under the layout's names; padding reads as zeros.
 
         Args:
             reader: holds every right tensor of the table.
             leave: names on the Hub of tensors that are minus one already.
-            dtypes: of single tensors, by their names in the layout.
+            dtype: of all tensors; what is computed is rounded to it at once. None: as they are.
         """
-        minus = [left for left, right in self.less_one.items() if right not in leave]
-        return Offset(Mapped(reader, flipped(self.table.copies), self.table.pads), minus, -1.0, dtypes)
+        minus = {left: right for left, right in self.less_one.items() if right not in leave}
+        if dtype:
+            names = set(minus.values())
+            reader = Union(Cast(without(reader, names), dtype), only(reader, names))
+        moved = Mapped(reader, flipped(self.table.copies), self.table.pads)
+        return Offset(moved, minus, -1.0, dict.fromkeys(minus, dtype) if dtype else None)
 
 
 @paused()

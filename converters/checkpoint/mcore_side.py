@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from shlex import quote
+from typing import TYPE_CHECKING
 
 from ..adapters.adapter import Adapter
 from ..adapters.expert_copies import copies_told
@@ -21,7 +22,7 @@ from ..config.reference_weights import Dtypes, reference_dtypes, reference_names
 from ..errors import ReferenceFault, shown_path
 from ..formats import FORMATS, open_mcore
 from ..formats.chunks import ChunkReader
-from ..formats.opened import Opened
+from ..formats.opened import Opened, Summed
 from ..formats.seen_files import SeenFiles
 from ..layouts.layout import Layout
 from ..models.shared.config import ModelConfig
@@ -40,6 +41,9 @@ from .lora.adapter_side import AdapterSide, told
 from .mapping import HfView, Naming
 from .matched import Matched, match
 from .recognise import Recognised, recognise
+
+if TYPE_CHECKING:
+    from .lora.peft_side import PeftAdapter
 
 
 @dataclass(frozen=True)
@@ -66,12 +70,17 @@ class McoreSide:
     chunks: ChunkReader
     files: SeenFiles
     adapter: Adapter | None = None
-    apart: AdapterSide | None = None
+    apart: AdapterSide | PeftAdapter | None = None
 
     @property
     def opened(self) -> Opened:
         """The files."""
         return self.seen.opened
+
+    @property
+    def checkpoints(self) -> tuple[Summed, ...]:
+        """This one, and that of an adapter that lies apart."""
+        return (Summed(self.chunks, self.opened.integrity), *(self.apart.checkpoints if self.apart else ()))
 
     @property
     def directory(self) -> Path:

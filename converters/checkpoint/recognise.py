@@ -63,7 +63,8 @@ def recognise(opened: Opened, layout: str | None) -> Recognised:
         raise UnsupportedError(
             f"the checkpoint holds an adapter (LoRA) alone, in {TITLES[adapter.family]}, and not the model that it "
             "changes",
-            "Merge it: vlconv mcore2hf ADAPTER OUT --base HF_OR_MCORE, with the model that was trained.",
+            "Merge it: vlconv mcore2hf ADAPTER OUT --base HF_OR_MCORE, with the model that was trained; verify takes "
+            "--base, too.",
         )
     specs = {new: opened.specs[old] for new, old in names.items()}
     refuse(specs)

@@ -42,11 +42,19 @@ def check_shapes(
     name = wrong[0]
     behind = fields_behind(config, shapes, name, have[name].shape)
     more = f" ({len(wrong) - 1} more tensors differ)" if len(wrong) > 1 else ""
+    if is_turned(have[name].shape, want[name]):
+        why = "It is the shape of the transpose: it was written with its two axes exchanged."
+    else:
+        why = "The config belongs to another model or size, or the checkpoint is damaged."
     raise MismatchError(
         f"{where}: {shown(name)} is {shown(list(have[name].shape))}; the config makes it {list(want[name])}{more}",
-        (f"This shape follows from {', '.join(behind)}. " if behind else "")
-        + "The config belongs to another model or size, or the checkpoint is damaged.",
+        (f"This shape follows from {', '.join(behind)}. " if behind else "") + why,
     )
+
+
+def is_turned(found: Shape, want: Shape) -> bool:
+    """Whether a shape is that of the other's transpose; stacked matrices are transposed each by itself."""
+    return len(found) >= 2 and found != want and found == (*want[:-2], *want[-2:][::-1])
 
 
 def fields_behind(config: ModelConfig, shapes: Callable[[ModelConfig], Shapes], name: str, found: Shape) -> list[str]:

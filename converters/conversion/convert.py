@@ -7,12 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..checkpoint.describe import (
-    describe_computed,
-    describe_hf,
-    describe_mcore,
-)
-from ..checkpoint.hf_side import HfSide, open_hf_side
+from ..checkpoint.describe import describe_computed, describe_hf, describe_mcore
+from ..checkpoint.hf_side import HfReading, HfSide, open_hf_side
 from ..checkpoint.hub_source import adapter_directory, hf_directory
 from ..checkpoint.lora.describe_adapter import describe_merging
 from ..checkpoint.mapping import mapped_table
@@ -20,8 +16,9 @@ from ..checkpoint.mcore_side import McoreSide, open_mcore_side
 from ..config.hf_config import config_json
 from ..config.reference import side_files
 from ..errors import MismatchError, UnsupportedError, naming_missing_libraries, shown
-from ..formats.directory.contents import CONFIG
+from ..formats.directory.contents import CONFIG, HF_FILES
 from ..formats.holes import refuse_holes
+from ..formats.output_file import OutFile, small_file
 from ..layouts import known_layouts, named, to_write
 from ..layouts.layout import Layout
 from ..layouts.shared.divisions import check_divides
@@ -31,20 +28,20 @@ from ..options import Hf2McoreOptions, Mcore2HfOptions, Mcore2McoreOptions, Mcor
 from ..report import Observer, Report
 from ..tensors.dtypes import main_dtype
 from ..tensors.offset import Offset
+from ..tensors.spec import Reader
 from ..workers import workers_of
 from .execute import execute
-from .hf_output import config_file, dequantising, hf_plan, of_mcore, refuse_warned, small_file, sources_of
-from .merging import merging_plan
+from .mcore_source import dequantising, of_mcore, refuse_warned, sources_of
 from .outcome import describe_mcore_steps, describe_result, origin_of
-from .peft_input import adapter_plan
-from .peft_output import peft_plan
 from .plan import Plan
 from .readers import Weights, kept_less_one, mcore_reader, merged_dtypes, refuse_unlisted
-from .same_model import check_same_model
 from .summary import describe_links, describe_output, describe_side_files, describe_target
+from .to_hf.from_mcore import hf_plan
+from .to_hf.output import config_file
+from .to_mcore.same_model import check_same_model
 
 if TYPE_CHECKING:
-    from .megatron_output import McoreFiles
+    from .to_mcore.output import McoreFiles
 
 
 @naming_missing_libraries()
@@ -59,8 +56,12 @@ def mcore2hf(source: Path, target: Path, options: Mcore2HfOptions, observer: Obs
         VlconvError: see errors.py; nothing is written then.
     """
     if options.adapter:
+        from .lora.peft_output import peft_plan  # seldom, as are all that begin with an adapter
+
         return execute(peft_plan(source, target, options), options, observer)
     if options.base is not None:
+        from .to_hf.merging import merging_plan
+
         return execute(merging_plan(source, target, options), options, observer)
     return execute(hf_plan(open_mcore_side(source, options), source, target, options), options, observer)
 
@@ -78,16 +79,14 @@ def hf2mcore(source: str | os.PathLike[str], target: Path, options: Hf2McoreOpti
         VlconvError: see errors.py; nothing is written then.
     """
     if options.adapter:
+        from .lora.peft_input import adapter_plan
+
         return execute(adapter_plan(adapter_directory(source), target, options), options, observer)
     directory = hf_directory(source)
-    side = open_hf_side(
-        directory,
-        options.experts_form,
-        options.mtp,
-        no_output_layer=options.no_output_layer,
-        # Of what is wider than bfloat16 the exact numbers; float16 is then rounded to once.
-        fp8_as="bfloat16" if options.dtype in (None, "bfloat16") else "float32",
-    )
+    # Of what is wider than bfloat16 the exact numbers; float16 is then rounded to once.
+    fp8_as = "bfloat16" if options.dtype in (None, "bfloat16") else "float32"
+    reading = HfReading(options.experts_form, options.mtp, no_output_layer=options.no_output_layer, fp8_as=fp8_as)
+    side = open_hf_side(directory, reading)
     if options.strict:
         refuse_holes(side.chunks.holes)
     report = Report("hf2mcore", "planned")
@@ -100,9 +99,9 @@ def hf2mcore(source: str | os.PathLike[str], target: Path, options: Hf2McoreOpti
     with side.files.noting():
         beside = side_files(directory, model_of(side.config).traits.tower)
     describe_side_files(report, beside)
-    files, copied = output.files, [directory / "config.json", *beside.copy]
+    files, copied = output.files, [directory / CONFIG, *beside.copy]
     if side.restated:
-        files, copied = [*files, small_file(f"huggingface/{CONFIG}", config_json(side.hf_config))], beside.copy
+        files, copied = [*files, small_file(f"{HF_FILES}/{CONFIG}", config_json(side.hf_config))], beside.copy
     plan = Plan(
         report,
         reader,
@@ -110,7 +109,7 @@ def hf2mcore(source: str | os.PathLike[str], target: Path, options: Hf2McoreOpti
         target,
         directory,
         [directory],
-        {"huggingface": copied},
+        {HF_FILES: copied},
         links=output.links,
         seen=side.files,
         steps=[*([side.step] if side.step else []), reader],
@@ -162,15 +161,20 @@ def mcore2mcore(source: Path, target: Path, options: Mcore2McoreOptions, observe
     reader, output = _megatron(report, weights, target, replace(options, as_layout=layout))
     describe_result(report, target, side.whole, origin_of(side.directory))
     describe_mcore_steps(report, named(layout), side, target, output.folder, options)
-    files = [*output.files, config_file(side, reader, "huggingface/config.json")]
+    files = [*output.files, _hf_config_file(side, reader)]
     with side.files.noting():
         beside = side_files(side.known.reference.directory, side.model.traits.tower)
     describe_side_files(report, beside)
-    copied = {"huggingface": beside.copy}
+    copied = {HF_FILES: beside.copy}
     sources, steps = sources_of(source, side), [view.step, *dequantising(side), reader]
     plan = Plan(report, reader, files, target, source, sources, copied, links=output.links, steps=steps)
     plan = replace(plan, merged=view.merged)
     return execute(of_mcore(plan, side), options, observer)
+
+
+def _hf_config_file(side: McoreSide, reader: Reader) -> OutFile:
+    """The config.json that goes along, as hf2mcore copies one."""
+    return config_file(f"{HF_FILES}/{CONFIG}", side.known.reference.config, side.whole, main_dtype(reader.specs))
 
 
 def _same_layout(side: McoreSide, options: McoreTarget) -> str:
@@ -203,7 +207,7 @@ def _written_in(options: McoreTarget, config: ModelConfig) -> Layout:
 
 def _megatron(report: Report, weights: Weights, target: Path, options: McoreTarget) -> tuple[Offset, McoreFiles]:
     """A reader of the tensors to write, and the files they go to; told in the report."""
-    from .megatron_output import mcore_files, rows_to_write, topology_of  # with all that writes them
+    from .to_mcore.output import mcore_files, rows_to_write, topology_of  # with all that writes them
 
     config = weights.config
     if options.as_iteration is not None:

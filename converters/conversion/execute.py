@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 
 from ..errors import shown_path
-from ..formats.dcp.integrity import Integrity
+from ..formats.dcp.integrity import vouched
+from ..formats.opened import Summed
 from ..formats.seen_files import SeenFiles
 from ..options import Mcore2HfOptions, McoreTarget, WritingOptions
 from ..output.directory import OutputDirectory
@@ -54,8 +56,7 @@ def execute(plan: Plan, options: WritingOptions, observer: Observer) -> Report:
             _tell_abandoned(plan, output)
             observer.planned(report)
             with plan.seen.held():
-                if plan.integrity:
-                    check_integrity(report, plan.integrity, plan.seen, threads, observer)
+                check_integrity(report, plan.checkpoints, plan.seen, threads, observer)
                 tell_phase(observer, Phase.WRITING)
                 begin = time.monotonic()
                 written = fill(plan, new, output.journal, options, observer)
@@ -103,11 +104,17 @@ def _target(plan: Plan, options: WritingOptions) -> Target:
     )
 
 
-def check_integrity(report: Report, integrity: Integrity, seen: SeenFiles, threads: int, observer: Observer) -> None:
-    """Hold whole source files against the sums that the source states; told in the report.
+def check_integrity(
+    report: Report, checkpoints: Sequence[Summed], seen: SeenFiles, threads: int, observer: Observer
+) -> None:
+    """Hold whole source files against the sums that the source states, if it does; told in the report.
 
     Errors as Integrity.check.
     """
+    found = [one.integrity for one in checkpoints if one.integrity]
+    if not found:
+        return
     tell_phase(observer, Phase.CHECKING_SOURCE)
-    integrity.check(seen, threads, observer.progress)
-    describe_integrity(report, integrity.vouched(seen), integrity.unlisted(seen))
+    for integrity in found:
+        integrity.check(seen, threads, observer.progress)
+    describe_integrity(report, vouched(found, seen))

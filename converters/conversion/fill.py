@@ -23,7 +23,7 @@ from .summary import describe_checksums, describe_rounded, describe_specials, un
 
 def fill(plan: Plan, root: Path, journal: Journal, options: WritingOptions, observer: Observer) -> list[WrittenFile]:
     """Write all files of a plan below a directory; those that an ended run has finished are kept."""
-    chunks, kept = plan.chunks, dict(journal.finished)
+    chunks, kept = plan.checkpoints[0].chunks if plan.checkpoints else None, dict(journal.finished)
     if chunks:
         chunks.read_earlier(journal.source)
 
@@ -57,8 +57,8 @@ def fill(plan: Plan, root: Path, journal: Journal, options: WritingOptions, obse
     if plan.merged:
         describe_merged(plan.report, plan.merged.counted())
     _tell_unsummed(plan, options)
-    if chunks:
-        describe_checksums(plan.report, chunks)
+    if plan.checkpoints:
+        describe_checksums(plan.report, plan.checkpoints)
     for folder, paths in plan.beside.items():
         (root / folder).mkdir(exist_ok=True)
         written += [copy_file(path, root, f"{folder}/{path.name}".lstrip("/")) for path in paths]
@@ -84,7 +84,7 @@ def _tell_unsummed(plan: Plan, options: WritingOptions) -> None:
     Raises:
         CorruptError: --strict, and there are some.
     """
-    warning = unsummed(plan.chunks) if plan.chunks else ""
+    warning = unsummed(plan.checkpoints)
     if warning and options.strict:
         raise CorruptError(
             warning,

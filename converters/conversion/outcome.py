@@ -54,9 +54,9 @@ def describe_hf_steps(report: Report, side: McoreSide, target: Path, asked: Mcor
     else:
         _serve(report, target)
     if not dtype:
-        source = side.apart.alone.directory if side.apart else side.directory
+        source = side.apart.directory if side.apart else side.directory
         base = ["--base", quoted(side.directory)] if side.apart else []
-        words = ["vlconv verify", quoted(source), out, *base, *_as_read(asked)]
+        words = ["vlconv verify", quoted(source), out, *base, *as_read(asked)]
         report.steps.append(Step("verify", " ".join(words)))
 
 
@@ -70,8 +70,8 @@ def describe_merged_steps(report: Report, side: HfSide, target: Path, asked: Mco
     else:
         _serve(report, target)
     if not dtype and side.adapter:
-        words = [quoted(side.adapter.alone.directory), quoted(target), "--base", quoted(side.directory)]
-        report.steps.append(Step("verify", " ".join(["vlconv verify", *words, *_as_read(asked)])))
+        words = [quoted(side.adapter.directory), quoted(target), "--base", quoted(side.directory)]
+        report.steps.append(Step("verify", " ".join(["vlconv verify", *words, *as_read(asked)])))
 
 
 def _serve(report: Report, target: Path) -> None:
@@ -91,7 +91,7 @@ def _tell_missing(report: Report, side: McoreSide, target: Path, missing: Sequen
     report.warnings.append(report.last)
 
 
-def _as_read(asked: McoreSource) -> Iterator[str]:
+def as_read(asked: McoreSource) -> Iterator[str]:
     """The options that say how a checkpoint is read, again."""
     if asked.layout:
         yield f"--layout {shlex.quote(shown(asked.layout))}"

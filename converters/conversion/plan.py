@@ -7,8 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..adapters.merged import Merged
-from ..formats.chunks import ChunkReader
-from ..formats.dcp.integrity import Integrity
+from ..formats.opened import Summed
 from ..formats.output_file import OutFile
 from ..formats.seen_files import SeenFiles
 from ..report import Report
@@ -28,10 +27,10 @@ class Plan:
         source: what the user gave as source.
         sources: directories that the target must not touch: the source, then the reference's.
         beside: folder below the target -> files to copy there byte for byte.
-        chunks: the reader of the source, where its format keeps checksums.
+        checkpoints: the Megatron checkpoints that are read, whose formats keep checksums; the one whose reading a
+            later run goes on with first, then that of an adapter which lies apart from its base.
         links: name below the target -> what it is a relative symbolic link to.
         seen: the source files, which must not change until all is written.
-        integrity: the sums of whole files that the source states.
         steps: what computes on the way, which counts what it rounds.
         merged: what an adapter is merged by, which counts what it changes; None: there is none.
     """
@@ -43,10 +42,9 @@ class Plan:
     source: Path
     sources: Sequence[Path]
     beside: dict[str, list[Path]] = field(default_factory=dict)
-    chunks: ChunkReader | None = None
+    checkpoints: Sequence[Summed] = ()
     links: Mapping[str, str] = field(default_factory=dict)
     seen: SeenFiles = field(default_factory=SeenFiles)
-    integrity: Integrity | None = None
     steps: Sequence[Rounding] = ()
     merged: Merged | None = None
 

@@ -9,7 +9,7 @@ from collections.abc import Collection
 from typing import Any, NamedTuple
 
 from ..adapters.adapter import Adapter
-from ..checkpoint.absent.union import Union, only, without
+from ..checkpoint.absent.union import Union
 from ..checkpoint.fp8.form import Fp8Form
 from ..checkpoint.hf_side import in_dialect
 from ..checkpoint.mapping import Naming, mapped_table
@@ -64,13 +64,8 @@ def hf_reader(side: McoreSide, reader: Reader, dialect: Dialect, dtype: str | No
 
 
 def mcore_reader(weights: Weights, naming: Naming, dtype: str | None) -> Offset:
-    """The tensors under a layout's names: what is computed is cast with that, so that it is rounded once."""
-    computed = {left: right for left, right in naming.less_one.items() if right not in weights.less_one}
-    if not dtype:
-        return naming.from_hf(weights.reader, weights.less_one)
-    names = set(computed.values())
-    apart = Union(Cast(without(weights.reader, names), dtype), only(weights.reader, names))
-    return naming.from_hf(apart, weights.less_one, dict.fromkeys(computed, dtype))
+    """The tensors under a layout's names."""
+    return naming.from_hf(weights.reader, weights.less_one, dtype)
 
 
 def kept_less_one(side: McoreSide, layout: str) -> set[str]:

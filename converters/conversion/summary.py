@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..config.reference import SideFiles
 from ..errors import shown, shown_path, sized
-from ..formats.chunks import ChunkReader
+from ..formats.dcp.integrity import Vouched
+from ..formats.opened import Summed
 from ..formats.output_file import OutFile, WrittenFile
 from ..layouts.layout import Layout
 from ..models.shared.config import ModelConfig
@@ -168,34 +169,45 @@ def describe_rounded(report: Report, counts: Mapping[str, Rounded]) -> None:
     )
 
 
-def describe_integrity(report: Report, vouched: Sequence[str], unlisted: Sequence[str]) -> None:
+def describe_integrity(report: Report, found: Vouched) -> None:
     """Whole files agree with what integrity.json states of them."""
     report.fact(
         "integrity",
-        f"{len(vouched)} files agree with integrity.json (SHA-256)",
+        f"{len(found.listed)} files agree with integrity.json (SHA-256)",
         brief="",
-        integrity={"vouched": vouched, "unlisted": unlisted, "agree": True},
+        integrity={"vouched": found.listed, "unlisted": found.unlisted, "agree": True},
     )
 
 
-def unsummed(chunks: ChunkReader) -> str:
+class Items(NamedTuple):
+    """Items of Megatron checkpoints that were read, known after the last byte was: how many, of which kind."""
+
+    checked: int  # agree with their checksums
+    unsummed: int  # state none
+
+
+def items_of(checkpoints: Sequence[Summed]) -> Items:
+    """The items of all of them."""
+    return Items(sum(one.chunks.checked for one in checkpoints), sum(one.chunks.unsummed for one in checkpoints))
+
+
+def unsummed(checkpoints: Sequence[Summed]) -> str:
     """The warning that items state no checksum; "" where all do. Known after the last byte was read."""
-    if not chunks.unsummed:
+    items = items_of(checkpoints)
+    if not items.unsummed:
         return ""
-    return (
-        f"{chunks.unsummed} of {chunks.checked + chunks.unsummed} items state no checksum: damage in them would not be "
-        "seen"
-    )
+    return f"{items.unsummed} of {sum(items)} items state no checksum: damage in them would not be seen"
 
 
-def describe_checksums(report: Report, chunks: ChunkReader) -> None:
+def describe_checksums(report: Report, checkpoints: Sequence[Summed]) -> None:
     """How much of the source its own checksums vouch for."""
-    without = f", {chunks.unsummed} whose file states none" if chunks.unsummed else ""
+    items = items_of(checkpoints)
+    without = f", {items.unsummed} whose file states none" if items.unsummed else ""
     report.fact(
         "checksums",
-        f"{chunks.checked} items agree with their CRC-32{without}",
+        f"{items.checked} items agree with their CRC-32{without}",
         brief="",
-        checksums={"checked": chunks.checked, "none_stated": chunks.unsummed},
+        checksums={"checked": items.checked, "none_stated": items.unsummed},
     )
 
 

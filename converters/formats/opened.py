@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..tensors.sharding import Split, Topology
 from ..tensors.spec import Shape, TensorSpec
@@ -31,8 +31,8 @@ class Opened:
         format: a key of FORMATS.
         directory: the folder that holds the files.
         specs: the model's tensors under canonical names (see keys.py), whatever prefix the trainer put before them.
-            Where a format keeps only ranks' own
-            tensors, a shape is a rank's, but for the rows of embedding and output layer.
+            Where a format keeps only ranks' own tensors, a shape is a rank's, but for the rows of embedding and output
+            layer.
         assemble: given how each tensor is cut among ranks, reads whole tensors; a format that keeps global shapes needs
             it not.
         whole: given the same, the shapes of whole tensors, without reading any; None where `specs` has them.
@@ -70,3 +70,15 @@ class Opened:
     def shapes(self, splits: Mapping[str, Split]) -> dict[str, Shape]:
         """Shapes of whole tensors."""
         return self.whole(splits) if self.whole else {name: self.specs[name].shape for name in splits}
+
+
+class Summed(NamedTuple):
+    """A Megatron checkpoint that is read, with what vouches for its bytes.
+
+    Attributes:
+        chunks: of its items, each with the checksum that its file states.
+        integrity: the sums of whole files that it states; None: it states none.
+    """
+
+    chunks: ChunkReader
+    integrity: Integrity | None

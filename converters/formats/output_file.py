@@ -36,6 +36,11 @@ class OutFile:
     seal: Callable[[Sequence[int]], Iterable[tuple[int, bytes]]] | None = None
 
 
+def small_file(name: str, data: bytes) -> OutFile:
+    """A file that is written from memory."""
+    return OutFile(name, len(data), literals=[(0, data)])
+
+
 class WrittenFile(NamedTuple):
     """What was written of one output file.
 

@@ -21,7 +21,7 @@ from .chunks import ChunkReader, Extent, dense
 from .holes import find_holes
 from .json_file import TABLE, parse_json, read_json
 from .open_files import OpenFiles, is_file, opened
-from .output_file import OutFile, Piece
+from .output_file import OutFile, Piece, small_file
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
@@ -235,7 +235,7 @@ def plan_hf(specs: Mapping[str, TensorSpec], max_shard_size: int) -> list[OutFil
         "weight_map": {spec.name: name for name, shard in zip(names, shards, strict=True) for spec in shard},
     }
     data = (json.dumps(index, indent=2, sort_keys=True) + "\n").encode()
-    return [*map(plan_file, names, shards), OutFile(INDEX, len(data), literals=[(0, data)])]
+    return [*map(plan_file, names, shards), small_file(INDEX, data)]
 
 
 def plan_file(name: str, specs: Iterable[TensorSpec]) -> OutFile:

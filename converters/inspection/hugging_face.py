@@ -41,6 +41,7 @@ def hugging_face(path: Path) -> Inspection:
         form=_form(side),
         model=of_config(side.config) if side else _model(path),
         tensors=tensors,
+        scales=frozenset(one.scale for one in side.step.scaled) if side and side.step else frozenset(),
         file_bytes=file_bytes(path),
         needs=_needs(path, side),
         converts=fault is None,

@@ -132,6 +132,7 @@ class Inspection:
         topology: parallel sizes that it was written at, by Megatron's names, and the ranks that wrote it.
         tensors: under canonical names, with the shapes of whole tensors.
         whole: whether they are; else a rank's.
+        scales: names of those that are scales of FP8 tensors, and no parameters.
         file_bytes: of all its files.
         ignored: what is no weight: kind -> number of entries.
         unclaimed: file -> bytes in it that belong to nothing the checkpoint describes.
@@ -160,6 +161,7 @@ class Inspection:
     topology: Mapping[str, int] = field(default_factory=dict)
     tensors: tuple[TensorSpec, ...] = ()
     whole: bool = True
+    scales: frozenset[str] = frozenset()
     file_bytes: int = 0
     ignored: Mapping[str, int] = field(default_factory=dict)
     unclaimed: Mapping[str, int] = field(default_factory=dict)
@@ -175,8 +177,13 @@ class Inspection:
 
     @property
     def parameters(self) -> int:
-        """Elements of all tensors, padding rows of the vocabulary among them."""
-        return sum(prod(spec.shape) for spec in self.tensors)
+        """Elements of all tensors but scales, padding rows of the vocabulary among them."""
+        return sum(prod(spec.shape) for spec in self._weights)
+
+    @property
+    def _weights(self) -> list[TensorSpec]:
+        """The tensors but scales."""
+        return [spec for spec in self.tensors if spec.name not in self.scales]
 
     @property
     def weight_bytes(self) -> int:
@@ -185,16 +192,16 @@ class Inspection:
 
     @property
     def dtypes(self) -> dict[str, int]:
-        """Dtype -> elements, the most frequent first."""
+        """Dtype -> parameters, the most frequent first."""
         counts: Counter[str] = Counter()
-        for spec in self.tensors:
+        for spec in self._weights:
             counts[spec.dtype] += prod(spec.shape)
         return dict(counts.most_common())
 
     @cached_property
     def blocks(self) -> tuple[Block, ...]:
         """The modules as a tree."""
-        return blocks_of(self.tensors)
+        return blocks_of(self._weights)
 
     def matching(self, pattern: str) -> tuple[TensorSpec, ...]:
         """The tensors whose whole name a glob matches: "*.layers.3.*"."""

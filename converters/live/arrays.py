@@ -124,14 +124,16 @@ def _repeated(tensor: Tensor, box: Box, step: int, count: int) -> Tensor:
 
 def plus(tensor: Tensor, amount: float, name: str) -> Tensor:
     """Each element + amount, in float32 (float64 of float64), rounded once to nearest even: as tensors/offset.py."""
-    if hasattr(tensor, "element_size"):
-        wide = tensor.double() if tensor.element_size() == 8 else tensor.float()
-        return (wide + amount).to(tensor.dtype)
-    dtype = "bfloat16" if tensor.dtype.name == "uint16" else tensor.dtype.name
+    torch_one = hasattr(tensor, "element_size")
+    named = str(tensor.dtype).removeprefix("torch.")
+    dtype = "bfloat16" if named == "uint16" and not torch_one else named
     if dtype not in FLOATS:
         raise MismatchError(
             f"{shown(name)} has dtype {shown(dtype)}", f"It is computed with: give one of {', '.join(FLOATS)}."
         )
+    if torch_one:
+        wide = tensor.double() if dtype == "float64" else tensor.float()
+        return (wide + amount).to(tensor.dtype)
     bits = tensor.view(f"uint{8 * tensor.dtype.itemsize}")
     number = widen(bits, dtype, "float64" if dtype == "float64" else "float32")
     return narrowed(number + number.dtype.type(amount), dtype).view(tensor.dtype)

@@ -6,14 +6,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from os import PathLike
 from typing import TYPE_CHECKING, NamedTuple
 
-from ..checkpoint.hf_side import HfSide, open_hf_side
+from ..checkpoint.hf_side import AS_IT_IS, HfReading, HfSide, open_hf_side
 from ..checkpoint.hub_source import hf_directory
 from ..checkpoint.mapping import mapped_table
 from ..errors import MismatchError, shown
 from ..models.shared.config import ModelConfig
 from ..parallel.model_chunk import Held
 from ..parallel.rank import Rank
-from ..tensors.cast import Cast
 from ..tensors.dtypes import storage
 from ..tensors.sharding import Topology
 from ..tensors.spec import Reader
@@ -95,7 +94,8 @@ def load_rank(
 
     Args:
         hf_dir: the directory, or a repository of the Hub.
-        config: see `live_model`; None: that of the directory.
+        config: see `live_model`; None: that of the directory. A multi-token-prediction head that the trainer's model
+            has not, or that the directory promises and lacks, is left out by `live_model(hf_dir, mtp=False)`.
         layout, topology, rank, names, make_vocab_size_divisible_by: see `placements`.
         dtype: cast all to it ("bfloat16"); None: as they are.
 
@@ -106,13 +106,14 @@ def load_rank(
         MismatchError: as `placements`; or the directory holds another model than `config`.
         VlconvError: of every kind that a source has.
     """
-    side = open_hf_side(hf_directory(hf_dir))
-    model = live_model(side.config if config is None else config, layout)
+    asked = None if config is None else live_model(config, layout)
+    headless = asked is not None and not asked.config.text.mtp
+    side = open_hf_side(hf_directory(hf_dir), HfReading(mtp="drop") if headless else AS_IT_IS)
+    model = asked or live_model(side.config, layout)
     _check_same(side, model)
     chunk = chunk_of(model, topology, rank, names, make_vocab_size_divisible_by)
     rows = padded_rows(model.config.text.vocab, make_vocab_size_divisible_by, topology.tp)
-    source = Cast(side.reader, dtype) if dtype else side.reader
-    reader = mapped_table(model.layout, model.config, rows).from_hf(source)
+    reader = mapped_table(model.layout, model.config, rows).from_hf(side.reader, dtype=dtype)
     for name, held in chunk.items():
         with side.files.noting():
             bits = _read(reader, held)
@@ -121,9 +122,8 @@ def load_rank(
 
 
 def _check_same(side: HfSide, model: LiveModel) -> None:
-    """The directory's model is the one asked for, of which a tower or a head may be left out."""
-    theirs = live_model(side.config, model.layout.name, mtp=bool(model.config.text.mtp)).config
-    if theirs != model.config:
+    """The directory's model is the one asked for, of which a tower may be left out."""
+    if live_model(side.config, model.layout.name).config != model.config:
         raise MismatchError(
             f"{shown(side.directory)} holds another model than the config that is given",
             "Give the config of the same model, or None.",

@@ -57,7 +57,7 @@ def _spellings(config: ModelConfig, layout: str) -> dict[str, str]:
 
 def _expert(name: str, number: int, experts: int, ep_rank: int, ep_size: int) -> int:
     """The number over all ranks."""
-    if experts % ep_size or not 0 <= ep_rank < ep_size:
+    if not 0 <= ep_rank < ep_size or experts % ep_size:
         raise MismatchError(
             f"expert parallel rank {ep_rank} of {ep_size} for {experts} experts", "Give the sizes that the job has."
         )

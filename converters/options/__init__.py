@@ -7,12 +7,25 @@ spelled as on the command line.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, get_args
 
 from ..errors import OptionError
-from .rules import RULES, TOPOLOGY, AdapterExperts, ExpertsForm, Format, HfNames, Mtp, MtpAsIs, Witness, WrittenExperts
+from .rules import (
+    RULES,
+    TOPOLOGY,
+    AdapterExperts,
+    Device,
+    ExpertsForm,
+    Format,
+    HfNames,
+    Mtp,
+    MtpAsIs,
+    Witness,
+    WrittenExperts,
+)
 
 
 class Options:
@@ -226,6 +239,8 @@ class Mcore2HfOptions(McoreSource, OutputOptions):
             )
         if self.push and self.adapter:
             raise OptionError("--push uploads models, and --adapter writes none", "Upload it with hf upload.")
+        if self.adapter:
+            _refuse_beside_adapter(given | {"--dtype": None, "--fp8-like": self.fp8_like})
         if self.adapter_experts != "transformers-5" and not self.adapter:
             raise OptionError("--adapter-experts is about an adapter that is written", "Give --adapter too.")
 
@@ -265,6 +280,22 @@ class Hf2McoreOptions(McoreTarget):
             raise OptionError("--base is about a source that is an adapter", "Give --adapter too.")
         if self.adapter and self.format != "torch_dist":
             raise OptionError("--adapter is written as torch_dist", "Leave --format out.")
+        if self.adapter:
+            _refuse_beside_adapter(
+                {
+                    "--experts-form": self.experts_form,
+                    "--mtp": self.mtp,
+                    "--no-output-layer": self.no_output_layer,
+                    "--make-vocab-size-divisible-by": self.make_vocab_size_divisible_by,
+                }
+            )
+
+
+def _refuse_beside_adapter(options: Mapping[str, object]) -> None:
+    """Raises OptionError for an option about a whole model, which is given."""
+    given = [flag for flag, value in options.items() if value]
+    if given:
+        raise OptionError(f"{given[0]} is about a whole model, and --adapter writes none", "Leave one of them out.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -313,6 +344,10 @@ class VerifyOptions(McoreReading, RunOptions):
         base: of a side that is an adapter alone: the model that it changes, as for mcore2hf; None: no side is one.
         like: a Hugging Face model, a directory or a hub id, which A, that another tool wrote, is to be like: names,
             shapes, dtypes, index, config and files, and no number.
+        forward: both models are run, too, and their logits compared; of a Megatron checkpoint alone, what
+            megatron-core and transformers compute of it.
+        layers: only so many of their first decoder layers are run; None: all.
+        device: that runs them.
     """
 
     references: tuple[str | Path, ...] = ()
@@ -322,6 +357,21 @@ class VerifyOptions(McoreReading, RunOptions):
     values: bool = False
     base: str | Path | None = None
     like: str | Path | None = None
+    forward: bool = False
+    layers: int | None = None
+    device: Device = "cpu"
+
+    def __post_init__(self) -> None:
+        """Raises OptionError: values that do not go together, too."""
+        super().__post_init__()
+        other = {"--witness": self.witness, "--on-disk": self.on_disk, "--like": self.like}
+        clash = [flag for flag, value in other.items() if value is not None]
+        if self.forward and clash:
+            raise OptionError(f"--forward and {clash[0]} are two checks", "Give one of them at a time.")
+        alone = {"--layers": self.layers is not None, "--device": self.device != "cpu"}
+        without = [flag for flag, given in alone.items() if given]
+        if not self.forward and without:
+            raise OptionError(f"{without[0]} is about models that are run", "Give --forward too.")
 
     @property
     def mtp_of_hf(self) -> MtpAsIs | None:

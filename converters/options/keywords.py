@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TypedDict
 
-from .rules import AdapterExperts, ExpertsForm, Format, HfNames, Mtp, MtpAsIs, Witness, WrittenExperts
+from .rules import AdapterExperts, Device, ExpertsForm, Format, HfNames, Mtp, MtpAsIs, Witness, WrittenExperts
 
 
 class RunKeywords(TypedDict, total=False):
@@ -120,3 +120,6 @@ class VerifyKeywords(McoreReadingKeywords, RunKeywords, total=False):
     values: bool
     base: str | Path | None
     like: str | Path | None
+    forward: bool
+    layers: int | None
+    device: Device

@@ -25,6 +25,7 @@ Mtp = Literal["require", "carry", "drop"]
 MtpAsIs = Literal["require", "drop"]
 Format = Literal["torch_dist", "torch"]
 Witness = Literal["megatron-core", "transformers"]
+Device = Literal["cpu", "cuda"]
 
 DTYPES = {
     "bfloat16": "bfloat16",
@@ -165,6 +166,8 @@ RULES: dict[str, Any] = {
     "hf_names": _one_of(HfNames),
     "experts_form": _one_of(ExpertsForm),
     "witness": _one_of(Witness),
+    "layers": _positive,
+    "device": _one_of(Device),
     "mtp": _one_of(Mtp),
     "carry": _prefixes,
     "lora_alpha": _amount,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from math import lcm
 from typing import NamedTuple
 
 from ..errors import MismatchError
@@ -39,7 +38,7 @@ def rank_at(number: int, world: int, topology: Topology, vp: int = 0) -> Rank:
     Raises:
         MismatchError: the world does not divide, or has no such rank.
     """
-    period = lcm(topology.tp, topology.etp * topology.ep)
+    period = topology.period
     if world % (topology.pp * period):
         raise MismatchError(
             f"{world} ranks do not divide by pipeline size {topology.pp} times {period}, the smallest common multiple "
@@ -49,30 +48,27 @@ def rank_at(number: int, world: int, topology: Topology, vp: int = 0) -> Rank:
     if not 0 <= number < world:
         raise MismatchError(f"there is no rank {number} of {world}", "Give one from 0 on.")
     pp, inside = divmod(number, world // topology.pp)
-    return checked(
-        Rank(
-            tp=inside % topology.tp,
-            pp=pp,
-            ep=inside // topology.etp % topology.ep,
-            etp=inside % topology.etp,
-            vp=vp,
-            dp=inside // period,
-        ),
-        topology,
-    )
+    tp, etp, ep = topology.coordinates(inside)
+    return checked(Rank(tp, pp, ep, etp, vp, dp=inside // period), topology)
 
 
 def checked(rank: Rank, topology: Topology) -> Rank:
     """The rank, which the topology has.
 
     Raises:
-        MismatchError: a coordinate is none of its parallel size.
+        MismatchError: a coordinate is none of its parallel size, or no rank has all of them together.
     """
     sizes = {"tp": topology.tp, "pp": topology.pp, "ep": topology.ep, "etp": topology.etp, "vp": topology.vpp}
     for name, size in sizes.items():
         found = getattr(rank, name)
         if not 0 <= found < size:
             raise MismatchError(f"{name} rank {found} is none of {size}", f"Give one from 0 to {size - 1}.")
+    if (rank.tp, rank.etp, rank.ep) not in map(topology.coordinates, range(topology.period)):
+        raise MismatchError(
+            f"no rank has tp {rank.tp}, ep {rank.ep} and etp {rank.etp} at TP {topology.tp}, EP {topology.ep}, "
+            f"ETP {topology.etp}",
+            "Experts are dealt to the ranks of a stage anew, etp first and then ep: rank_at gives all coordinates.",
+        )
     return rank
 
 
@@ -80,5 +76,4 @@ def is_first(rank: Rank, topology: Topology, split: Split) -> bool:
     """Whether a rank is the first, in global order, of those that hold the same part of a tensor that is cut so."""
     dense = rank.tp if split.axis is not None else 0
     first = rank.etp + topology.etp * rank.ep if split.expert else dense
-    same = (first % topology.tp, first % topology.etp, first // topology.etp % topology.ep)
-    return rank.dp == 0 and (rank.tp, rank.etp, rank.ep) == same
+    return rank.dp == 0 and (rank.tp, rank.etp, rank.ep) == topology.coordinates(first)

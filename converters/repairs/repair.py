@@ -9,18 +9,20 @@ from ..checkpoint.absent.union import Union, only
 from ..checkpoint.describe import describe_hf
 from ..checkpoint.hf_side import HfSide, in_dialect, open_hf_side
 from ..checkpoint.mcore_side import McoreSide
+from ..config.facts import runtime_facts
 from ..config.reference import side_files
 from ..conversion.execute import execute
 from ..conversion.outcome import NEEDED, describe_result, origin_of
 from ..conversion.plan import Plan
 from ..conversion.summary import describe_output, describe_side_files
-from ..errors import OptionError, UnsupportedError, naming_missing_libraries, shown_path
+from ..errors import OptionError, ReadError, UnsupportedError, naming_missing_libraries, shown_path
+from ..formats import is_mcore, safetensors
 from ..options import RepairOptions, VerifyOptions
 from ..report import Observer, Report, Step
 from ..tensors.spec import Reader
-from ..verification.by_rule import pair_by_rule
+from ..verification.comparison.by_rule import pair_by_rule
 from ..verification.side_path import SidePath, side_path
-from ..verification.verify import open_pair
+from ..verification.sides import open_pair
 from ..workers import workers_of
 from .same_files import same_files
 from .undone import Undone, by_diagnosis, by_names, check_nearer, repaired
@@ -39,7 +41,7 @@ def repair(source: Path, target: Path, options: RepairOptions, observer: Observe
         target: the directory to write; appears complete or not at all.
 
     Raises:
-        OptionError: neither --like nor --undo is given.
+        OptionError: neither --like nor --undo is given, or --like is the source.
         MismatchError: what is wrong is not known, not known exactly, or not the only thing.
         VlconvError: see errors.py; nothing is written then.
     """
@@ -50,7 +52,11 @@ def repair(source: Path, target: Path, options: RepairOptions, observer: Observe
         )
     like, side = _opened(source, options)
     if side.step is not None:
-        raise UnsupportedError(f"{shown_path(source)} is FP8", "Only plain weights are repaired.")
+        raise UnsupportedError(
+            f"{shown_path(source)} is FP8, and only plain weights are repaired: rows would leave their scales behind",
+            "Repair the weights that it was made of, and quantise those again.",
+        )
+    runtime_facts(side.hf_config, side.config)  # as a conversion: what no program could run is not written again
     undone = by_names(options.undo, side.config) if options.undo else _shown_by(like, side, options, observer)
     good = repaired(side.reader, undone)
     if like is not None and options.undo:
@@ -59,8 +65,15 @@ def repair(source: Path, target: Path, options: RepairOptions, observer: Observe
 
 
 def _opened(source: Path, options: RepairOptions) -> tuple[Side | None, HfSide]:
-    if options.like is None:
+    if not source.is_dir():
+        what = "is no directory" if source.exists() else "does not exist"
+        raise ReadError(f"{shown_path(source)} {what}", "Give the Hugging Face directory that is to be repaired.")
+    if options.like is None or not (safetensors.holds(source) or is_mcore(source)):
         return None, open_hf_side(source)
+    if Path(options.like).exists() and Path(options.like).samefile(source):
+        raise OptionError(
+            f"--like is the source itself, {shown_path(source)}", "Give the model that it is to be, or one of its base."
+        )
     like, side = open_pair(side_path(options.like), SidePath(source), VerifyOptions())
     if not isinstance(side, HfSide):
         raise UnsupportedError(
@@ -76,7 +89,7 @@ def _shown_by(like: Side | None, side: HfSide, options: RepairOptions, observer:
     with like.files.held(), side.files.held():
         threads = workers_of(options.threads, options.memory_bytes).threads
         found = pair_by_rule(like, side)(threads, observer, False)
-    return by_diagnosis(found.diagnoses, side.config)
+    return by_diagnosis(found.diagnoses, side.config, found.differences)
 
 
 def _on_hub(side: Side) -> Reader:
@@ -100,7 +113,7 @@ def _plan(
         beside = side_files(side.directory, side.model.traits.tower)
     report = Report("repair", "planned")
     describe_hf(report, side)
-    _describe(report, like, undone)
+    _describe(report, like, undone, options)
     describe_output(report, target, reader, files, workers_of(options.threads, options.memory_bytes), reader)
     describe_side_files(report, beside, NEEDED)
     describe_result(report, target, side.config, origin_of(side.directory))
@@ -108,12 +121,16 @@ def _plan(
         words = ["vlconv verify", *(shlex.quote(shown_path(path)) for path in (like.directory, target))]
         report.steps.append(Step("verify", " ".join(words)))
     sources = [source, *([like.directory] if like else [])]
-    return Plan(report, reader, files, target, source, sources, {"": beside.copy}, seen=side.files)
+    # What an ended run left is gone on with only where the other model is the same, too: by it was seen what to undo.
+    seen = side.files.joined(like.files) if like else side.files
+    return Plan(report, reader, files, target, source, sources, {"": beside.copy}, seen=seen)
 
 
-def _describe(report: Report, like: Side | None, undone: list[Undone]) -> None:
+def _describe(report: Report, like: Side | None, undone: list[Undone], options: RepairOptions) -> None:
     """What is undone, and on whose word."""
-    word = "as --undo says" if like is None else f"as {shown_path(like.directory)} shows"
+    shown_by = f"as {shown_path(like.directory)} shows" if like else ""
+    near = f", and near {shown_path(like.directory)} then" if like else ""
+    word = f"as --undo says{near}" if options.undo else shown_by
     lines = [f"{one.fault.name} undone in {len(one.tensors)} tensors, {word}: {one.fault.says}" for one in undone]
     told = [{"undone": one.fault.name, "says": one.fault.says, "tensors": one.tensors} for one in undone]
     report.fact("repaired", "\n".join(lines), repaired=told)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ..formats import safetensors
 from ..formats.open_files import is_file, opened
-from ..formats.output_file import OutFile, Piece
+from ..formats.output_file import OutFile, Piece, small_file
 from ..tensors.spec import whole
 
 
@@ -37,4 +37,4 @@ def _weights(path: Path) -> OutFile:
 def _document(path: Path) -> OutFile:
     with opened(path) as file:
         data = file.read()
-    return OutFile(path.name, len(data), literals=[(0, data)])
+    return small_file(path.name, data)

@@ -10,8 +10,8 @@ from ..errors import MismatchError, OptionError, shown
 from ..layouts.faults.fault import Fault, Group
 from ..layouts.faults.known import FAULTS
 from ..models.shared.config import ModelConfig
-from ..tensors.mapped import Mapped, nearest
-from ..tensors.rules import Copy, flipped
+from ..report import Difference
+from ..tensors.mapped import nearest
 from ..tensors.spec import Reader
 from ..verification.diagnosis.diagnosis import Diagnosis
 from ..verification.diagnosis.permuted import TRAINED
@@ -62,14 +62,22 @@ def by_names(names: Collection[str], config: ModelConfig) -> list[Undone]:
     return found
 
 
-def by_diagnosis(diagnoses: Sequence[Diagnosis], config: ModelConfig) -> list[Undone]:
+def by_diagnosis(
+    diagnoses: Sequence[Diagnosis], config: ModelConfig, differences: Iterable[Difference] = ()
+) -> list[Undone]:
     """The permutations that a comparison with a model of the same base has shown.
+
+    Args:
+        diagnoses: what the comparison says.
+        config: the source's integers.
+        differences: all that it found.
 
     Raises:
         MismatchError: none was, or not exactly, or several fit, or something else is wrong that cannot be undone.
     """
     known = [one for one in diagnoses if one.name in FAULTS]
     _refuse_others([one for one in diagnoses if one.name not in FAULTS and one.name not in HARMLESS])
+    _refuse_unexplained(differences, {name for one in diagnoses for name in one.tensors})
     for one in known:
         if not one.exact:
             raise MismatchError(
@@ -103,6 +111,16 @@ def _refuse_others(others: Sequence[Diagnosis]) -> None:
         )
 
 
+def _refuse_unexplained(differences: Iterable[Difference], explained: Collection[str]) -> None:
+    """Other numbers, in another dtype too, or another shape, of which no diagnosis says anything."""
+    left = [d.tensor for d in differences if (d.count or d.kind == "shape") and d.tensor not in explained]
+    if left:
+        raise MismatchError(
+            f"more is wrong than can be undone: nothing explains {len(left)} tensors, {shown(left[0])} among them",
+            "Nothing was written: a part repaired is not good, either. vlconv verify says how they differ.",
+        )
+
+
 def _refuse_twice(undone: Iterable[Undone]) -> None:
     """One tensor is repaired once: of two permutations the order would matter."""
     seen: dict[str, str] = {}
@@ -118,13 +136,9 @@ def _refuse_twice(undone: Iterable[Undone]) -> None:
 
 def repaired(reader: Reader, undone: Iterable[Undone]) -> Reader:
     """The tensors under the Hub's names, with the permutations undone."""
-    copies: list[Copy] = []
-    for one in undone:
-        for group in one.groups:
-            made = group.build()
-            copies += flipped(made) if one.of == "A" else made
-    good = Mapped(reader, copies)
-    return Union(without(reader, good.specs), good)
+    undone = list(undone)
+    made = [group.undone(reader) if one.of == "A" else group.made(reader) for one in undone for group in one.groups]
+    return Union(without(reader, {name for one in undone for name in one.tensors}), *made)
 
 
 def check_nearer(like: Reader, made: Reader, undone: Iterable[Undone]) -> None:
@@ -134,11 +148,16 @@ def check_nearer(like: Reader, made: Reader, undone: Iterable[Undone]) -> None:
         MismatchError: it does not.
     """
     for one in undone:
-        for name in one.tensors:
-            if name not in like.specs or like.specs[name].shape != made.specs[name].shape:
-                continue
-            found = likeness(like, made, probes(like.specs[name]))
-            if len(like.specs[name].shape) > 1 and found.relative >= TRAINED:
+        held = [name for name in one.tensors if name in like.specs and len(like.specs[name].shape) > 1]
+        unfit = next((name for name in held if like.specs[name].shape != made.specs[name].shape), None)
+        if unfit or not held:
+            what = f"has another shape of {shown(unfit)}" if unfit else f"has no tensor that {one.fault.name} concerns"
+            raise MismatchError(
+                f"the model of --like {what}, so nothing shows that --undo is right",
+                "Give a model of the same base; without --like what --undo names is undone on its word alone.",
+            )
+        for name in held:
+            if likeness(like, made, probes(like.specs[name])).relative >= TRAINED:
                 raise MismatchError(
                     f"with {one.fault.name} undone, {shown(name)} is not near that of the model of --like",
                     "That is not what happened to it; vlconv verify says what it looks like.",

@@ -96,7 +96,7 @@ class Rounding(Counting[Rounded]):
             if self._elements(name) != prod(spec.shape):
                 parts = [self._compute(box)[1] for box, _ in cut(whole(spec), 0, 1, PART)]
                 self._counted[name] = Rounded(*map(sum, zip(*parts, strict=True)))
-        return {name: self._counted[name] for name in self.computed}
+        return {name: self._counted.get(name, Rounded()) for name in self.computed}  # of no element nothing was counted
 
 
 def all_counts(steps: Iterable[Rounding]) -> dict[str, Rounded]:

@@ -1,8 +1,7 @@
 """The mapping language: equal boxes of two tensors, and the few ways two names share numbers.
 
 Left is the mcore side, right the Hugging Face side; `flipped` turns a list round. Every helper yields rules for one
-left tensor and reads like a row
-of a table. Row = index on axis 0.
+left tensor and reads like a row of a table. Row = index on axis 0.
 """
 
 from __future__ import annotations

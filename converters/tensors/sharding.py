@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import accumulate
-from math import gcd
+from math import gcd, lcm
 from typing import NamedTuple
 
-from ..errors import MismatchError
+from ..errors import MismatchError, shown
 from .spec import Shape
 
 
@@ -48,6 +48,9 @@ class Topology:
         vpp: model chunks per pipeline stage.
         etp: expert tensor parallel size.
         first, last: layers of the first and last pipeline stage, where they differ from the others.
+
+    Raises:
+        MismatchError: a size or number of layers that is no whole number from 1 on.
     """
 
     tp: int = 1
@@ -58,13 +61,25 @@ class Topology:
     first: int | None = None
     last: int | None = None
 
-    def ranks(self) -> list[tuple[int, int]]:
-        """The (tp, ep) ranks of one stage that a checkpoint has a file of: those that some global rank has.
+    def __post_init__(self) -> None:
+        sizes = {"tp": self.tp, "pp": self.pp, "vpp": self.vpp, "ep": self.ep, "etp": self.etp}
+        ends = {name: n for name, n in (("first", self.first), ("last", self.last)) if n is not None}
+        wrong = [f"{name} {n}" for name, n in (sizes | ends).items() if type(n) is not int or n < 1]
+        if wrong:
+            raise MismatchError(f"a topology has no {shown(wrong[0])}", "Give whole numbers from 1 on.")
 
-        ETP runs fastest.
-        """
-        period = self.tp * self.etp * self.ep
-        return sorted({(r % self.tp, r // self.etp % self.ep) for r in range(period)})
+    @property
+    def period(self) -> int:
+        """After so many ranks of a stage their coordinates come again."""
+        return lcm(self.tp, self.etp * self.ep)
+
+    def coordinates(self, number: int) -> tuple[int, int, int]:
+        """The (tp, etp, ep) of a stage's rank of that number: dense layers deal tp first, experts etp and then ep."""
+        return number % self.tp, number % self.etp, number // self.etp % self.ep
+
+    def ranks(self) -> list[tuple[int, int]]:
+        """The (tp, ep) ranks of one stage that a checkpoint has a file of: those that some global rank has."""
+        return sorted({(tp, ep) for tp, _, ep in map(self.coordinates, range(self.period))})
 
     def expert_tensor_rank(self, tp: int) -> int:
         """The expert-tensor rank of a tensor rank; defined for ETP 1 and ETP = TP, whose file names tell it."""

@@ -1,8 +1,7 @@
 """What a tensor is: TensorSpec, Box, Reader.
 
 Shapes are tuples of ints in elements. A dtype is torch's name without the prefix ("bfloat16"). Elements move as
-unsigned integers of the same width,
-so no value is ever interpreted.
+unsigned integers of the same width, so no value is ever interpreted.
 """
 
 from __future__ import annotations

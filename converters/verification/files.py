@@ -65,10 +65,11 @@ def describe_manifest(report: Report, found: Found) -> None:
     made, files = found.manifest.made, found.manifest.files
     source = made.get("source")
     given = source.get("given") if isinstance(source, dict) else None
+    nbytes = sum(file.nbytes for file in files.values())
     report.fact(
         "manifest",
-        f"{found.root / MANIFEST}: {len(files)} files, {sized(sum(file.nbytes for file in files.values()))}, made by "
-        f"vlconv {shown(made.get('vlconv'))} {shown(made.get('command'))} from {shown_path(given)}",
+        f"{shown_path(found.root / MANIFEST)}: {len(files)} files, {sized(nbytes)}, "
+        f"made by vlconv {shown(made.get('vlconv'))} {shown(made.get('command'))} from {shown_path(given)}",
         manifest={key: made.get(key) for key in ("vlconv", "command", "source", "options")},
     )
     extra = list(_not_listed(found))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
+from math import nan
 
 from ..report import Difference, HeatMap
 from ..tensors.vocabulary import EMBEDDING, OUTPUT_LAYER
@@ -44,13 +45,14 @@ def heat_map(names: Sequence[str], differences: Sequence[Difference]) -> HeatMap
         names: of all tensors that were compared, on the Hub.
         differences: with how far they are off.
     """
-    apart = {d.tensor: d.relative for d in differences if d.relative is not None}
-    if not apart:
+    if all(d.relative is None for d in differences):
         return None
-    cells: dict[tuple[str, str], float] = {}
+    # A sample may miss what differs: that is not the same, and no number.
+    apart = {d.tensor: d.relative or nan for d in differences if d.count or d.kind != "dtype"}
+    cells: dict[tuple[str, str], float | None] = {}
     for name in names:
         at = _row(name), _column(name)
-        cells[at] = max(cells.get(at, 0.0), apart.get(name, 0.0))
+        cells[at] = HeatMap.worst([cells.get(at), apart.get(name, 0.0)])
     rows = sorted(dict.fromkeys(row for row, _ in cells), key=_place)
     columns = [column for column in COLUMNS if any((row, column) in cells for row in rows)]
     if rows == [""]:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from ..checkpoint.hf_side import HfSide
 from ..checkpoint.mcore_side import McoreSide
 from ..report import Difference, Report
-from .compare import Comparison
+from .comparison.compare import Comparison
 
 LANGUAGE, TOWER, HEAD = "language model", "vision tower", "multi-token prediction"
 

@@ -35,13 +35,12 @@ def holding_sources(report: Report, sides: Mapping[str, Side], threads: int, obs
         for side in sides.values():
             stack.enter_context(side.files.held())
         for name, side in sides.items():
-            if isinstance(side, McoreSide) and side.opened.integrity:
-                part = Report("verify", "")
-                check_integrity(part, side.opened.integrity, side.files, threads, observer)
-                add_part(report, part, name)
+            part = Report("verify", "")
+            check_integrity(part, side.checkpoints, side.files, threads, observer)
+            add_part(report, part, name)
         yield
         for name, side in sides.items():
-            if isinstance(side, McoreSide) and (warning := unsummed(side.chunks)):
+            if warning := unsummed(side.checkpoints):
                 add_part(report, Report("verify", "", warnings=[warning]), name)
 
 

@@ -9,7 +9,7 @@ from ..errors import shown
 from ..report import Report
 from ..tensors.fp8.quantised import RULE as FP8_RULE
 from ..tensors.offset import RULE
-from .compare import Comparison
+from .comparison.compare import Comparison
 from .diagnosis.diagnosis import Diagnosis
 
 LISTED = 3
@@ -96,7 +96,8 @@ def _explained(one: Diagnosis) -> str:
     name = f" [{one.name}]" if one.concerns else ""
     rivals = f"; as well it may be {', '.join(one.rivals)}" if one.rivals else ""
     far = f"; relative to A {_span(*one.relative)}" if one.relative and not one.exact else ""
-    return f"{many}{how}: {shown(one.says, 400)}{name}{rivals}{turned}{far}"
+    whose = f"; known of {one.known_of}" if one.known_of else ""
+    return f"{many}{how}: {shown(one.says, 400)}{name}{rivals}{turned}{whose}{far}"
 
 
 def _span(least: float, most: float) -> str:

@@ -8,33 +8,30 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 from os import PathLike
-from pathlib import Path
 
 from ..checkpoint.describe import describe_hf, describe_mcore
-from ..checkpoint.hf_side import HfSide, open_hf_side
-from ..checkpoint.lora.adapter_side import open_adapter_files
-from ..checkpoint.lora.merged_side import open_merged
-from ..checkpoint.mcore_side import McoreSide, open_mcore_side
+from ..checkpoint.mcore_side import McoreSide
 from ..errors import NotComparable, VlconvError, naming_missing_libraries, shown_path
-from ..formats import safetensors
 from ..formats.directory.contents import MANIFEST
 from ..options import VerifyOptions
 from ..output.staging.ended import abandoned, describe_abandoned
 from ..ranks.lead import led
 from ..report import Observer, Report, Step
-from ..tensors.dtypes import main_dtype
 from ..tensors.spec import Box
 from ..workers import workers_of
-from .by_rule import pair_by_rule
-from .compare import Work, comparing, in_turn
+from .comparison.by_rule import pair_by_rule
+from .comparison.compare import Work, comparing, in_turn
 from .files import compare_files, describe_files, describe_manifest, manifest_about
+from .forward.describe import describe_plan, describe_ran
+from .forward.forward import Forward
+from .forward.ready import ready
 from .heat import heat_map
 from .like.like import held_like
 from .parts import describe_parts
 from .round_trip import round_trip
-from .side_path import SidePath, refuse_same, side_path
+from .side_path import SidePath, side_path
+from .sides import open_pair, open_side
 from .sources import Side, add_part, holding_sources
 from .summary import describe_comparison, describe_names
 from .witnesses.opening import open_witness
@@ -96,13 +93,15 @@ def _verify(a: SidePath, b: SidePath | None, options: VerifyOptions, observer: O
         return _alone(report, a, options, observer)
     if options.witness or options.on_disk:
         raise NotComparable("a witness and --on-disk go with one checkpoint", "Leave B out.")
-    first, second = open_pair(a, b, options)
+    first, second = open_pair(a, b, options, as_it_is=not options.forward)  # which loads no model that is no one
     work = _pair(report, first, second)
+    sides: dict[str, Side] = {"A": first, "B": second}
+    forward = _forward(report, sides, options)
     _tell_abandoned(report, a, b)
     observer.planned(report)
     if options.dry_run:
         return report
-    _worked(report, work, {"A": first, "B": second}, options, observer)
+    _worked(report, work, sides, options, observer, forward)
     if report.differences and all(d.kind == "dtype" and not d.count for d in report.differences):
         report.steps.append(Step("accept other dtypes of equal values", "--values"))
     return report
@@ -121,7 +120,7 @@ def _asked(a: SidePath, b: SidePath | None) -> str:
 def _alone(report: Report, a: SidePath, options: VerifyOptions, observer: Observer) -> Report:
     """One side: its files against its manifest, where it has one, and its round trip or a witness."""
     listed = manifest_about(a, options.iteration)
-    opened: tuple[Side, Work] | None = None
+    opened: tuple[Side, Work, Forward | None] | None = None
     fault: VlconvError | None = None
     try:
         side = open_side(a, options, 0)
@@ -131,7 +130,8 @@ def _alone(report: Report, a: SidePath, options: VerifyOptions, observer: Observ
                 "what an adapter is merged into does not come back: there is no round trip, and no witness reads it",
                 "Give the merged directory as B.",
             )
-        opened = side, _witness(report, side, options) if options.witness else round_trip(report, side, options)
+        work = _witness(report, side, options) if options.witness else round_trip(report, side, options)
+        opened = side, work, _forward(report, {"": side}, options)
     except VlconvError as error:  # the manifest may tell more exactly what is wrong
         if listed is None or options.dry_run:
             raise
@@ -154,95 +154,45 @@ def _alone(report: Report, a: SidePath, options: VerifyOptions, observer: Observ
     if opened is None:
         assert fault is not None
         raise fault
-    return _worked(report, opened[1], {"": opened[0]}, options, observer)
+    side, work, forward = opened
+    return _worked(report, work, {"": side}, options, observer, forward)
+
+
+def _forward(report: Report, sides: Mapping[str, Side], options: VerifyOptions) -> Forward | None:
+    """The models that are to be run, told in the report; None: none are."""
+    if not options.forward:
+        return None
+    forward = ready(sides, options)
+    describe_plan(report, forward)
+    return forward
 
 
 def _worked(
-    report: Report, work: Work, sides: Mapping[str, Side], options: VerifyOptions, observer: Observer
+    report: Report,
+    work: Work,
+    sides: Mapping[str, Side],
+    options: VerifyOptions,
+    observer: Observer,
+    forward: Forward | None = None,
 ) -> Report:
-    """Run a comparison, and tell what came of it."""
+    """Run a comparison, and the models after it, and tell what came of both."""
     begin, threads = time.monotonic(), workers_of(options.threads, options.memory_bytes, most=COMPARING).threads
     with holding_sources(report, sides, threads, observer):
         found = work(threads, observer, options.values)
+        seconds = time.monotonic() - begin
+        ran = forward.run(observer) if forward else None
     report.status = "different" if found.differences else "same"
     describe = describe_comparison if found.elements else describe_names
-    describe(report, found, time.monotonic() - begin)
+    describe(report, found, seconds)
     describe_parts(report, found, [*sides.values()])
     report.heat_map = heat_map(found.names, found.differences)
+    if forward and ran:
+        describe_ran(report, forward, ran)
     return report
 
 
 def _tell_abandoned(report: Report, *sides: SidePath) -> None:
     describe_abandoned(report, abandoned([side.path for side in sides]))
-
-
-def open_side(
-    named: SidePath,
-    options: VerifyOptions,
-    number: int,
-    beside: Path | None = None,
-    *,
-    filling: bool = False,
-    fp8_as: str = "bfloat16",
-) -> Side:
-    """Open a directory as what it is.
-
-    Args:
-        named: a Megatron or Hugging Face directory, and which of its iterations.
-        options: how it is read.
-        number: 0 for A, 1 for B: which of the references is meant.
-        beside: a Hugging Face directory to fall back on as reference.
-        filling: what goes along is asked for both sides, and one that holds it itself does without.
-        fp8_as: the dtype that FP8 tensors of a Hugging Face directory are made plain in.
-    """
-    if safetensors.holds(named.path):
-        return open_hf_side(
-            named.path,
-            options.experts_form,
-            options.mtp_of_hf,
-            options.carry,
-            no_output_layer=options.no_output_layer,
-            fp8_as=fp8_as,
-        )
-    asked = options.source(number, named.iteration)
-    if options.base is not None and (alone := open_adapter_files(named.path, asked)):
-        return open_merged(alone, options.base, asked, options.experts_form)[1]
-    if asked.reference or not beside:
-        return open_mcore_side(named.path, asked, filling=filling)
-    side = open_mcore_side(named.path, replace(asked, reference=beside), filling=filling)
-    found = side.known.reference._replace(said="the other side")
-    return replace(side, known=replace(side.known, reference=found))
-
-
-def open_pair(a: SidePath, b: SidePath, options: VerifyOptions) -> tuple[Side, Side]:
-    """Open both; where only one is a Hugging Face directory it serves the other as reference.
-
-    Raises:
-        NotComparable: both are one directory.
-    """
-    beside = [named.path if safetensors.holds(named.path) else None for named in (b, a)]
-    first, second = (
-        open_side(named, options, number, beside[number], filling=True) for number, named in enumerate((a, b))
-    )
-    refuse_same(first.directory, second.directory)
-    if options.base is not None and not any(_apart(side) for side in (first, second)):
-        raise NotComparable("--base is of an adapter alone, and neither side is one", "Leave it out.")
-    return _as_wide(first, second, a, options), _as_wide(second, first, b, options)
-
-
-def _as_wide(side: Side, other: Side, named: SidePath, options: VerifyOptions) -> Side:
-    """An FP8 side as the other one needs it: in float32 where that is FP8, too, or float32."""
-    if not isinstance(side, HfSide) or side.step is None or side.adapter:
-        return side
-    fp8 = isinstance(other, HfSide) and other.step is not None
-    if not fp8 and main_dtype(other.reader.specs) == "bfloat16":
-        return side
-    return open_side(named, options, 0, fp8_as="float32")
-
-
-def _apart(side: Side) -> bool:
-    """Whether it is an adapter alone, with its base."""
-    return bool(side.apart if isinstance(side, McoreSide) else side.adapter)
 
 
 def _describe(report: Report, side: Side) -> None:

@@ -100,7 +100,7 @@ def test_however_it_is_run_it_is_the_same(tmp_path: Path, options: Any, monkeypa
     made = make("qwen3_vl_moe", "mbridge")
     monkeypatch.setattr(merging, "TILE", 1000)
     monkeypatch.setattr(workers, "workers_of", lambda *given, **more: Workers(options.get("threads", 2), 4096))
-    for user in ("fill", "execute", "hf_output", "merging"):
+    for user in ("fill", "execute", "to_hf.output"):
         monkeypatch.setattr(f"vlconv.converters.conversion.{user}.workers_of", workers.workers_of)
     adapter = written(tmp_path / "adapter", made, names.bridge(made))
     mcore2hf(adapter, tmp_path / "out", base=base(tmp_path / "base", made), lora_alpha=ALPHA, **options)

@@ -13,6 +13,7 @@ from adapters_of_peft import (
     ALPHA,
     EXPERTS,
     RANK,
+    adapted,
     adapter_tensors,
     layers_of,
     linear,
@@ -78,6 +79,10 @@ def test_peft_merges_the_export_as_the_trainer_would(tmp_path: Path, kind: str, 
     source = adapter_alone(tmp_path / "adapter", made, getattr(names, family)(made))
     report = mcore2hf(source, tmp_path / "peft", adapter=True, base=base)
     assert "MTP" not in report.warnings and report.data["peft"]["r"] == RANK
+    left = any("they are left out" in warning for warning in report.warnings)
+    assert left == kind.startswith("qwen3_5")  # their prediction head has no module in transformers
+    command = f"vlconv verify {source / 'iter_0000007'} {tmp_path / 'peft'} --base {base}"
+    assert [step.command for step in report.steps if step.name == "verify"] == ([] if left else [command])
     found = load_adapter(base, tmp_path / "peft").merge_and_unload().state_dict()
     expected_dir = tmp_path / "expected"
     write_tiny_hf(expected_dir, made.config, tensors={n: t.contiguous() for n, t in merged(made, SCALE).items()})
@@ -238,6 +243,28 @@ def test_what_megatron_has_no_names_for_is_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "mcore").exists()
 
 
+def test_no_change_is_lost_where_megatron_has_no_linear_layer(tmp_path: Path) -> None:
+    """A shared expert's gate is a bare parameter there."""
+    base, made = prepared(tmp_path, "qwen3_next", **linear("shared_expert_gate", "o_proj"))
+    assert any("shared_expert_gate" in name for name in adapter_tensors(made))
+    with pytest.raises(UnsupportedError, match=r"mlp\.shared_expert_gate, and are no linear layers in Megatron"):
+        hf2mcore(made, tmp_path / "mcore", adapter=True, base=base)
+    assert not (tmp_path / "mcore").exists()
+
+
+def test_the_output_layers_own_weight_is_named(tmp_path: Path) -> None:
+    """peft saves it along, unless it is told not to."""
+    write_tiny_hf(tmp_path / "base", tiny_config("qwen3"), dtype="float32")
+    model = adapted(tmp_path / "base", **linear("lm_head"))
+    model.save_pretrained(tmp_path / "with", save_embedding_layers=True)
+    with pytest.raises(UnsupportedError, match=r"lm_head.base_layer.weight is a weight of the model itself"):
+        hf2mcore(tmp_path / "with", tmp_path / "mcore", adapter=True, base=tmp_path / "base")
+    model.save_pretrained(tmp_path / "without", save_embedding_layers=False)
+    hf2mcore(tmp_path / "without", tmp_path / "mcore", adapter=True, base=tmp_path / "base")
+    tensors = adapter_tensors(tmp_path / "without").values()
+    assert sorted(shapes(tmp_path / "mcore/release").values()) == sorted(tuple(t.shape) for t in tensors)
+
+
 def test_no_pattern_means_more_modules_than_have_an_adapter(tmp_path: Path) -> None:
     """A multi-token-prediction head has a linear_proj, too."""
     base, made = prepared(tmp_path, "qwen3_5", **linear("o_proj"))
@@ -258,6 +285,29 @@ def test_what_transformers_has_no_module_for_is_left_out(tmp_path: Path) -> None
     report = mcore2hf(source, tmp_path / "peft", adapter=True, base=base)
     assert any("mtp.layers.0.self_attn.o_proj" in warning for warning in report.warnings)
     assert len(adapter_tensors(tmp_path / "peft")) == 2 * len(made.a)
+
+
+def test_an_adapter_of_what_transformers_has_not(tmp_path: Path) -> None:
+    made = make("qwen3_5", "mbridge", lambda module: ".mtp." in module and module.endswith("linear_proj"))
+    base, source = base_of(tmp_path / "base", made), adapter_alone(tmp_path / "head", made, names.bridge(made))
+    with pytest.raises(UnsupportedError, match="1 matrices of the multi-token-prediction head"):
+        mcore2hf(source, tmp_path / "peft", adapter=True, base=base)
+
+
+def test_pairs_that_are_zero_are_left_out(tmp_path: Path) -> None:
+    """But not where only A is: B is a number of the training, and A may still become one."""
+    made = make("qwen3", "megatron-lm", lambda module: module.endswith("linear_proj"))
+    base, tensors = base_of(tmp_path / "base", made), names.bridge(made)
+    first, second, *others = [name.removesuffix("linear_in.weight") for name in tensors if "linear_in" in name]
+    for name in (f"{first}linear_in.weight", f"{second}linear_in.weight", f"{second}linear_out.weight"):
+        tensors[name] = torch.zeros_like(tensors[name])
+    report = mcore2hf(adapter_alone(tmp_path / "some", made, tensors), tmp_path / "peft", adapter=True, base=base)
+    assert len(report.data["without_change"]) == 1
+    assert len(adapter_tensors(tmp_path / "peft")) == 2 * (1 + len(others))
+    for name in tensors:
+        tensors[name] = torch.zeros_like(tensors[name])
+    with pytest.raises(UnsupportedError, match="zero, so it changes nothing"):
+        mcore2hf(adapter_alone(tmp_path / "none", made, tensors), tmp_path / "out", adapter=True, base=base)
 
 
 def test_an_adapter_beside_its_base_is_exported_alone(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from lora import names
 from lora.making import RANK, Made, make, merged
 from lora.saved import base, with_reference, written
 from references import read_hf
+from safetensors.torch import load_file, save_file
 from tiny import write_weights
 
 from vlconv.converters import Hf2McoreOptions, NotComparable, hf2mcore, mcore2hf, verify
@@ -34,8 +35,9 @@ def places(tmp_path_factory: pytest.TempPathFactory, made: Made) -> dict[str, Pa
     model = base(root / "base", made)
     mcore2hf(both, root / "out")
     mcore2hf(adapter, root / "wide", base=model, dtype="float32")
+    mcore2hf(adapter, root / "peft", adapter=True, base=model)
     hf2mcore(model, root / "mcore", Hf2McoreOptions())
-    return {name: root / name for name in ("adapter", "both", "base", "out", "wide", "mcore")}
+    return {name: root / name for name in ("adapter", "both", "base", "out", "wide", "peft", "mcore")}
 
 
 def changed(made: Made) -> dict[str, Any]:
@@ -89,3 +91,34 @@ def test_nothing_comes_back_of_a_merge(places: dict[str, Path]) -> None:
 def test_a_base_of_no_adapter(places: dict[str, Path]) -> None:
     with pytest.raises(NotComparable, match="neither side is one"):
         verify(places["both"], places["out"], base=places["base"])
+
+
+@pytest.mark.parametrize("kind", ["base", "mcore"])
+def test_a_peft_directory(places: dict[str, Path], made: Made, kind: str) -> None:
+    """Against the model that it was merged into, and against the checkpoint that it was exported from."""
+    report = verify(places["peft"], places["out"], base=places[kind])
+    assert report.status == "same" and report.data["merged"]["tensors"] == changed(made)
+    assert "in peft's names" in report.told["a_adapter"]
+    assert verify(places["adapter"], places["peft"], base=places[kind]).status == "same"
+
+
+def test_a_peft_directory_of_another_adapter(places: dict[str, Path], made: Made, tmp_path: Path) -> None:
+    tensors = load_file(places["peft"] / "adapter_model.safetensors")
+    name = next(n for n in tensors if "q_proj.lora_B" in n)
+    tensors[name][5, 1] += 1
+    save_file(tensors, tmp_path / "adapter_model.safetensors")
+    (tmp_path / "adapter_config.json").write_bytes((places["peft"] / "adapter_config.json").read_bytes())
+    weight = name.removeprefix("base_model.model.").replace("lora_B.", "")
+    for other in ("out", "adapter"):
+        report = verify(tmp_path, places[other], base=places["base"])
+        ((found, first),) = [(d.tensor, d.first) for d in report.differences]
+        assert found == weight and first and first[0] == 5
+
+
+def test_what_is_missing_or_the_same(places: dict[str, Path]) -> None:
+    with pytest.raises(NotComparable, match=r"is a PEFT adapter, and not the model that it changes\n.*--base"):
+        verify(places["peft"], places["out"])
+    with pytest.raises(NotComparable, match="A and B are the same directory"):
+        verify(places["peft"], places["peft"], base=places["base"])
+    with pytest.raises(NotComparable, match="no round trip"):
+        verify(places["peft"], base=places["base"])

@@ -14,7 +14,7 @@ from refusing import edit_config, refused
 from tiny import write_weights
 
 from vlconv.converters import hf2mcore
-from vlconv.converters.checkpoint.hf_side import open_hf_side
+from vlconv.converters.checkpoint.hf_side import HfReading, open_hf_side
 from vlconv.converters.errors import MismatchError, UnsupportedError
 
 LAYER = "model.language_model.layers.1."
@@ -98,7 +98,7 @@ def test_a_tied_model_with_an_output_layer_of_its_own(tmp_path: Path) -> None:
 
 def test_opened(tmp_path: Path) -> None:
     tiny_fp8(tmp_path / "hf", stated=compressed())
-    side = open_hf_side(tmp_path / "hf", fp8_as="float32")
+    side = open_hf_side(tmp_path / "hf", HfReading(fp8_as="float32"))
     assert side.restated and "quantization_config" not in side.hf_config
     assert side.reader.specs[Q].dtype == "float32" and side.reader.specs[NORM].dtype == "bfloat16"
     assert side.chunks.specs[Q].dtype == "float8_e4m3fn"

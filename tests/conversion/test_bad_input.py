@@ -299,7 +299,12 @@ class TestTensors:
 
         edit(release, **{QKV: wider})
         edit_config(work / "mcore" / "huggingface", lambda c: None)
-        no(work, fault=MismatchError, says=("linear_qkv.weight is [64, 256]", "the config makes it [256, 64]"))
+        no(
+            work,
+            fault=MismatchError,
+            says=("linear_qkv.weight is [64, 256]", "the config makes it [256, 64]"),
+            hint="the shape of the transpose",
+        )
 
     @pytest.mark.parametrize(
         ("dtype", "fault"),

@@ -9,9 +9,9 @@ import pytest
 import torch
 from fp8 import EVERY_FORM, FORMS, SMALL, Tensors, document, plain_model, run, tiny_fp8
 from references import differing, read_hf
-from tiny import tiny_config, write_tiny_hf
+from tiny import tiny_config, write_tiny_hf, write_weights
 
-from vlconv.converters import Hf2McoreOptions, Mcore2HfOptions, hf2mcore, inspect, mcore2hf
+from vlconv.converters import Hf2McoreOptions, Mcore2HfOptions, MismatchError, hf2mcore, inspect, mcore2hf
 
 
 def as_float(tensors: Tensors) -> Tensors:
@@ -90,3 +90,15 @@ def test_as_a_reference(tmp_path: Path) -> None:
     assert differing(read_hf(tmp_path / "carried"), tensors | head) == []
     count = sum(t.dtype == torch.float8_e4m3fn for name, t in fp8.items() if name.startswith("mtp."))
     assert f"but for {count} that are FP8 there and become bfloat16" in report.told["carried"] and count == 7
+
+
+def test_scales_beside_plain_tensors_are_not_left_behind(tmp_path: Path) -> None:
+    """FP8 numbers that somebody has saved as bfloat16 are no weights without their scales."""
+    config = tiny_config("qwen3_5", text={"mtp_num_hidden_layers": 1})
+    write_tiny_hf(tmp_path / "hf", config, delta_dtype="bfloat16")
+    fp8 = tiny_fp8(tmp_path / "fp8", "qwen3_5", text={"mtp_num_hidden_layers": 1})
+    mixed = {n: t.bfloat16() if n.startswith("mtp.") and not n.endswith("_inv") else t for n, t in fp8.items()}
+    write_weights(tmp_path / "fp8", mixed)
+    hf2mcore(tmp_path / "hf", tmp_path / "headless", Hf2McoreOptions(mtp="drop"))
+    with pytest.raises(MismatchError, match="none of its tensors is float8_e4m3fn"):
+        mcore2hf(tmp_path / "headless", tmp_path / "out", Mcore2HfOptions(reference=tmp_path / "fp8", mtp="carry"))

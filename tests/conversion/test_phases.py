@@ -89,6 +89,12 @@ class TestTold:
         verify(models / "hf", models / "mcore", observer=watch)
         assert watch.phases == [Phase.COMPARING] and watch.whole()
 
+    def test_of_a_comparison_that_finds_something(self, models: Path, tmp_path: Path) -> None:
+        write_tiny_hf(tmp_path, json.loads((models / "hf" / "config.json").read_text()), seed=1)
+        watch = Watch()
+        assert verify(models / "hf", tmp_path, observer=watch).status == "different"
+        assert watch.phases == [Phase.COMPARING, Phase.EXPLAINING] and watch.whole()
+
     def test_of_one_with_its_own_sums(self, models: Path) -> None:
         watch = Watch()
         verify(models / "mcore", observer=watch)

@@ -115,12 +115,30 @@ def faults(folder: Path) -> None:
     official(folder, VL)
 
 
+def forward(folder: Path) -> None:
+    config, hf = official(folder, VL)
+    save(folder / "checkpoints" / "iter_0001000", saved_names("mbridge", config, hf))
+    without_weights(folder, VL, folder / "checkpoints" / "huggingface")
+
+
 def fp8(folder: Path) -> None:
     config, hf = official(folder, VL)
     stated = fine_grained((32, 16), ["lm_head", "model.visual"])
     write_fp8(folder / f"{VL}-FP8", config, quantised_model(hf, stated, torch.bfloat16), stated)
     save(folder / "checkpoints" / "iter_0001000", saved_names("mbridge", config, hf))
     without_weights(folder, VL, folder / "checkpoints" / "huggingface")
+
+
+def readme(folder: Path) -> None:
+    fp8(folder)
+    made = make("qwen3_vl", "mbridge", lambda module: module.startswith("language_model."))
+    written(folder / "adapter", made, names.bridge(made), dim=RANK, alpha=16)
+    save_adapter(folder / VL, folder / "my-adapter", **linear("q_proj", "v_proj", "o_proj"))
+
+
+def to_megatron(folder: Path) -> None:
+    official(folder, VL)
+    (folder / VL).rename(folder / "Qwen3-VL-2B-Instruct")
 
 
 def lora_peft(folder: Path) -> None:

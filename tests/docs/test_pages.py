@@ -28,9 +28,12 @@ PAGES = {f"trainers/{name}": make for name, make in prepared.TRAINERS.items()} |
     "inside-a-trainer": prepared.inside_a_trainer,
     "python": prepared.python,
     "faults": prepared.faults,
+    "forward": prepared.forward,
     "fp8": prepared.fp8,
     "lora-peft": prepared.lora_peft,
     "lora": prepared.lora,
+    "to-megatron": prepared.to_megatron,
+    "../README": prepared.readme,
 }
 
 

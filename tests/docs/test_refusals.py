@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ ROOT = Path(__file__).parents[2]
 QUOTED = re.findall(r"^### `(.+)`$", (ROOT / "docs" / "when-it-refuses.md").read_text(), re.MULTILINE)
 
 
+@cache
 def texts() -> set[str]:
     """Every text of the code, with … for what is put into it."""
     found = set()
@@ -24,11 +26,8 @@ def texts() -> set[str]:
     return found
 
 
-TEXTS = texts()
-
-
 def said(quoted: str) -> bool:
-    return any(quoted in text for text in TEXTS)
+    return any(quoted in text for text in texts())
 
 
 @pytest.mark.parametrize("quoted", QUOTED)

@@ -46,7 +46,7 @@ _field("layer_types of text", "layer_types", LINEAR)
 _field("layer_types of a number", "layer_types", 4)
 _field("layer_types of null: by the interval", "layer_types", None, expected=equal())
 _field("attention first", "layer_types", [FULL, LINEAR, LINEAR, LINEAR], ("layers.0", "linear_attn", "in_proj"))
-_field("attention alone", "layer_types", [FULL] * 4, ("layers.0", "linear_attn", "in_proj"))
+_field("attention alone", "layer_types", [FULL] * 4, ("layers with linear attention", "reference"))
 _field("no attention", "layer_types", [LINEAR] * 4, ("layers.3", "linear_qkv", "q_proj"))
 
 for _name in (

@@ -8,6 +8,7 @@ become this process's children, and so are seen.
 from __future__ import annotations
 
 import ctypes
+import gc
 import importlib
 import json
 import os
@@ -18,6 +19,7 @@ import signal
 import sys
 import time
 import traceback
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +55,10 @@ def warm() -> None:
     ):
         importlib.import_module(name)
     vlconv.app.main  # noqa: B018 - as an attribute: that it is there
+    with suppress(ImportError):  # what typer imports where it meets the first argument, if it has that module
+        importlib.import_module("typer._adapters")
+    gc.collect()
+    gc.freeze()
 
 
 def serve(request: dict[str, Any]) -> dict[str, Any]:

@@ -161,7 +161,7 @@ def judge(ran: Ran, work: Work, base: str, expected: Expected, before: dict[str,
 
     executed, silent, traceback, died, hung, slow, memory, orphans, leftover, source, outcome, unsaid, text.
     """
-    found = [*_promises(ran, work, before)]
+    found = [*promises(ran, work, before)]
     if ran.code == 0:
         found += _done(work, base, expected)
     elif ran.code in (1, 2, 3):
@@ -173,7 +173,7 @@ def judge(ran: Ran, work: Work, base: str, expected: Expected, before: dict[str,
     return [*found, *(["---", ran.stderr[-4000:]] if found else [])]
 
 
-def _promises(ran: Ran, work: Work, before: dict[str, Any]) -> list[str]:
+def promises(ran: Ran, work: Work, before: dict[str, Any]) -> list[str]:
     """What holds whatever comes of a run."""
     text = ran.stdout + ran.stderr
     checks = {

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import shlex
 import shutil
+from math import prod
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from fp8 import tiny_fp8
 from mcore.legacy import save_legacy
 from mcore.tiny import random_hf_tensors, tiny
 from mcore.topology import Topology
@@ -340,3 +342,14 @@ def test_words_that_are_no_sizes(tmp_path: Path) -> None:
     }
     assert str(said.facts["hidden_size"]).startswith("1000")
     json.dumps(found.as_dict(), allow_nan=False)
+
+
+def test_scales_are_no_parameters(tmp_path: Path) -> None:
+    """FP8 or not, a model has as many."""
+    tensors = tiny_fp8(tmp_path / "fp8", "qwen3")
+    found, plain = inspect(tmp_path / "fp8"), tiny_shapes(tiny_config("qwen3"))
+    assert found.converts and len(found.tensors) == len(tensors) > len(plain)
+    assert found.parameters == sum(map(prod, plain.values())) == sum(found.dtypes.values())
+    assert sum(block.parameters for block in found.blocks) == found.parameters
+    assert sum(block.tensors for block in found.blocks) == len(plain)
+    assert found.weight_bytes == sum(tensor.nbytes for tensor in tensors.values())

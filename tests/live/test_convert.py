@@ -87,7 +87,9 @@ class TestNames:
         with pytest.raises(MismatchError, match=r"nearest: .*layers\.1\.self_attention\.linear_qkv\.weight"):
             convert_tensor(f"{LAYER}.self_attention.linear_qkvs.weight", torch.zeros(1), config=DENSE)
 
-    @pytest.mark.parametrize(("number", "rank", "size"), [(4, 0, 1), (2, 0, 2), (0, 2, 2), (0, 0, 3), (0, -1, 2)])
+    @pytest.mark.parametrize(
+        ("number", "rank", "size"), [(4, 0, 1), (2, 0, 2), (0, 2, 2), (0, 0, 3), (0, -1, 2), (0, 0, 0)]
+    )
     def test_no_such_expert(self, number: int, rank: int, size: int) -> None:
         with pytest.raises(MismatchError, match="expert"):
             convert_tensor(
@@ -213,8 +215,13 @@ class TestTensors:
         assert convert_tensor(name, torch.nn.Parameter(parameter(name)), config=DENSE)
         with pytest.raises(MismatchError, match="torch tensor or a numpy array"):
             convert_tensor(name, [1.0], config=DENSE)
-        with pytest.raises(MismatchError, match="has dtype int8"):
-            convert_tensor(f"{LAYER}.self_attention.out_norm.weight", np.zeros(16, np.int8), config=HYBRID)
+
+    @pytest.mark.parametrize("dtype", [np.int8, torch.int8, torch.float8_e4m3fn, torch.bool], ids=str)
+    def test_what_is_computed_is_a_weight(self, dtype: Any) -> None:
+        """No code of 8 bits, to which no number can be added."""
+        with pytest.raises(MismatchError, match=r"has dtype (int8|float8_e4m3fn|bool)"):
+            norm = torch.zeros(16).to(dtype) if isinstance(dtype, torch.dtype) else np.zeros(16, dtype)
+            convert_tensor(f"{LAYER}.self_attention.out_norm.weight", norm, config=HYBRID)
 
     def test_threads(self) -> None:
         model, hf = live_model(MOE), weights(MOE)

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 import torch
-from tiny import tiny_config, write_tiny_hf
+from tiny import tiny_config, write_tiny_hf, write_weights
 
-from vlconv.converters.errors import ChangedError, MismatchError
+from vlconv.converters.errors import ChangedError, MismatchError, VlconvError
 from vlconv.converters.live import Rank, Topology, export_rank, live_model, load_rank, placements
 
 DENSE, MOE, HYBRID = (tiny_config(kind) for kind in ("qwen3_vl", "qwen3_vl_moe", "qwen3_5"))
@@ -125,10 +125,30 @@ class TestLoading:
         wanted = hf["model.language_model.layers.0.linear_attn.norm.weight"].float() - 1
         assert torch.equal(found[f"{LAYER}.self_attention.out_norm.weight"], wanted)
 
+    def test_wide_numbers_are_counted_down_before_they_are_rounded(self, tmp_path: Path) -> None:
+        """Between 1 and 1.0078 bfloat16 has no number; minus one it has many."""
+        name = "model.language_model.layers.0.linear_attn.norm.weight"
+        hf = write_tiny_hf(tmp_path, HYBRID)
+        assert hf[name].dtype == torch.float32
+        hf[name] = 1 + torch.arange(16) * 2.0**-10
+        write_weights(tmp_path, hf)
+        found = dict(load_rank(tmp_path, None, None, Topology(), Rank(), dtype="bfloat16"))
+        wanted = (torch.arange(16) * 2.0**-10).bfloat16()
+        assert torch.equal(found[f"{LAYER}.self_attention.out_norm.weight"], wanted)
+        assert {tensor.dtype for tensor in found.values()} == {torch.bfloat16}
+
     def test_without_the_head(self, tmp_path: Path) -> None:
         write_tiny_hf(tmp_path, HYBRID)
         model = live_model(tmp_path, mtp=False)
         assert not any("mtp." in name for name, _ in load_rank(tmp_path, model, None, Topology(), Rank()))
+
+    def test_a_head_that_nobody_saved(self, tmp_path: Path) -> None:
+        hf = write_tiny_hf(tmp_path, HYBRID)
+        write_weights(tmp_path, {name: tensor for name, tensor in hf.items() if not name.startswith("mtp.")})
+        with pytest.raises(VlconvError, match="promises a multi-token-prediction head"):
+            list(load_rank(tmp_path, None, None, Topology(), Rank()))
+        found = dict(load_rank(tmp_path, live_model(tmp_path, mtp=False), None, Topology(), Rank()))
+        assert found and not any("mtp." in name for name in found)
 
     def test_another_model(self, tmp_path: Path) -> None:
         write_tiny_hf(tmp_path, DENSE)

@@ -10,7 +10,7 @@ import pytest
 import torch
 from converting import slow
 from mcore import ranks
-from mcore.live import Job, Part
+from mcore.job import Job, Part
 from mcore.tiny import random_hf_tensors, tiny, tiny_2_5, tiny_hybrid, tiny_text, without_tower
 from mcore.topology import Topology
 from references import write_hf

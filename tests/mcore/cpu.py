@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import multiprocessing.dummy
+import os
 import queue
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -35,8 +38,23 @@ def _l2norm(x: torch.Tensor) -> torch.Tensor:
     return x * torch.rsqrt(x.square().sum(-1, keepdim=True) + 1e-6)
 
 
+def _each_once(new_group: Callable[..., Any]) -> Callable[..., Any]:
+    """One group for the same ranks, whatever they meet for: megatron-core makes forty, and each costs milliseconds."""
+    made: dict[tuple[int, ...], Any] = {}
+
+    def group(ranks: Sequence[int] | None = None, **how: Any) -> Any:
+        key = tuple(ranks or ())
+        if key not in made:
+            made[key] = new_group(ranks, **how)
+        return made[key]
+
+    return group
+
+
 def pretend() -> None:
     """Let megatron-core take the CPU for its device, and save in this process."""
+    torch.distributed.new_group = _each_once(torch.distributed.new_group)
+    os.fsync = lambda fd: None  # no test loses power
     # psutil: without it megatron-core's writer dies in a thread and save() waits for ever.
     assert filesystem_async.HAVE_PSUTIL, "megatron-core's save() hangs without psutil"
     torch.cuda.current_device = lambda: torch.device("cpu")
@@ -56,3 +74,6 @@ def pretend() -> None:
     # The queue of results crosses processes only in an asynchronous save; a manager process for each rank would cost
     # two seconds.
     filesystem_async._results_queue = queue.Queue()
+    # And a thread writes each file: a fork for each would cost more than the writing.
+    threads = {"get_context": lambda _: multiprocessing.dummy}
+    filesystem_async.mp = SimpleNamespace(**(vars(filesystem_async.mp) | threads))

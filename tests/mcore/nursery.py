@@ -17,11 +17,15 @@ import time
 import traceback
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import torch
+import torch.utils.serialization.config
 
 # Imported for the forks: what is loaded here need not be loaded in each rank.
-from . import cpu, reading, running, writing  # noqa: F401
+from megatron.core.dist_checkpointing.strategies import torch as _strategies  # noqa: F401
+
+from . import cpu, fsdp, live, reading, running, writing  # noqa: F401
 
 GRACE = 3.0
 """Seconds that the other ranks get to fail by themselves after the first failure; they mostly hang in a collective."""
@@ -40,10 +44,11 @@ def main() -> None:
 
 def _job(world: int, timeout: int, folder: Path) -> tuple[int, int]:
     pids: list[int] = []
+    function, args = pickle.loads((folder / "job").read_bytes())  # once, not in each rank
     for rank in range(world):
         pid = os.fork()
         if pid == 0:
-            _rank(rank, world, timeout, folder)
+            _rank(rank, world, timeout, folder, function, args)
         pids.append(pid)
     return _wait(pids)
 
@@ -66,7 +71,7 @@ def _wait(pids: list[int]) -> tuple[int, int]:
     return first
 
 
-def _rank(rank: int, world: int, timeout: int, folder: Path) -> None:
+def _rank(rank: int, world: int, timeout: int, folder: Path, function: str, args: tuple[Any, ...]) -> None:
     """Be a rank: never returns. The alarm's default action ends the process, so nothing outlives its time."""
     signal.alarm(timeout)
     status = 1
@@ -74,7 +79,6 @@ def _rank(rank: int, world: int, timeout: int, folder: Path) -> None:
         log = os.open(folder / f"{rank}.log", os.O_CREAT | os.O_WRONLY)
         os.dup2(log, 1)
         os.dup2(log, 2)
-        function, args = pickle.loads((folder / "job").read_bytes())
         module, name = function.split(":")
         cpu.pretend()
         store = f"file://{folder / 'store'}"

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from itertools import product
+
 import pytest
 
 from vlconv.converters.errors import MismatchError
-from vlconv.converters.parallel.rank import Rank, is_first, rank_at
+from vlconv.converters.parallel.rank import Rank, checked, is_first, rank_at
 from vlconv.converters.tensors.sharding import GATED, REPLICATED, Split, Topology
 
 
@@ -30,6 +32,23 @@ def test_by_hand() -> None:
 def test_refused(number: int, world: int, topology: Topology, said: str) -> None:
     with pytest.raises(MismatchError, match=said):
         rank_at(number, world, topology)
+
+
+def test_coordinates_that_no_rank_has_together() -> None:
+    """With ETP 2 and TP 2 the second tensor rank is the second expert tensor rank, never the first.
+
+    A rank put together by hand that leaves etp out would else be given the first one's experts.
+    """
+    topology = Topology(tp=2, ep=2, etp=2)
+    there = {rank_at(n, 4, topology)[:4] for n in range(4)}
+    for tp, ep, etp in product(range(2), repeat=3):
+        rank = Rank(tp=tp, ep=ep, etp=etp)
+        if rank[:4] in there:
+            assert checked(rank, topology) is rank
+        else:
+            with pytest.raises(MismatchError, match=f"no rank has tp {tp}, ep {ep} and etp {etp} at TP 2, EP 2, ETP 2"):
+                checked(rank, topology)
+    assert len(there) == 4
 
 
 @pytest.mark.parametrize("split", [REPLICATED, Split(axis=0), Split(axis=0, sections=GATED, expert=True)])

@@ -18,7 +18,7 @@ from tiny import tiny_config, tiny_shapes, tiny_weights, write_tiny_hf
 
 from vlconv.converters import Mcore2HfOptions, Silent, hf2mcore, mcore2hf
 from vlconv.converters.ranks import forks
-from vlconv.converters.verification import compare
+from vlconv.converters.verification.comparison import compare
 
 SAMPLED = 2
 

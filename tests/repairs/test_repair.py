@@ -5,16 +5,23 @@ from __future__ import annotations
 import importlib.util
 import json
 import sys
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import load_file
 from tiny import tiny_config, write_tiny_hf
 from typer.testing import CliRunner
 
 from vlconv.app import app
-from vlconv.converters import Hf2McoreOptions, MismatchError, OptionError, hf2mcore, repair, verify
+from vlconv.converters import CorruptError, Hf2McoreOptions, MismatchError, OptionError, hf2mcore, repair, verify
+from vlconv.converters.models import model_for
+from vlconv.converters.repairs.undone import by_diagnosis
+from vlconv.converters.verification.diagnosis.diagnosis import Diagnosis
 
 SAMPLED = 2
 
@@ -77,6 +84,13 @@ def test_the_good_directory_comes_back(tmp_path: Path, name: str) -> None:
     report = repair(tmp_path / "broken", tmp_path / "out", like=tmp_path / "good")
     assert files(tmp_path / "out") == files(tmp_path / "good")
     assert [one["undone"] for one in report.data["repaired"]] == [CORRUPTIONS[name].named]
+
+
+def test_where_the_fault_would_make_the_like_of_the_source_it_is_done_and_not_undone(tmp_path: Path) -> None:
+    """Whatever happened, `--like` is the good one: experts were turned once too often, or once too seldom."""
+    pair(tmp_path, "experts not transposed")
+    repair(tmp_path / "good", tmp_path / "out", like=tmp_path / "broken")
+    assert files(tmp_path / "out") == files(tmp_path / "broken")
 
 
 def test_two_faults_at_once(tmp_path: Path) -> None:
@@ -149,10 +163,99 @@ def test_what_is_not_a_known_permutation_is_refused(tmp_path: Path, name: str) -
     assert not (tmp_path / "out").exists()
 
 
+def test_so_is_what_two_permutations_explain_alike() -> None:
+    config = model_for(tiny_config("qwen3_vl")).config(tiny_config("qwen3_vl"))
+    tensors = [f"model.language_model.layers.0.self_attn.{part}_proj.weight" for part in "qkv"]
+    one = Diagnosis("qkv-groups-as-flat", "", True, tensors, rivals=("qkv-tp2-as-flat",))
+    with pytest.raises(MismatchError, match="and as well as qkv-tp2-as-flat does"):
+        by_diagnosis([one], config)
+    sure = replace(one, rivals=())
+    assert [undone.tensors for undone in by_diagnosis([sure], config)] == [tensors]
+    with pytest.raises(MismatchError, match="is concerned by qkv-groups-as-flat and by qkv-tp2-as-flat"):
+        by_diagnosis([sure, replace(sure, name="qkv-tp2-as-flat")], config)
+
+
+def test_so_is_a_config_that_no_conversion_takes(tmp_path: Path) -> None:
+    pair(tmp_path, VISION)
+    config = json.loads((tmp_path / "broken" / "config.json").read_text())
+    config["text_config"]["rope_theta"] = -1
+    (tmp_path / "broken" / "config.json").write_text(json.dumps(config))
+    with pytest.raises(CorruptError, match="rope_theta"):
+        repair(tmp_path / "broken", tmp_path / "out", undo="vision-qkv-tp2-as-flat")
+    assert not (tmp_path / "out").exists()
+
+
 def test_so_is_a_permutation_beside_something_else(tmp_path: Path) -> None:
     pair(tmp_path, VISION, "zeros")
     with pytest.raises(MismatchError, match="more is wrong"):
         repair(tmp_path / "broken", tmp_path / "out", like=tmp_path / "good")
+
+
+DOWN = "model.language_model.layers.1.mlp.down_proj.weight"
+
+
+def spoil_again(folder: Path, change: Callable[[torch.Tensor], torch.Tensor]) -> None:
+    """One more tensor of `broken`."""
+    hf = load_file(folder / "broken" / "model.safetensors")
+    write_tiny_hf(folder / "broken", tiny_config("qwen3_vl"), tensors=hf | {DOWN: change(hf[DOWN])}, shards=1)
+
+
+def test_so_is_one_beside_other_numbers_of_another_dtype(tmp_path: Path) -> None:
+    """Of which a comparison has nothing to say but that."""
+    pair(tmp_path, VISION, shards=1)
+    spoil_again(tmp_path, lambda t: torch.randn(t.shape, generator=torch.Generator().manual_seed(4)))
+    with pytest.raises(MismatchError, match=f"nothing explains 1 tensors, {DOWN} among them"):
+        repair(tmp_path / "broken", tmp_path / "out", like=tmp_path / "good")
+    assert not (tmp_path / "out").exists()
+
+
+def test_so_is_one_beside_other_rows_of_another_number(tmp_path: Path) -> None:
+    """They are neither padding nor added tokens; only their shape is seen to differ."""
+    pair(tmp_path, VISION, shards=1)
+    hf = load_file(tmp_path / "broken" / "model.safetensors")
+    ends = ("embed_tokens.weight", "lm_head.weight")
+    rows = {n: torch.randn(384, t.shape[1]).to(t.dtype) for n, t in hf.items() if n.endswith(ends)}
+    config = tiny_config("qwen3_vl", text={"vocab_size": 384})
+    write_tiny_hf(tmp_path / "broken", config, tensors=hf | rows, shards=1)
+    with pytest.raises(MismatchError, match="nothing explains 2 tensors"):
+        repair(tmp_path / "broken", tmp_path / "out", like=tmp_path / "good")
+
+
+def test_so_is_one_beside_a_few_numbers_that_are_nan(tmp_path: Path) -> None:
+    def one_nan(tensor: torch.Tensor) -> torch.Tensor:
+        tensor[3, 3] = float("nan")
+        return tensor
+
+    pair(tmp_path, VISION, shards=1)
+    spoil_again(tmp_path, one_nan)
+    with pytest.raises(MismatchError, match="more is wrong than can be undone"):
+        repair(tmp_path / "broken", tmp_path / "out", like=tmp_path / "good")
+
+
+def test_a_model_of_other_shapes_shows_nothing(tmp_path: Path) -> None:
+    pair(tmp_path, VISION)
+    write_tiny_hf(tmp_path / "other", tiny_config("qwen3_vl", vision={"hidden_size": 48, "num_heads": 4}))
+    with pytest.raises(MismatchError, match=r"has another shape of model\.visual\..*, so nothing shows that --undo"):
+        repair(tmp_path / "broken", tmp_path / "out", like=tmp_path / "other", undo="vision-qkv-tp2-as-flat")
+    write_tiny_hf(tmp_path / "text", tiny_config("qwen3"))
+    with pytest.raises(MismatchError, match="has no tensor that vision-qkv-tp2-as-flat concerns, so nothing shows"):
+        repair(tmp_path / "broken", tmp_path / "out", like=tmp_path / "text", undo="vision-qkv-tp2-as-flat")
+    assert not (tmp_path / "out").exists()
+
+
+def test_on_whose_word_it_was_done_is_told(tmp_path: Path) -> None:
+    pair(tmp_path, VISION)
+    for given, word in (
+        ({"like": tmp_path / "good"}, f"as {tmp_path / 'good'} shows"),
+        ({"undo": "vision-qkv-tp2-as-flat"}, "as --undo says"),
+        (
+            {"undo": "vision-qkv-tp2-as-flat", "like": tmp_path / "good"},
+            f"as --undo says, and near {tmp_path / 'good'} then",
+        ),
+    ):
+        report = repair(tmp_path / "broken", tmp_path / "out", dry_run=True, **given)
+        (told,) = (fact.text for fact in report.facts if fact.name == "repaired")
+        assert f"undone in 8 tensors, {word}: " in told
 
 
 def test_a_good_directory_is_refused(tmp_path: Path) -> None:

@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from vlconv.converters.errors import MismatchError
-from vlconv.converters.tensors.sharding import GATED, Part, Split, local_shape, parts, sections_of, whole_shape
+from vlconv.converters.tensors.sharding import (
+    GATED,
+    Part,
+    Split,
+    Topology,
+    local_shape,
+    parts,
+    sections_of,
+    whole_shape,
+)
 
 # A Gated DeltaNet of 4 key heads and 8 value heads, two rows each: [q 8 | k 8 | v 16 | z 16 | b 8 | a 8].
 IN_PROJ = Split(axis=0, sections=(8, 8, 16, 16, 8, 8))
@@ -71,3 +82,18 @@ def test_what_does_not_divide(split: Split, count: int, ranks: int, says: str) -
 
 def test_an_axis_without_sections_is_one() -> None:
     assert sections_of(7, (), "x") == (7,)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "said"),
+    [
+        ({"tp": 0}, "tp 0"),
+        ({"vpp": None}, "vpp None"),  # what Megatron's config says where there is one chunk
+        ({"ep": 2.0}, r"ep 2\.0"),
+        ({"pp": 2, "first": -1}, "first -1"),
+        ({"pp": 2, "last": 0}, "last 0"),
+    ],
+)
+def test_a_topology_of_no_sense(sizes: dict[str, Any], said: str) -> None:
+    with pytest.raises(MismatchError, match=f"a topology has no {said}"):
+        Topology(**sizes)

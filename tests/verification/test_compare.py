@@ -13,9 +13,9 @@ from memory import Memory
 from vlconv.converters import Silent
 from vlconv.converters.report import Difference
 from vlconv.converters.tensors.spec import Box, TensorSpec
-from vlconv.converters.verification import compare as module
-from vlconv.converters.verification import elements
-from vlconv.converters.verification.compare import compare
+from vlconv.converters.verification.comparison import compare as module
+from vlconv.converters.verification.comparison import elements
+from vlconv.converters.verification.comparison.compare import compare
 
 NAN, INF = float("nan"), float("inf")
 

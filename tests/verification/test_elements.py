@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from vlconv.converters.verification import elements
-from vlconv.converters.verification.elements import BLOCK, Unlike, unlike
+from vlconv.converters.verification.comparison import elements
+from vlconv.converters.verification.comparison.elements import BLOCK, Unlike, unlike
 
 BFLOAT16 = ("bfloat16", "bfloat16")
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
+from math import nan
 from pathlib import Path
 
 import pytest
@@ -60,6 +62,25 @@ def test_the_largest_of_a_place_counts() -> None:
     assert found and found.cells == [[0.3]]
 
 
+@pytest.mark.parametrize(
+    ("difference", "cell"),
+    [
+        (Difference("", "values", 1, max_abs=2.0, relative=0.0), nan),  # where the sample has no number
+        (Difference("", "shape"), nan),
+        (Difference("", "only in A"), nan),
+        (Difference("", "dtype"), 0.0),  # of equal values
+        (Difference("", "dtype", 3, relative=0.25), 0.25),
+    ],
+)
+def test_what_differs_is_not_the_same(difference: Difference, cell: float) -> None:
+    names = [f"{LAYER.format(i)}.self_attn.q_proj.{kind}" for i in (0, 1) for kind in ("weight", "bias")]
+    measured = Difference(names[2], "values", 1, relative=0.5)
+    found = heat_map(names, [replace(difference, tensor=names[0]), measured])
+    assert found and found.cells == [[pytest.approx(cell, nan_ok=True)], [0.5]]
+    beside = heat_map(names, [replace(difference, tensor=names[3]), measured])
+    assert beside and beside.cells == [[0.0], [0.5]]
+
+
 def test_equal_sides_have_none(tmp_path: Path) -> None:
     for name in ("a", "b"):
         write_tiny_hf(tmp_path / name, tiny_config("qwen3"))
@@ -99,6 +120,20 @@ class TestDrawn:
 
     def test_a_file_without_such_characters_gets_others(self) -> None:
         assert drawn(self.HEAT, "ascii")[1] == "  layer 0  ... ###"
+
+    def test_what_is_not_measured_has_a_mark_and_the_legend_says_so(self) -> None:
+        unknown = drawn(HeatMap(["0", "1"], ["q"], [[nan], [0.0]]))
+        assert unknown[1:3] == ["  layer 0  ???", "  layer 1  ···"] and "? differs, not measured" in unknown[3]
+        assert "?" not in "".join(drawn(self.HEAT))
+
+    def test_it_stands_before_the_same_and_behind_what_is(self) -> None:
+        rows = [*map(str, range(96))]
+        cells: list[list[float | None]] = [[0.0], [nan], [0.0], [nan], [0.2], [0.0]] + [[0.0]] * 90
+        assert drawn(HeatMap(rows, ["q"], cells))[1:4] == [
+            "  layer 0 to 2    ???",
+            "  layer 3 to 5    ███",
+            "  layer 6 to 8    ···",
+        ]
 
     def test_many_layers_share_rows_unless_all_are_asked_for(self) -> None:
         rows = [*map(str, range(94)), *(f"vision {i}" for i in range(27)), ""]

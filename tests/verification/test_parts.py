@@ -10,7 +10,7 @@ from tiny import write_tiny_hf
 from vlconv.converters import Difference, Hf2McoreOptions, Report, hf2mcore
 from vlconv.converters.checkpoint.mcore_side import open_mcore_side
 from vlconv.converters.options import McoreSource
-from vlconv.converters.verification.compare import Comparison
+from vlconv.converters.verification.comparison.compare import Comparison
 from vlconv.converters.verification.parts import describe_parts
 
 

@@ -154,7 +154,7 @@ class TestDifferent:
 
     def test_in_several_windows(self, hf_pair: Callable[..., Report], monkeypatch: pytest.MonkeyPatch) -> None:
         """The same table, put together from parts."""
-        monkeypatch.setattr("vlconv.converters.verification.compare.WINDOW", 200)
+        monkeypatch.setattr("vlconv.converters.verification.comparison.compare.WINDOW", 200)
 
         def change(tensors: Tensors) -> None:
             for row, value in ((40, 1.0), (90, -200.0), (200, 7.0)):

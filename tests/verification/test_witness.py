@@ -212,7 +212,7 @@ class TestMegatronCore:
 
         monkeypatch.setattr(MegatronReader, "_load", counted)
         monkeypatch.setattr(MegatronReader, "finish", finished)
-        monkeypatch.setattr("vlconv.converters.verification.compare.WINDOW", 2 * 1024)
+        monkeypatch.setattr("vlconv.converters.verification.comparison.compare.WINDOW", 2 * 1024)
         report = by("megatron-core", checkpoint, threads=4)
         assert report.status == "same"
         assert len(loaded) == len(set(loaded)) == report.data["tensors"]

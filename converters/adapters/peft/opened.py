@@ -19,13 +19,18 @@ from .stated import Stated, read_stated
 BEFORE, A, B = "base_model.model.", ".lora_A.weight", ".lora_B.weight"
 """A tensor's name: what it begins and what it ends with."""
 
+PLAIN = "Only plain LoRA is converted."
 OTHERS = {
-    "lora_embedding_": "an adapter of the embedding",
-    "lora_magnitude_vector": "DoRA",
-    ".modules_to_save": "a module trained as a whole",
-    ".lora_B.bias": "a bias trained beside the adapter",
+    "lora_embedding_": ("an adapter of the embedding", PLAIN),
+    "lora_magnitude_vector": ("DoRA", PLAIN),
+    ".modules_to_save": ("a module trained as a whole", PLAIN),
+    ".lora_B.bias": ("a bias trained beside the adapter", PLAIN),
+    ".base_layer.weight": (
+        "a weight of the model itself, which peft saves along where the output layer has an adapter",
+        "Save the adapter without it: model.save_pretrained(…, save_embedding_layers=False).",
+    ),
 }
-"""Parts of the names of tensors that are refused by name."""
+"""Parts of the names of tensors that are refused by name: what they are, and what to do."""
 
 
 class Halves(NamedTuple):
@@ -121,9 +126,9 @@ def halves_of(side: PeftSide) -> dict[str, Halves]:
 
 
 def _refuse_name(where: str, name: str) -> None:
-    what = next((what for part, what in OTHERS.items() if part in name), None)
-    if what:
-        raise UnsupportedError(f"{where}: {shown(name)} is {what}", "Only plain LoRA is converted.")
+    if known := next((said for part, said in OTHERS.items() if part in name), None):
+        what, hint = known
+        raise UnsupportedError(f"{where}: {shown(name)} is {what}", hint)
     raise MismatchError(
         f"{where}: {shown(name)} is no name that peft gives a LoRA tensor",
         f"They are {BEFORE}MODULE{A} and {BEFORE}MODULE{B}: save the adapter with peft's save_pretrained.",

@@ -15,6 +15,7 @@ from ..adapter import Adapter, Pair
 from .experts_last import ExpertsFirst
 from .matrices import Matrix, matrices
 from .opened import A, B, Halves, PeftSide, halves_of
+from .stated import OUT_FIRST
 
 GATE_UP, DOWN = "gate_up_proj", "down_proj"
 """The two parameters of a module that holds all experts of a layer."""
@@ -106,20 +107,60 @@ def read_experts(side: PeftSide, one: Halves, other: Halves | None, all_of: Sequ
     name = f"{ours[0].experts}.{part}"
     rank, alpha = side.stated.rank_of(name), side.stated.alpha_of(name)
     out = rows if part == DOWN else 2 * rows
-    _check(side, one, (experts * rank, columns), (out, rank * experts))
     read = Read(name, [], [], {one.b.name: experts})
+    a, b = (experts * rank, columns), (out, rank * experts)
+    turned = _is_turned(side, one, a, b, always=not ours[0].transpose)
+    _check(side, one, *(((a[0], b[0]), (a[1], b[1])) if turned else (a, b)))
     for matrix in ours:
         stem = matrix.module.rpartition(".")[0]
         pair = _pair(matrix, f"{stem}.{part}{A}", rank, alpha)
         read.pairs.append(pair)
         first = rows if _part(matrix) == "up_proj" else 0
-        read.copies.append(
-            Copy(Box(one.b.name, (matrix.expert, first, 0), (1, rows, rank)), Box(pair.b, (0, 0), (rows, rank)))
-        )
+        whose_b, whose_a = _of_expert(one, matrix, pair, first, turned=turned)
+        read.copies.append(Copy(whose_b, Box(pair.b, (0, 0), (rows, rank)), transpose=turned))
         if not first:  # gate and up have one A
-            left = Box(one.a.name, (matrix.expert * rank, 0), (rank, columns))
-            read.copies.append(Copy(left, Box(pair.a, (0, 0), left.lengths)))
+            read.copies.append(Copy(whose_a, Box(pair.a, (0, 0), (rank, columns)), transpose=turned))
     return read
+
+
+def _of_expert(one: Halves, matrix: Matrix, pair: Pair, first: int, *, turned: bool) -> tuple[Box, Box]:
+    """Where B and A of an expert's matrix lie, whose rows begin at `first` in the parameter."""
+    (rows, columns), rank = matrix.shape, pair.rank
+    if turned:
+        return (
+            Box(one.a.name, (matrix.expert * rank, first), (rank, rows)),
+            Box(one.b.name, (matrix.expert, 0, 0), (1, columns, rank)),
+        )
+    return (
+        Box(one.b.name, (matrix.expert, first, 0), (1, rows, rank)),
+        Box(one.a.name, (matrix.expert * rank, 0), (rank, columns)),
+    )
+
+
+def _is_turned(side: PeftSide, one: Halves, a: Shape, b: Shape, *, always: bool) -> bool:
+    """Whether A and B of experts are B and A, transposed, of what they are here: of shapes `b` and `a`, transposed.
+
+    So they are of peft before OUT_FIRST, and of a later one where transformers holds the parameter as [E, in, out].
+    Shapes tell, unless the matrices are square.
+
+    Args:
+        side, one: the tensors.
+        a, b: the shapes of those that are not turned.
+        always: transformers has always held the parameter as [E, out, in].
+
+    Raises:
+        MismatchError: nothing tells.
+    """
+    version = side.stated.version
+    if a[1] != b[0]:
+        return (one.a.shape, one.b.shape) == ((a[0], b[0]), (a[1], b[1]))
+    if not version or not always:
+        raise MismatchError(
+            f"{shown_path(side.directory)}: {shown(one.a.name)} is of square matrices, and which way round they are "
+            f"depends on the versions of peft (before and from {'.'.join(map(str, OUT_FIRST))} on) and transformers",
+            f"Say the version in {ADAPTER_CONFIG} (peft_version)." if always else "Merge it with peft.",
+        )
+    return version < OUT_FIRST
 
 
 def _part(matrix: Matrix) -> str:

@@ -6,6 +6,7 @@ A field that says nothing (null, false, empty) may be there under any name: peft
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -46,6 +47,11 @@ KEEPING = (True, False, None, "gaussian", "eva", "orthogonal")
 """Ways to begin (init_lora_weights) that leave the base's weights as they are."""
 
 
+OUT_FIRST = (0, 19, 1)
+"""The first version of peft that takes a parameter [experts, out, in] for what it is. Those before take it for
+[experts, in, out]: A and B of each expert are B and A, transposed, of what they are here."""
+
+
 class Stated(NamedTuple):
     """What an adapter_config.json says.
 
@@ -55,6 +61,7 @@ class Stated(NamedTuple):
         root: alpha is divided by the square root of the rank (use_rslora).
         parameters: target_parameters.
         base: base_model_name_or_path; "" where it says nothing.
+        version: peft_version, three numbers; () where it says nothing, or that of a version between two.
     """
 
     rank: int
@@ -64,6 +71,7 @@ class Stated(NamedTuple):
     root: bool
     parameters: tuple[str, ...]
     base: str
+    version: tuple[int, ...] = ()
 
     def rank_of(self, path: str) -> int:
         """The rank of a module or parameter, by its path in the model."""
@@ -108,6 +116,7 @@ def read_stated(directory: Path) -> Stated:
         root=said.get("use_rslora") is True,
         parameters=_names(said.get("target_parameters"), f"{where}: target_parameters"),
         base=base if isinstance(base, str) else "",
+        version=_version(said.get("peft_version")),
     )
 
 
@@ -136,6 +145,11 @@ def _refuse(said: Mapping[str, Any], where: str) -> None:
             f"{where}: {shown(unknown[0])} is {shown(said[unknown[0]])}, which is not known here",
             "If it changes nothing of how the adapter is applied, take the field out.",
         )
+
+
+def _version(value: object) -> tuple[int, ...]:
+    found = re.fullmatch(r"(\d{1,4})\.(\d{1,4})\.(\d{1,4})", value, re.ASCII) if isinstance(value, str) else None
+    return tuple(map(int, found.groups())) if found else ()
 
 
 def _rank(value: object, where: str) -> int:

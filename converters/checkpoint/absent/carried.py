@@ -133,8 +133,9 @@ def _opened(
     said = reference.quantization
     if said is None:
         return weights.open(names), None
-    files = weights.open([*names, *(said.scale_of(name) for name in names if said.scale_of(name) in weights.placed)])
-    if all(spec.dtype in FLOATS for spec in files.specs.values()):
+    scales = [said.scale_of(name) for name in names if said.scale_of(name) in weights.placed]
+    files = weights.open([*names, *scales])
+    if not scales and all(spec.dtype in FLOATS for spec in files.specs.values()):
         return files, None
     step = Dequantised(files, scaled_tensors(files.specs, said, weights.directory), "bfloat16")
     return step, step

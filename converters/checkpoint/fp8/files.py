@@ -36,9 +36,7 @@ def scaled_tensors(specs: Mapping[str, TensorSpec], said: Quantization, director
             f"If they are plain weights, remove {FIELD} from config.json.",
         )
     scales = {one.scale for one in found}
-    stray = next(
-        (name for name in specs if name.endswith((".weight" + said.suffix, said.suffix)) and name not in scales), ""
-    )
+    stray = next((name for name in specs if name.endswith(said.suffix) and name not in scales), "")
     if stray:
         raise MismatchError(f"{shown_path(directory)}: {shown(stray)} are scales of no FP8 tensor", UNCLEAR)
     _check_whole(specs, {one.name for one in found}, scales, said, directory)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from ...adapters.adapter import Adapter
+from ...adapters.adapter import Adapter, Kind
 from ...adapters.expert_copies import copies_told
 from ...adapters.names import TITLES, Found, separate
 from ...adapters.read import Base, adapter_of, check_format
@@ -14,7 +14,8 @@ from ...errors import UnsupportedError, shown
 from ...formats import open_mcore
 from ...formats.chunks import ChunkReader
 from ...formats.directory.statements import adapter_statements, statements
-from ...formats.opened import Opened
+from ...formats.holes import told as told_holes
+from ...formats.opened import Opened, Summed
 from ...formats.seen_files import SeenFiles
 from ...layouts import LAYOUTS, named
 from ...layouts.layout import Layout
@@ -66,6 +67,26 @@ class AdapterSide:
     layout: Layout
     adapter: Adapter
     chunks: ChunkReader
+
+    @property
+    def directory(self) -> Path:
+        """The folder that holds the files."""
+        return self.alone.directory
+
+    @property
+    def kind(self) -> Kind:
+        """What it is by its names."""
+        return self.alone.found.kind
+
+    @property
+    def checkpoints(self) -> tuple[Summed, ...]:
+        """The checkpoint, with what vouches for its bytes."""
+        return (Summed(self.chunks, self.alone.opened.integrity),)
+
+    @property
+    def warnings(self) -> list[str]:
+        """What is to be told of the files."""
+        return [*told_holes(self.chunks.holes), *self.alone.opened.warnings]
 
 
 @paused()

@@ -4,38 +4,41 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from ...adapters.adapter import Adapter
+from ...adapters.adapter import Adapter, Kind
 from ...adapters.merged import RULE, Changed, Merged
-from ...adapters.names import TITLES, Found
 from ...errors import shown, shown_path
 from ...report import Report
-from .adapter_side import AdapterSide
+
+if TYPE_CHECKING:
+    from .adapter_side import AdapterSide
+    from .peft_side import PeftAdapter
 
 LISTED = 3
 """Tensors that a sentence names; the data has them all."""
 
 
-def describe_adapter(report: Report, adapter: Adapter, found: Found, base: str, where: str = "") -> None:
+def describe_adapter(report: Report, adapter: Adapter, kind: Kind, base: str, where: str = "") -> None:
     """Which adapter there is.
 
     Args:
         report: told.
         adapter: as it is read.
-        found: as its names show it.
+        kind: what it is by its names.
         base: where its base is, in words.
         where: the directory that it lies in; "": that of its base.
     """
     ranks, alphas = ({getattr(pair, name) for pair in adapter.pairs} for name in ("rank", "alpha"))
-    targets, there = ", ".join(map(shown, found.targets)), f"{where}: " if where else ""
+    targets, there = ", ".join(map(shown, kind.targets)), f"{where}: " if where else ""
     report.fact(
         "adapter",
-        f"{there}LoRA in {TITLES[found.family]}: {len(found.halves)} modules ({targets}), {adapter.said}; {base}",
-        brief=f"{there}LoRA, {len(found.halves)} modules, {adapter.said}",
+        f"{there}LoRA in {kind.title}: {kind.modules} modules ({targets}), {adapter.said}; {base}",
+        brief=f"{there}LoRA, {kind.modules} modules, {adapter.said}",
         adapter={
-            "family": found.family,
-            "modules": len(found.halves),
-            "targets": list(found.targets),
+            "family": kind.family,
+            "modules": kind.modules,
+            "targets": list(kind.targets),
             "ranks": sorted(ranks),
             "alphas": sorted(alphas),
             "said": adapter.said,
@@ -44,11 +47,11 @@ def describe_adapter(report: Report, adapter: Adapter, found: Found, base: str, 
     )
 
 
-def describe_apart(report: Report, apart: AdapterSide, base: Path) -> None:
+def describe_apart(report: Report, apart: AdapterSide | PeftAdapter, base: Path) -> None:
     """An adapter that lies elsewhere than its base, in the directory `base`."""
-    where, whose = shown_path(apart.alone.directory), f"its base is {shown_path(base)}"
-    describe_adapter(report, apart.adapter, apart.alone.found, whose, where)
-    report.warnings += apart.alone.opened.warnings
+    where, whose = shown_path(apart.directory), f"its base is {shown_path(base)}"
+    describe_adapter(report, apart.adapter, apart.kind, whose, where)
+    report.warnings += apart.warnings
 
 
 def describe_merging(report: Report, step: Merged) -> None:

@@ -10,11 +10,12 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Event, Lock
+from typing import NamedTuple
 
 from ...errors import CorruptError, UnsupportedError, shown, shown_path
 from ..json_file import read_json
@@ -88,6 +89,27 @@ class Integrity:
                 raise
 
 
+class Vouched(NamedTuple):
+    """The files of several checkpoints that are read.
+
+    Attributes:
+        listed: names of those that an integrity.json lists.
+        unlisted: names of the others beside one.
+        nbytes: of those that are listed.
+    """
+
+    listed: list[str]
+    unlisted: list[str]
+    nbytes: int
+
+
+def vouched(found: Sequence[Integrity], read: SeenFiles) -> Vouched:
+    """What is listed of the files that are read."""
+    listed = [name for one in found for name in one.vouched(read)]
+    unlisted = [name for one in found for name in one.unlisted(read)]
+    return Vouched(listed, unlisted, sum(one.nbytes(read) for one in found))
+
+
 class _Work:
     """One pass: the bytes that were hashed, and a flag that stops every thread."""
 
@@ -132,10 +154,11 @@ def read_integrity(directory: Path) -> Integrity | None:
     kind, files = document.get("algorithm", ALGORITHM), document.get("files")
     if kind != ALGORITHM:
         raise UnsupportedError(
-            f"{path} states sums by {shown(kind)}; only {ALGORITHM} is checked", "Remove it to go without its sums."
+            f"{shown_path(path)} states sums by {shown(kind)}; only {ALGORITHM} is checked",
+            "Remove it to go without its sums.",
         )
     if not isinstance(files, dict) or not all(isinstance(d, str) and _DIGEST.fullmatch(d) for d in files.values()):
-        raise CorruptError(f"{path} is no list of files and their SHA-256")
+        raise CorruptError(f"{shown_path(path)} is no list of files and their SHA-256")
     for name in files:
         check_bare(name, str(path))
         if not is_file(directory / name):

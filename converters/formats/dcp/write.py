@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from ...tensors.dtypes import ITEMSIZE
 from ...tensors.spec import Box, TensorSpec
 from ...tensors.tiling import cut
-from ..output_file import OutFile, Piece
+from ..output_file import OutFile, Piece, small_file
 from ..pickles.dcp_pickle import Place, StoredBytes, StoredChunk, StoredKey, dcp_pickle
 from ..pickles.plain_pickle import plain_pickle
 from ..zips.items import ItemParts, bytes_item, item_parts, saved
@@ -190,4 +190,4 @@ def _side_files(plan: _Plan, *, per_layer: bool, iteration: int, args: Mapping[s
         (".metadata", dcp_pickle(plan.keys, plan.entries, VERSION)),
         ("metadata.json", json.dumps(backend).encode()),
     ):
-        yield OutFile(name, len(data), literals=[(0, data)])
+        yield small_file(name, data)

@@ -29,13 +29,16 @@ def check_tied_copy(reader: ChunkReader, embedding: str, output: str) -> None:
     Raises:
         MismatchError: it does not.
     """
+    if how := tied_fault(reader, embedding, output):
+        raise no_copy(shown(output), how)
+
+
+def tied_fault(reader: ChunkReader, embedding: str, output: str) -> str:
+    """How a tied model's output layer differs from the embedding, in words; "" where it is a copy."""
     ours, theirs = reader.specs[embedding], reader.specs[output]
     if (ours.shape, ours.dtype) == (theirs.shape, theirs.dtype):
-        how = unequal(reader, embedding, reader, output)
-    else:
-        how = f"{list(ours.shape)} {ours.dtype} and {list(theirs.shape)} {theirs.dtype}"
-    if how:
-        raise no_copy(shown(output), how)
+        return unequal(reader, embedding, reader, output)
+    return f"{list(ours.shape)} {ours.dtype} and {list(theirs.shape)} {theirs.dtype}"
 
 
 def difference(first_path: str, first: ItemTensor, second_path: str, second: ItemTensor) -> str:

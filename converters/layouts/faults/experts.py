@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from math import prod
 
 from ...models import model_of
 from ...models.shared.config import ModelConfig, TextConfig
@@ -16,6 +17,9 @@ from .fault import Group
 
 FC1, FC2 = "fc1", "fc2"
 PACKED = Experts("packed", FC1, FC2)
+
+LARGEST = 1 << 25
+"""Elements of a matrix that is read whole to be turned; releases have up to 13 million."""
 
 
 def in_order(make: Callable[[int], list[int] | None], config: ModelConfig) -> Iterator[Group]:
@@ -73,9 +77,9 @@ def turned(config: ModelConfig) -> Iterator[Group]:
     if not c.experts or form == "per-expert":
         return
     for stem in _stems(config):
-        for name, (_, rows, columns) in expert_shapes(hf_experts(stem, form), c).items():
-            every, first = (partial(_viewed, name, experts, rows, columns) for experts in (c.experts, 1))
-            yield Group((name,), every, first)
+        for name, shape in expert_shapes(hf_experts(stem, form), c).items():
+            if prod(shape[1:]) <= LARGEST:
+                yield Group((name,), partial(_viewed, name, *shape), shape)
 
 
 def _viewed(name: str, experts: int, rows: int, columns: int) -> list[Copy]:

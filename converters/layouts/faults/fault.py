@@ -6,8 +6,10 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 from ...models.shared.config import ModelConfig
-from ...tensors.rules import Copy
-from ...tensors.spec import Box
+from ...tensors.mapped import Mapped
+from ...tensors.reshaped import Reshaped
+from ...tensors.rules import Copy, flipped, transposed
+from ...tensors.spec import Box, Reader, Shape
 
 
 class Group(NamedTuple):
@@ -16,12 +18,34 @@ class Group(NamedTuple):
     Attributes:
         names: of the tensors, on the Hub.
         build: copies of all their elements: left the good tensors, right what the tool wrote.
-        begin: copies of the first index of the tensors' first axis alone, where all of them are very many; None: all.
+        turned: [E, rows, columns] of the one tensor whose matrices were reshaped where they should have been
+            transposed: read so, as the copies are a few elements each; (): the copies are read.
     """
 
     names: tuple[str, ...]
     build: Callable[[], list[Copy]]
-    begin: Callable[[], list[Copy]] | None = None
+    turned: Shape = ()
+
+    def made(self, good: Reader) -> Reader:
+        """What the tool wrote, of the good tensors."""
+        if not self.turned:
+            return Mapped(good, self.build())
+        (name,) = self.names
+        return Reshaped(Mapped(good, list(transposed(name, name, self.turned))), {name: self.turned})
+
+    def undone(self, written: Reader) -> Reader:
+        """The good tensors, of what the tool wrote."""
+        if not self.turned:
+            return Mapped(written, flipped(self.build()))
+        (name,), (experts, rows, columns) = self.names, self.turned
+        flat = (experts, columns, rows)
+        return Mapped(Reshaped(written, {name: flat}), list(transposed(name, name, flat)))
+
+    def moves_as(self, other: Group) -> bool:
+        """Whether both are one permutation, of the same tensors; a reshaping is no move of rows, whatever its sizes."""
+        if self.turned or other.turned:
+            return self.turned == other.turned
+        return normal(self.build()) == normal(other.build())
 
 
 class Fault(NamedTuple):
@@ -31,11 +55,13 @@ class Fault(NamedTuple):
         name: what `repair --undo` takes.
         says: what went wrong, in one line.
         groups: the model's integers -> where it may have happened.
+        known_of: whose it was where it was reported; "": of nobody.
     """
 
     name: str
     says: str
     groups: Callable[[ModelConfig], Iterator[Group]]
+    known_of: str = ""
 
 
 def normal(copies: Sequence[Copy]) -> list[Copy]:

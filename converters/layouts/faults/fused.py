@@ -13,7 +13,7 @@ from typing import NamedTuple
 from ...tensors.joined import joined
 from ...tensors.rules import Copy, Rows, flipped, interleave
 from ...tensors.spec import Shape
-from .fault import Group
+from .fault import Group, normal
 
 M, F = "megatron", "flat"
 
@@ -63,8 +63,13 @@ def order(fused: Fused, name: str) -> list[Copy] | None:
 
 
 def taken_for(fused: Fused, true: str, false: str) -> Group | None:
-    """The group that comes of taking one order for another; None where the integers have no such order."""
-    if order(fused, true) is None or order(fused, false) is None:
+    """The group that comes of taking one order for another.
+
+    None where the integers have no such order, or where both are the same one, as with one query group or one head to a
+    group: nothing moves then.
+    """
+    there, back = order(fused, true), order(fused, false)
+    if there is None or back is None or there == back or normal(there) == normal(back):
         return None
     names = tuple(dict.fromkeys(copy.right.name for copy in _home(fused)))
     return Group(names, partial(_moved, fused, true, false))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from fnmatch import fnmatchcase
 from functools import partial
 
 from ...models import model_of
@@ -26,6 +27,14 @@ FUSED: tuple[tuple[str, str, Places, tuple[str, ...], str], ...] = (
     ("gdn-conv", "the convolution of a Gated DeltaNet", places.convolution, (FLAT, "groups", *TP), "key head"),
 )
 """Name, in words, where they are, the orders that rows may be in, what they are interleaved by."""
+
+KNOWN_OF = {
+    "vision-qkv-tp*-as-flat": "Pai-Megatron-Patch's export of Qwen3-VL (its issue 723)",
+    "gdn-tp*-as-flat": "Megatron-Bridge's export of Qwen3-Next (its issues 1690, 2013)",
+    "gdn-qkv-tp*-as-flat": "Megatron-Bridge's export of Qwen3-Next (its issues 1690, 2013)",
+    "gdn-conv-tp*-as-flat": "Megatron-Bridge's export of Qwen3-Next (its issues 1690, 2013)",
+}
+"""Whose faults have been reported, by their names."""
 
 
 def _order(name: str, by: str) -> str:
@@ -100,5 +109,9 @@ def _of_experts() -> Iterator[Fault]:
     yield Fault("experts-untransposed", "experts' matrices were not transposed, only reshaped", experts.turned)
 
 
-FAULTS: dict[str, Fault] = {fault.name: fault for fault in _all()}
+def _known_of(name: str) -> str:
+    return next((whose for names, whose in KNOWN_OF.items() if fnmatchcase(name, names)), "")
+
+
+FAULTS: dict[str, Fault] = {fault.name: fault._replace(known_of=_known_of(fault.name)) for fault in _all()}
 """By the name that `repair --undo` takes."""

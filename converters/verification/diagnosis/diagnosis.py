@@ -18,6 +18,7 @@ class Diagnosis:
         of: "A" if B is what the fault makes of A; "B" if A is what it makes of B.
         others: names of the same permutation.
         rivals: other permutations that explain as much.
+        known_of: whose fault it was where it was reported; "": of nobody.
         relative: the least and the largest difference, relative to A; () where it is exact.
     """
 
@@ -30,13 +31,15 @@ class Diagnosis:
     others: tuple[str, ...] = ()
     rivals: tuple[str, ...] = ()
     relative: tuple[float, float] | tuple[()] = ()
+    known_of: str = ""
 
-    def is_like(self, other: Diagnosis) -> bool:
-        """Whether both say the same, of other tensors."""
-        return (self.name, self.says, self.exact, self.of) == (other.name, other.says, other.exact, other.of)
+    @property
+    def key(self) -> tuple[str, str, bool, str]:
+        """Equal for those that say the same, of other tensors."""
+        return self.name, self.says, self.exact, self.of
 
     def add(self, other: Diagnosis) -> None:
-        """Take the tensors of one that says the same."""
+        """Take the tensors of one of the same key."""
         self.tensors += other.tensors
         self.rivals = tuple(name for name in self.rivals if name in other.rivals)
         if self.relative and other.relative:

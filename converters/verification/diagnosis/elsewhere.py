@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import threading
 from typing import TYPE_CHECKING, NamedTuple
+from zlib import crc32
 
 from ...errors import shown
-from ...tensors.spec import Box, Reader, Shape
+from ...tensors.spec import Box, Reader, Shape, TensorSpec
 from ...tensors.vocabulary import EMBEDDING, OUTPUT_LAYER
 from .sample import bits, probes, windows
 
@@ -17,14 +19,15 @@ SHARDS = (2, 4, 8, 16)
 
 
 class Others:
-    """The tensors of a side by shape, and the first numbers of each."""
+    """The tensors of a side, found by shape, dtype and their last numbers; looked into by several threads."""
 
     def __init__(self, reader: Reader) -> None:
         self._reader = reader
+        self._lock = threading.Lock()
         self._by_shape: dict[tuple[Shape, str], list[str]] = {}
         for name, spec in reader.specs.items():
             self._by_shape.setdefault((spec.shape, spec.dtype), []).append(name)
-        self._first: dict[str, bytes] = {}
+        self._by_numbers: dict[tuple[Shape, str], dict[int, list[str]]] = {}
 
     def equal(self, b: Reader, name: str) -> str:
         """Another tensor that B's of that name equals to the bit; "" where none does."""
@@ -33,15 +36,19 @@ class Others:
         found = bits(b, probe).tobytes()
         if found.count(found[:4]) * 4 >= len(found):  # of a constant any could be it
             return ""
-        for other in self._by_shape.get((spec.shape, spec.dtype), []):
-            if other != name and self._of(other, probe) == found and _same(self._reader, other, b, name):
-                return other
-        return ""
+        alike = self._numbered(spec, probe).get(crc32(found), [])
+        return next((other for other in alike if other != name and _same(self._reader, other, b, name)), "")
 
-    def _of(self, name: str, probe: Box) -> bytes:
-        if name not in self._first:
-            self._first[name] = bits(self._reader, probe._replace(name=name)).tobytes()
-        return self._first[name]
+    def _numbered(self, spec: TensorSpec, probe: Box) -> dict[int, list[str]]:
+        """Those of a shape and dtype, by a sum of their numbers in a place: of each no more than that is kept."""
+        key = spec.shape, spec.dtype
+        with self._lock:
+            if key not in self._by_numbers:
+                by_sum: dict[int, list[str]] = {}
+                for name in self._by_shape.get(key, []):
+                    by_sum.setdefault(crc32(bits(self._reader, probe._replace(name=name)).tobytes()), []).append(name)
+                self._by_numbers[key] = by_sum
+            return self._by_numbers[key]
 
 
 def _same(a: Reader, other: str, b: Reader, name: str) -> bool:
@@ -111,8 +118,10 @@ def moved_rows(found: Rows) -> str:
         return ""
     if len(np.unique(bad)) < len(bad) and len(np.unique(good)) == len(good):
         source = {int(h): i for i, h in enumerate(good)}
-        first = source[int(bad[wrong[0]])]
-        return f"{len(wrong)} rows, {wrong[0]} to {wrong[-1]}, are A's rows from {first} on, which are there twice then"
+        froms = np.array([source[int(h)] for h in bad[wrong]])
+        if (np.diff(wrong) != 1).any() or (np.diff(froms) != 1).any():
+            return f"{len(wrong)} rows, {wrong[0]} the first, are others of A's, some of which are there twice then"
+        return f"rows {wrong[0]} to {wrong[-1]} are A's rows from {froms[0]} on, which are there twice then"
     if np.array_equal(np.sort(good), np.sort(bad)):
         return f"all rows are there, in another order: {len(wrong)} of {len(good)} have moved{_within(good, bad)}"
     return ""
@@ -125,5 +134,5 @@ def _within(good: Array, bad: Array) -> str:
         if len(good) % parts == 0 and len(good) > parts:
             ours, theirs = (np.sort(one.reshape(parts, -1), axis=1) for one in (good, bad))
             if np.array_equal(ours, theirs):
-                return f", none out of its {parts}th part"
+                return f", each within its own {len(good) // parts} rows"
     return ""

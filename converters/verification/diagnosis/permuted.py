@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping
 from typing import NamedTuple
 
-from ...layouts.faults.fault import Fault, Group, normal
+from ...layouts.faults.fault import Fault, Group
 from ...layouts.faults.known import FAULTS
 from ...models.shared.config import ModelConfig
-from ...tensors.mapped import Mapped
 from ...tensors.spec import Box, Reader
+from .passes import Passes
 from .remembered import Remembered
-from .sample import likeness, probes, same
+from .sample import Likeness, likeness, probes, same
 
 TRAINED = 0.3
 """Relative to their length, numbers that were trained are nearer than this, and those in another place are not."""
@@ -42,18 +42,19 @@ class Permuted(NamedTuple):
     relative: float = 0.0
 
 
-def permuted(a: Reader, b: Reader, config: ModelConfig, wrong: Collection[str]) -> Iterator[Permuted]:
+def permuted(a: Reader, b: Reader, config: ModelConfig, wrong: Collection[str], passes: Passes) -> Iterator[Permuted]:
     """What known permutations explain.
 
     Args:
         a, b: the two sides, under the Hub's names.
         config: the integers of both.
         wrong: the tensors that differ.
+        passes: how they are looked at.
     """
-    for names, candidates in _by_group(a, b, config, set(wrong)).items():
-        found = _explained(a, b, names, candidates)
-        if found:
-            yield found
+    groups = _by_group(a, b, config, set(wrong))
+    nbytes = {names: sum(a.specs[name].nbytes for name in names) for names in groups}
+    found = passes.over([*groups], nbytes.__getitem__, lambda names: _explained(a, b, names, groups[names]))
+    yield from (one for _, one in found if one)
 
 
 def _by_group(a: Reader, b: Reader, config: ModelConfig, wrong: set[str]) -> Mapping[tuple[str, ...], list[Candidate]]:
@@ -73,39 +74,59 @@ def _comparable(a: Reader, b: Reader, name: str) -> bool:
 
 def _explained(a: Reader, b: Reader, names: tuple[str, ...], candidates: list[Candidate]) -> Permuted | None:
     """What fits exactly, else what is as near as training leaves it."""
-    places = [box for name in names for box in probes(a.specs[name])]
-    if all(len(a.specs[name].shape) > 1 for name in names) and likeness(a, b, places).relative < TRAINED:
+    places = [probes(a.specs[name]) for name in names]
+    stand = _worst(a, b, places).relative
+    if all(len(a.specs[name].shape) > 1 for name in names) and stand < TRAINED:
         return None  # a little off where they stand: nothing has moved
     for good, bad, of in ((a, b, "A"), (b, a, "B")):
-        exact, near = _fitting(good, bad, names, candidates, places)
+        exact, near = _fitting(good, bad, names, candidates, places, min(TRAINED, stand / 2))
         if exact:
             return _told(names, exact, of)
-        if len(near) == 1:
-            return Permuted(near[0][0], (), (), names, of, exact=False, relative=near[0][1])
+        if near and not _rivals([candidate for candidate, _ in near]):
+            (fault, _), off = near[0]
+            return Permuted(fault, (), (), names, of, exact=False, relative=off)
     return None
 
 
 def _fitting(
-    good: Reader, bad: Reader, names: tuple[str, ...], candidates: list[Candidate], places: list[Box]
-) -> tuple[list[Candidate], list[tuple[Fault, float]]]:
-    """The candidates that make one side of the other exactly, and those that come near, with how far they are off."""
-    exact, near, held = list[Candidate](), list[tuple[Fault, float]](), Remembered(good)
+    good: Reader, bad: Reader, names: tuple[str, ...], candidates: list[Candidate], places: list[list[Box]], most: float
+) -> tuple[list[Candidate], list[tuple[Candidate, float]]]:
+    """The candidates that make one side of the other exactly, and those that come near, with how far they are off.
+
+    Args:
+        good, bad: the two sides.
+        names: of the tensors of a group.
+        candidates: for it.
+        places: of each tensor, that are looked at first.
+        most: how far what comes near may be off; biases are alike in any order, and no fault's where they stand.
+    """
+    exact, near, held = list[Candidate](), list[tuple[Candidate, float]](), Remembered(good)
     for fault, group in candidates:
-        if likeness(Mapped(held, (group.begin or group.build)()), bad, places[:1]).relative >= TRAINED:
+        made = group.made(held)
+        if likeness(made, bad, places[0][:1]).relative >= TRAINED:
             continue
-        made = Mapped(held, group.build())
-        found = likeness(made, bad, places)
+        found = _worst(made, bad, places)
         if found.equal and same(made, bad, names):
             exact.append((fault, group))
-        elif found.relative < TRAINED:
-            near.append((fault, found.relative))
+        elif found.relative < most:
+            near.append(((fault, group), found.relative))
     return exact, near
+
+
+def _worst(a: Reader, b: Reader, places: list[list[Box]]) -> Likeness:
+    """How a group compares: as its tensor that is furthest off, as small numbers do not show beside large ones."""
+    found = [likeness(a, b, boxes) for boxes in places]
+    return max(found, key=lambda one: one.relative)._replace(equal=all(one.equal for one in found))
 
 
 def _told(names: tuple[str, ...], exact: list[Candidate], of: str) -> Permuted:
     """The first, and how the others compare."""
-    (fault, group), *others = exact
-    known = normal(group.build())
-    alike = [other.name for other, theirs in others if normal(theirs.build()) == known]
-    rivals = [other.name for other, _ in others if other.name not in alike]
-    return Permuted(fault, tuple(alike), tuple(rivals), names, of, exact=True)
+    rivals = _rivals(exact)
+    alike = tuple(fault.name for fault, _ in exact[1:] if fault.name not in rivals)
+    return Permuted(exact[0][0], alike, rivals, names, of, exact=True)
+
+
+def _rivals(found: list[Candidate]) -> tuple[str, ...]:
+    """Those that are another permutation than the first."""
+    (_, group), *others = found
+    return tuple(fault.name for fault, theirs in others if not group.moves_as(theirs))

@@ -12,11 +12,8 @@ from .sample import bits
 if TYPE_CHECKING:
     from ...tensors.spec import Array
 
-LARGEST = 64 << 20
-"""Bytes of a matrix that is held; of a larger one every box is read by itself."""
-
-MOST = 4
-"""Matrices: q, k and v, and one more."""
+ROOM = 32 << 20
+"""Bytes that are held, as many as a thread of a conversion has; of a larger matrix every box is read by itself."""
 
 
 class Remembered:
@@ -36,7 +33,7 @@ class Remembered:
         shape = self.specs[box.name].shape
         lead = max(0, len(shape) - 2)
         one = all(length == 1 for length in box.lengths[:lead])
-        if not one or prod(shape[lead:]) * ITEMSIZE[self.specs[box.name].dtype] > LARGEST:
+        if not one or prod(shape[lead:]) * ITEMSIZE[self.specs[box.name].dtype] > ROOM:
             self.below[0].read_into(box, out)
             return
         matrix = self._matrix(box.name, box.offsets[:lead])
@@ -46,10 +43,11 @@ class Remembered:
     def _matrix(self, name: str, lead: tuple[int, ...]) -> Array:
         found = self._held.get((name, lead))
         if found is None:
-            if len(self._held) == MOST:
-                del self._held[next(iter(self._held))]
             shape = self.specs[name].shape
             rest = shape[len(lead) :]
+            nbytes = prod(rest) * ITEMSIZE[self.specs[name].dtype]
+            while self._held and sum(matrix.nbytes for matrix in self._held.values()) + nbytes > ROOM:
+                del self._held[next(iter(self._held))]
             whole = Box(name, (*lead, *(0,) * len(rest)), (*(1,) * len(lead), *rest))
             found = self._held[name, lead] = bits(self.below[0], whole).reshape(rest)
         return found

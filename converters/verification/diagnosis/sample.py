@@ -13,8 +13,8 @@ from ...tensors.tiling import cut
 if TYPE_CHECKING:
     from ...tensors.spec import Array
 
-WINDOW = 4 << 20
-"""Bytes that are read at a time where all are."""
+WINDOW = 1 << 20
+"""Bytes that are read at a time where all are; in float64 they are four times as many, and more than once."""
 
 PROBE = 16 << 10
 """Bytes that are read at each of a few places."""
@@ -48,12 +48,20 @@ def bits(reader: Reader, box: Box) -> Array:
     return out
 
 
+def wide(reader: Reader, box: Box) -> Array:
+    """The elements of a box in float64, in one row."""
+    return widen(bits(reader, box).reshape(-1), reader.specs[box.name].dtype, "float64")
+
+
 def numbers(reader: Reader, box: Box) -> Array:
-    """The elements of a box in float64; what is no finite number is 0."""
+    """The same; what is no finite number is 0."""
+    return _finite(wide(reader, box))
+
+
+def _finite(found: Array) -> Array:
     import numpy as np
 
-    wide = widen(bits(reader, box).reshape(-1), reader.specs[box.name].dtype, "float64")
-    return np.nan_to_num(wide, nan=0.0, posinf=0.0, neginf=0.0)
+    return np.nan_to_num(found, nan=0.0, posinf=0.0, neginf=0.0)
 
 
 def probes(spec: TensorSpec, places: int = PLACES, nbytes: int = PROBE) -> list[Box]:
@@ -77,7 +85,7 @@ def _fitting(shape: tuple[int, ...], room: int) -> tuple[int, ...]:
 def sampled(spec: TensorSpec) -> list[Box]:
     """All of a tensor, or boxes of SAMPLE numbers spread over it."""
     if prod(spec.shape) <= SAMPLE:
-        return [whole(spec)] if prod(spec.shape) else []
+        return list(windows(spec)) if prod(spec.shape) else []
     return probes(spec, 64, SAMPLE // 64 * ITEMSIZE[spec.dtype])
 
 
@@ -87,10 +95,10 @@ def likeness(a: Reader, b: Reader, boxes: Collection[Box]) -> Likeness:
 
     equal, off, ours, theirs, product = True, 0.0, 0.0, 0.0, 0.0
     for box in boxes:
-        left, right = bits(a, box), bits(b, box)
-        if a.specs[box.name].dtype != b.specs[box.name].dtype or (left != right).any():
+        left, right, dtypes = bits(a, box), bits(b, box), [side.specs[box.name].dtype for side in (a, b)]
+        if dtypes[0] != dtypes[1] or (left != right).any():
             equal = False
-        x, y = numbers(a, box), numbers(b, box)
+        x, y = (_finite(widen(found.reshape(-1), d, "float64")) for found, d in zip((left, right), dtypes, strict=True))
         off += float(np.square(x - y).sum())
         ours, theirs, product = ours + float(x @ x), theirs + float(y @ y), product + float(x @ y)
     relative = (off / ours) ** 0.5 if ours else (0.0 if not off else float("inf"))

@@ -10,7 +10,7 @@ from ...checkpoint.absent.mtp import with_layers
 from ...config.facts import Facts, geometry_facts, runtime_facts
 from ...config.hf_config import read_config, rope_scaling, text_section
 from ...config.output_layer import why_without
-from ...config.quantization import split_quantization
+from ...config.quantization import Quantization, split_quantization
 from ...errors import CorruptError, SourceError, VlconvError, shown
 from ...models import Model, ModelConfig, model_for
 from ...models.shared.fields import Tie
@@ -47,13 +47,13 @@ class Described(NamedTuple):
     Attributes:
         hf_config: the document, without quantization_config; {}: it cannot be read.
         model, config: what it describes; None: nothing that is known.
-        quantised: it states quantization.
+        quantization: what it says of FP8 weights; None: nothing.
     """
 
     hf_config: Mapping[str, Any] = {}
     model: Model | None = None
     config: ModelConfig | None = None
-    quantised: bool = False
+    quantization: Quantization | None = None
 
 
 def read_described(held: Held, directory: Path) -> Described:
@@ -71,7 +71,7 @@ def read_described(held: Held, directory: Path) -> Described:
     except VlconvError as error:
         held.wrong("config", error.what, error.hint or "nothing can be said of what it would load")
         return Described(hf_config)
-    return Described(hf_config, model, config, quantization is not None)
+    return Described(hf_config, model, config, quantization)
 
 
 def tell_config(held: Held, ours: Described, like: Like) -> None:

@@ -14,6 +14,7 @@ from ...options import VerifyOptions
 from ...report import Observer, Report
 from ..side_path import SidePath, refuse_same
 from .config_fields import Described, read_described, tell_config
+from .fp8 import check_comparable, scales, tell_fp8
 from .held import Held, read_held
 from .names import Expected, expected, shapes_of, tell_dtypes, tell_names, tell_shapes
 from .promised import tell_head, tell_tie
@@ -72,18 +73,16 @@ def _check(directory: Path) -> None:
 def _looked_at(directory: Path, like: Like) -> tuple[Held, Described, Expected]:
     held = read_held(directory)
     ours = read_described(held, directory)
-    if ours.config is not None and ours.quantised != like.quantised:
-        raise NotComparable(
-            f"the weights of {shown_path(directory if ours.quantised else like.directory)} are FP8, and the others are "
-            "not",
-            "Give --like an FP8 release for FP8 weights, and a plain one for plain weights.",
-        )
+    check_comparable(held, ours, like, directory)
     want = expected(held, like)
-    same = ours.config is not None and ours.config.model_type == like.config.model_type and not like.quantised
+    same = ours.config is not None and ours.config.model_type == like.config.model_type and not like.quantization
     own = shapes_of(ours.config, want.dialect, held.specs) if same and ours.config else None
-    tell_names(held, want, [prefix for prefix in _towers(like) if prefix])
-    tell_shapes(held, want, own if not like.quantised else want.shapes)
-    tell_dtypes(held, want, like.quantised)
+    told = scales(held, ours, like)
+    tell_names(held, want, [prefix for prefix in _towers(like) if prefix], told)
+    others = want._replace(shapes={name: shape for name, shape in want.shapes.items() if name not in told})
+    tell_shapes(held, others, own if not like.quantization else want.shapes)
+    tell_dtypes(held, want, quantised=like.quantization is not None)
+    tell_fp8(held, ours, like)
     if ours.hf_config:
         tell_tie(held, directory, ours.hf_config, like)
         tell_head(held, ours.hf_config, ours.config, want, like)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from ...checkpoint.absent.mtp import layers_of, with_layers
+from ...checkpoint.shape_errors import is_turned
 from ...errors import MismatchError, shown
 from ...models.shared.config import ModelConfig
 from ...models.shared.hf_dialects import Dialect, dialect_copies, one_by_one_is_read, read_dialect
 from ...models.shared.model import MTP
 from ...tensors.dtypes import FLOATS
+from ...tensors.fp8.codes import E4M3, E8M0
 from ...tensors.rules import hulls
 from ...tensors.spec import Shape, TensorSpec
 from ...tensors.vocabulary import EMBEDDING, OUTPUT_LAYER
@@ -46,7 +48,7 @@ class Expected(NamedTuple):
 
 def expected(held: Held, like: Like) -> Expected:
     """What a directory is to hold, of the reference's model; a fault of its dialect is a finding."""
-    if like.quantised:
+    if like.quantization:
         shapes = {name: spec.shape for name, spec in like.specs.items()}
         return Expected(shapes, {name: spec.dtype for name, spec in like.specs.items()}, Dialect())
     config = with_layers(like.config, min(1, layers_of(held.specs)) if like.model.traits.mtp else 0)
@@ -74,16 +76,17 @@ def expected(held: Held, like: Like) -> Expected:
     return Expected(hulls(copy.left for copy in copies), dtypes, dialect)
 
 
-def tell_names(held: Held, want: Expected, towers: Sequence[str]) -> None:
+def tell_names(held: Held, want: Expected, towers: Sequence[str], told: Collection[str] = ()) -> None:
     """Tensors that are missing or surplus; the output layer and the multi-token-prediction head are told elsewhere.
 
     Args:
         held: told.
         want: what is to be there.
         towers: what names of the vision tower begin with.
+        told: names of which is told elsewhere.
     """
-    here = {name for name in held.specs if not _elsewhere(name)}
-    there = {name for name in want.shapes if not _elsewhere(name)}
+    here = {name for name in held.specs if not _elsewhere(name) and name not in told}
+    there = {name for name in want.shapes if not _elsewhere(name) and name not in told}
     missing, surplus = sorted(there - here - held.lost), sorted(here - there)
     if other := _other_beginning(missing, surplus):
         what, names = other
@@ -139,11 +142,11 @@ def _grouped(names: Sequence[str], whole: set[str], towers: Sequence[str]) -> It
             left = [name for name in left if not name.startswith(tower)]
     sizes = Counter(filter(None, map(_layer, whole)))
     missing = Counter(filter(None, map(_layer, left)))
-    gone = [layer for layer, count in missing.items() if count == sizes[layer]]
+    gone = {layer: None for layer, count in missing.items() if count == sizes[layer]}
     if gone:
-        of_layers = [name for name in left if _layer(name) in set(gone)]
-        yield f"{len(gone)} whole layers ({listed(gone)}), {len(of_layers)} tensors", of_layers
-        left = [name for name in left if _layer(name) not in set(gone)]
+        of_layers = [name for name in left if _layer(name) in gone]
+        yield f"{len(gone)} whole layers ({listed([*gone])}), {len(of_layers)} tensors", of_layers
+        left = [name for name in left if _layer(name) not in gone]
     groups = _by_form(left)
     for number, (form, group) in enumerate(groups.items()):
         if number == MOST:
@@ -193,8 +196,9 @@ def tell_shapes(held: Held, want: Expected, own: Mapping[str, Shape] | None) -> 
     for (form, found, known, agrees), names in groups.items():
         rows = names[0].endswith((*EMBEDDING, *OUTPUT_LAYER)) and found[1:] == known[1:]
         padded = ", as where vocabulary padding is not cut" if rows and found[0] > known[0] else ""
+        turned = ", the shape of the transpose" if is_turned(found, known) else ""
         name = shown(names[0]) if len(names) == 1 else f"{shown(form)} in {len(names)} places"
-        what = f"{name} has shape {list(found)}, {list(known)} in the reference{padded}"
+        what = f"{name} has shape {list(found)}, {list(known)} in the reference{padded}{turned}"
         if agrees and rows:
             held.findings.append(finding("note", "shapes", what, "it loads, as config.json has as many rows", names))
         elif agrees:
@@ -203,20 +207,21 @@ def tell_shapes(held: Held, want: Expected, own: Mapping[str, Shape] | None) -> 
             held.wrong("shapes", what, "transformers and vLLM stop with an error: config.json has another shape", names)
 
 
-def tell_dtypes(held: Held, want: Expected, quantised: bool) -> None:
-    """Tensors of other dtypes than the reference's, or of one that is no float's."""
+def tell_dtypes(held: Held, want: Expected, *, quantised: bool) -> None:
+    """Tensors of other dtypes than the reference's, or of one that is no float's; FP8 beside FP8 is told elsewhere."""
     groups: dict[tuple[str, str], list[str]] = {}
     strange: dict[str, list[str]] = {}
+    usual = (*FLOATS, E4M3, E8M0) if quantised else FLOATS
     for name, spec in held.specs.items():
         known = want.dtypes.get(name)
-        if spec.dtype not in FLOATS and not quantised and known in (None, *FLOATS):
+        if spec.dtype not in usual and known in (None, *FLOATS, E8M0):
             strange.setdefault(spec.dtype, []).append(name)
-        elif known and spec.dtype != known:
+        elif known and spec.dtype != known and (not quantised or E4M3 not in (spec.dtype, known)):
             groups.setdefault((spec.dtype, known), []).append(name)
     for dtype, names in strange.items():
         held.wrong(
             "dtypes",
-            f"{are(names)} {dtype}, and config.json has no quantization_config: {listed(names)}",
+            f"{are(names)} {dtype}{', and config.json has no quantization_config' * (not quantised)}: {listed(names)}",
             "the codes are taken for the weights themselves, without a scale",
             names,
         )

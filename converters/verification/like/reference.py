@@ -10,6 +10,7 @@ from typing import Any
 from ...checkpoint.absent.mtp import layers_of, with_layers
 from ...checkpoint.hf_side import hf_side_by_headers
 from ...config.output_layer import why_without
+from ...config.quantization import Quantization
 from ...config.reference import find_reference
 from ...errors import NotComparable
 from ...formats import safetensors
@@ -28,7 +29,7 @@ class Like:
         hf_config: its config.json, without quantization_config.
         model, config: what that describes; with a multi-token-prediction head if it has one.
         dtypes: of its tensors, by their names on the Hub; {}: it has no weights here.
-        quantised: its weights are FP8.
+        quantization: what its config.json says of FP8 weights; None: they are plain.
         specs: of its files, where it is quantised.
     """
 
@@ -38,7 +39,7 @@ class Like:
     model: Model
     config: ModelConfig
     dtypes: Mapping[str, str]
-    quantised: bool
+    quantization: Quantization | None
     specs: Mapping[str, TensorSpec]
 
 
@@ -56,14 +57,13 @@ def open_like(named: str | Path, revision: str | None) -> Like:
     if found is None or found.directory is None:
         raise NotComparable("--like names no reference", "Give a Hugging Face directory or a hub id.")
     directory, hf_config = found.directory, found.config
-    quantised = found.quantization is not None
     if safetensors.holds(directory) and not safetensors.not_there(directory):
         side = hf_side_by_headers(directory)
         dtypes = {name: spec.dtype for name, spec in side.reader.specs.items()}
         config = with_layers(side.config, layers_of(side.reader.specs))
-        specs = side.chunks.specs if quantised else {}
-        return Like(directory, found.said, hf_config, side.model, config, dtypes, quantised, specs)
-    if quantised:
+        specs = side.chunks.specs if found.quantization else {}
+        return Like(directory, found.said, hf_config, side.model, config, dtypes, found.quantization, specs)
+    if found.quantization:
         raise NotComparable(
             "the reference of --like is FP8, and its weights are not here",
             "Give a directory with its weights: which tensors are FP8 is read from their headers.",
@@ -71,4 +71,4 @@ def open_like(named: str | Path, revision: str | None) -> Like:
     model, without = model_for(hf_config), why_without(directory, False)
     tie = decide_tie(hf_config)
     tie = tie._replace(without=without) if without and not tie.tied else tie
-    return Like(directory, found.said, hf_config, model, model.config_of(hf_config, tie), {}, quantised, {})
+    return Like(directory, found.said, hf_config, model, model.config_of(hf_config, tie), {}, None, {})

@@ -23,7 +23,7 @@ def version(library: str) -> str:
     try:
         return installed(library)
     except PackageNotFoundError:
-        raise NotComparable(f"{library} is not installed, so it cannot witness", f"pip install {library}") from None
+        raise NotComparable(f"{library} is not installed, and this check needs it", f"pip install {library}") from None
 
 
 @contextmanager
@@ -35,8 +35,12 @@ def quiet() -> Iterator[None]:
 
 
 @contextmanager
-def speaking_for(library: str) -> Iterator[None]:
+def speaking_for(library: str, without: str = "--witness") -> Iterator[None]:
     """Within it only that library works: whatever it raises becomes NotComparable with the first line of its message.
+
+    Args:
+        library: its distribution.
+        without: the option that calls it.
 
     Raises:
         NotComparable: the library failed, or cannot be imported.
@@ -50,10 +54,10 @@ def speaking_for(library: str) -> Iterator[None]:
         if isinstance(cause, KeyboardInterrupt | SystemExit):
             raise cause from error
         what = "cannot be imported" if isinstance(error, ImportError) else "does not read this"
-        hint = "That is the library's word; without --witness vlconv reads by itself."
+        hint = f"That is the library's word; without {without} vlconv reads by itself."
         if isinstance(error, ModuleNotFoundError) and error.name:
             module = shown(error.name.partition(".")[0])
-            hint = f"Install what it imports: {module}. Without --witness vlconv reads by itself."
+            hint = f"Install what it imports: {module}. Without {without} vlconv reads by itself."
         raise NotComparable(f"{library} {version(library)} {what}: {_line(cause)}", hint) from error
 
 

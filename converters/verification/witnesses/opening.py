@@ -12,7 +12,7 @@ from ...report import Difference, Observer, Phase, Report, tell_phase
 from ...tensors.dtypes import FLOATS, ITEMSIZE
 from ...tensors.mapped import Mapped
 from ...tensors.spec import Shape
-from ..compare import Comparison, compare
+from ..comparison.compare import Comparison, compare
 from . import foreign, megatron_core, transformers
 
 

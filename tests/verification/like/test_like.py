@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from safetensors.torch import load_file, save_file
 from tiny import tiny_config, write_tiny_hf
 from typer.testing import CliRunner
@@ -127,6 +128,12 @@ WRONG: dict[str, tuple[Change, str, str, str]] = {
         "2 of 3 files of weights are there or named: without number 3",
         "missing",
     ),
+    "not in the index": (
+        index(lambda i: i["weight_map"].pop(NORM)),
+        "index",
+        f"1 tensor is in the files and not in {INDEX}: {NORM}",
+        "transformers 4.57 makes it up",
+    ),
     "no index": (unlink(INDEX), "index", f"3 files of weights and no {INDEX}", "finds no weights"),
     "index of nothing": (
         lambda d: (d / INDEX).write_text('{"weight_map": 3}'),
@@ -142,7 +149,12 @@ WRONG: dict[str, tuple[Change, str, str, str]] = {
     ),
     "file cut off": (cut, "damaged", "00001-of-00003.safetensors: the tensors", "cannot be read"),
     "surplus": (
-        tensors(lambda t: t.update({"score.weight": t[NORM].clone()} if NORM in t else {})),
+        both(
+            tensors(lambda t: t.update({"score.weight": t[NORM].clone()} if NORM in t else {})),
+            index(
+                lambda i: i.update(metadata={}, weight_map=i["weight_map"] | {"score.weight": i["weight_map"][NORM]})
+            ),
+        ),
         "names",
         "not expected: score.weight",
         "vLLM refuses",
@@ -152,6 +164,12 @@ WRONG: dict[str, tuple[Change, str, str, str]] = {
         "names",
         "115 names begin with module.",
         "mean nothing",
+    ),
+    "turned": (
+        tensors(lambda t: t.update({n: x.T.contiguous() for n, x in t.items() if n.endswith(".q_proj.weight")})),
+        "shapes",
+        "q_proj.weight in 4 places has shape [64, 128], [128, 64] in the reference, the shape of the transpose",
+        "stop with an error",
     ),
     "rows cut": (tensors(shape), "shapes", "lm_head.weight has shape [297, 64], [300, 64]", "stop with an error"),
     "tied by mistake": (
@@ -210,7 +228,6 @@ WRONG: dict[str, tuple[Change, str, str, str]] = {
 """What was done -> (how, kind, what is said, what comes of it)."""
 
 NOTES: dict[str, tuple[Change, str, str]] = {
-    "not in the index": (index(lambda i: i["weight_map"].pop(NORM)), "index", "in the files and not in"),
     "in another file": (
         index(lambda i: i["weight_map"].update({HEAD: "model-00003-of-00003.safetensors"})),
         "index",
@@ -286,6 +303,20 @@ def test_what_is_served_as_it_should_be_is_no_fault(held: Callable[..., Report],
     report = held(change)
     assert report.status == "same" and [(f.severity, f.kind) for f in report.findings] == [("note", kind)]
     assert what in report.findings[0].what
+
+
+def test_rows_that_config_json_counts_are_a_note(held: Callable[..., Report]) -> None:
+    def longer(found: dict[str, Any]) -> None:
+        for name in [name for name in found if name.endswith(("embed_tokens.weight", HEAD))]:
+            found[name] = torch.cat([found[name], found[name][:20]])
+
+    change = both(tensors(longer), config(text__vocab_size=320), index(lambda i: i.update(metadata={})))
+    shapes = [f for f in held(change).findings if f.kind == "shapes"]
+    assert [f.severity for f in shapes] == ["note", "note"] and all("not cut" in f.what for f in shapes)
+
+
+def test_the_size_of_files_that_are_gone_is_not_told_too(held: Callable[..., Report]) -> None:
+    assert not any("total_size" in f.what for f in held(WRONG["a file is gone"][0]).findings)
 
 
 def test_a_reference_without_weights_will_do(held: Callable[..., Report], reference: Path, tmp_path: Path) -> None:

@@ -113,7 +113,9 @@ def _check_stages(
 
 
 def _misplaced(directory: Path, saved: Saved, number: int) -> CorruptError:
-    return CorruptError(f"{directory / saved.folder}: its args state rank {number}, whose folder this is not", ANOTHER)
+    return CorruptError(
+        f"{shown_path(directory / saved.folder)}: its args state rank {number}, whose folder this is not", ANOTHER
+    )
 
 
 def _size(args: Mapping[str, Any], name: str) -> int:

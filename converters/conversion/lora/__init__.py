@@ -1,0 +1,1 @@
+"""Adapters (LoRA) alone: out of a PEFT directory, and into one."""

@@ -1,0 +1,1 @@
+"""verify --forward: models are run, and what they compute is compared."""

@@ -1,0 +1,1 @@
+"""transformers runs a Hugging Face directory."""
