@@ -21,11 +21,13 @@ from ..options import RepairOptions, VerifyOptions
 from ..report import Observer, Report, Step
 from ..tensors.spec import Reader
 from ..verification.comparison.by_rule import pair_by_rule
+from ..verification.comparison.compare import Comparison
+from ..verification.diagnosis.diagnosis import Diagnosis
 from ..verification.side_path import SidePath, side_path
 from ..verification.sides import open_pair
 from ..workers import workers_of
 from .same_files import same_files
-from .undone import Undone, by_diagnosis, by_names, check_nearer, repaired
+from .undone import HARMLESS, Undone, by_diagnosis, by_names, check_nearer, repaired
 
 Side = HfSide | McoreSide
 
@@ -57,11 +59,19 @@ def repair(source: Path, target: Path, options: RepairOptions, observer: Observe
             "Repair the weights that it was made of, and quantise those again.",
         )
     runtime_facts(side.hf_config, side.config)  # as a conversion: what no program could run is not written again
-    undone = by_names(options.undo, side.config) if options.undo else _shown_by(like, side, options, observer)
+    left: list[Diagnosis] = []
+    if options.undo:
+        undone = by_names(options.undo, side.config)
+    else:
+        found = _compared(like, side, options, observer)
+        undone = by_diagnosis(found.diagnoses, side.config, found.differences)
+        left = [one for one in found.diagnoses if one.name in HARMLESS]
     good = repaired(side.reader, undone)
     if like is not None and options.undo:
         check_nearer(_on_hub(like), good, undone)
-    return execute(_plan(side, source, target, like, undone, good, options), options, observer)
+    plan = _plan(side, source, target, like, undone, good, options)
+    _tell_left(plan.report, left)
+    return execute(plan, options, observer)
 
 
 def _opened(source: Path, options: RepairOptions) -> tuple[Side | None, HfSide]:
@@ -83,13 +93,12 @@ def _opened(source: Path, options: RepairOptions) -> tuple[Side | None, HfSide]:
     return like, side
 
 
-def _shown_by(like: Side | None, side: HfSide, options: RepairOptions, observer: Observer) -> list[Undone]:
-    """What a comparison with the model of the same base shows."""
+def _compared(like: Side | None, side: HfSide, options: RepairOptions, observer: Observer) -> Comparison:
+    """With the model of the same base."""
     assert like is not None
     with like.files.held(), side.files.held():
         threads = workers_of(options.threads, options.memory_bytes).threads
-        found = pair_by_rule(like, side)(threads, observer, False)
-    return by_diagnosis(found.diagnoses, side.config, found.differences)
+        return pair_by_rule(like, side)(threads, observer, False)
 
 
 def _on_hub(side: Side) -> Reader:
@@ -134,3 +143,11 @@ def _describe(report: Report, like: Side | None, undone: list[Undone], options: 
     lines = [f"{one.fault.name} undone in {len(one.tensors)} tensors, {word}: {one.fault.says}" for one in undone]
     told = [{"undone": one.fault.name, "says": one.fault.says, "tensors": one.tensors} for one in undone]
     report.fact("repaired", "\n".join(lines), repaired=told)
+
+
+def _tell_left(report: Report, left: list[Diagnosis]) -> None:
+    """What differs from the model of --like in another way, and stays so."""
+    lines = [f"{len(one.tensors)} tensors: {one.says}" for one in left]
+    if lines:
+        told = [{"says": one.says, "tensors": one.tensors} for one in left]
+        report.fact("left_as_it_is", "\n".join(lines), left_as_it_is=told)

@@ -151,8 +151,12 @@ class TestTrained:
         write_tiny_hf(tmp_path / "good", config, tensors=hf)
         spoiled = CORRUPTIONS[VISION].spoil(hf, config["text_config"], config["vision_config"])
         write_tiny_hf(tmp_path / "broken", config, tensors=hf | spoiled)
-        repair(tmp_path / "broken", tmp_path / "out", like=tmp_path / "base")
+        report = repair(tmp_path / "broken", tmp_path / "out", like=tmp_path / "base")
         assert files(tmp_path / "out") == files(tmp_path / "good")
+        (left,) = report.data["left_as_it_is"]
+        assert "training" in left["says"] and sorted(left["tensors"]) == sorted(
+            n for n in hf if not hf[n].equal(base[n])
+        )
 
 
 @pytest.mark.parametrize("name", OTHERS)

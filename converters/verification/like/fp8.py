@@ -84,7 +84,7 @@ def _tell_codes(held: Held, codes: list[str], said: Quantization, stated: Quanti
     bare = [name for name in codes if said.scale_of(name) not in held.specs and said.scale_of(name) not in held.lost]
     if bare:
         what = f"no scales beside {_many(bare)}: {listed(bare)}"
-        load = f"{CODES} and says nothing; vLLM refuses, or serves unset memory, as its version is"
+        load = f"{CODES} and says nothing; vLLM refuses, or serves unset memory without a word"
         held.wrong("names", what, load, [said.scale_of(name) for name in bare])
     unfit = list(_unfit(held.specs, codes, said))
     if unfit:

@@ -128,14 +128,18 @@ def _tell_files(held: Held, there: list[str], named: list[str], weight_map: dict
             "index",
             f"{len(missing)} of {len(named)} files that {INDEX} names are missing, with {len(names)} tensors: "
             f"{listed(missing)}",
-            "transformers stops with an error; vLLM reads the files that are there",
+            "transformers and vLLM 0.32 stop with an error; an older vLLM reads the files that are there",
             names,
         )
     for gap in _gaps(set(there) | set(named)):
         held.wrong("index", gap, "the tensors of the others are missing")
     if weight_map is None and SINGLE not in there:
         what = f"there are {len(there)} files of weights and no {INDEX}" if there else "there are no safetensors files"
-        held.wrong("index", what, "transformers finds no weights and stops" if there else "nothing can be loaded")
+        held.wrong(
+            "index",
+            what,
+            "transformers finds no weights and stops; vLLM reads all files" if there else "nothing can be loaded",
+        )
     elif weight_map is None:
         others = [name for name in there if name != SINGLE]
         if others:

@@ -21,10 +21,14 @@ from .held import Held, are, finding, listed
 from .reference import Like
 
 MADE_UP = (
-    "transformers fills it with random numbers and says so in its log alone; vLLM refuses, or serves unset memory, as "
-    "its version is"
+    "transformers fills it with random numbers and says so in its log alone; vLLM refuses, or serves unset memory "
+    "without a word"
 )
-"""What becomes of a missing tensor. Of several that vLLM holds as one (q, k and v; gate and up) it misses none."""
+"""What becomes of a missing tensor.
+
+vLLM 0.32 was seen to refuse a missing layer or norm, and to serve without an output layer, without a tensor of the
+tower, and without one of several that it holds as one (q, k and v).
+"""
 
 UNKNOWN = "transformers ignores it; vLLM refuses a name that it does not know"
 

@@ -10,7 +10,7 @@ from .held import UNREAD, Held, finding
 from .reference import Like
 
 NEEDED = {
-    "tokenizer": "vLLM and AutoTokenizer cannot load it",
+    "tokenizer": "AutoTokenizer makes one without a vocabulary, to which every prompt is empty, or cannot load it",
     "preprocessor_config.json": "vLLM and AutoProcessor cannot load it",
     "video_preprocessor_config.json": "AutoProcessor cannot load it, or makes up how videos are read",
 }

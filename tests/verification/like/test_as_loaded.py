@@ -227,3 +227,17 @@ def test_rows_that_config_json_counts_load(tmp_path: Path) -> None:
     out, report = changed(tmp_path, longer)
     assert any("it loads, as config.json has as many rows" in f.load for f in report.findings)
     assert not any(loaded(out).values())
+
+
+def test_without_a_tokenizer_every_prompt_is_empty(tmp_path: Path) -> None:
+    from transformers import AutoTokenizer
+
+    def without(directory: Path) -> None:
+        for path in directory.iterdir():
+            if path.name.startswith(("tokenizer", "vocab", "merges")):
+                path.unlink()
+
+    out, report = changed(tmp_path, without)
+    assert AutoTokenizer.from_pretrained(tmp_path / "reference")("good morning").input_ids
+    assert AutoTokenizer.from_pretrained(out)("good morning").input_ids == []
+    assert any("every prompt is empty" in found.load for found in report.findings)

@@ -117,7 +117,7 @@ WRONG: dict[str, tuple[Change, str, str, str]] = {
         unlink("model-00002-of-00003.safetensors"),
         "index",
         "1 of 3 files",
-        "transformers stops with an error",
+        "transformers and vLLM 0.32 stop with an error",
     ),
     "the last file was never there": (
         both(
