@@ -96,7 +96,7 @@ def _explained(one: Diagnosis) -> str:
     name = f" [{one.name}]" if one.concerns else ""
     rivals = f"; as well it may be {', '.join(one.rivals)}" if one.rivals else ""
     far = f"; relative to A {_span(*one.relative)}" if one.relative and not one.exact else ""
-    whose = f"; known of {one.known_of}" if one.known_of else ""
+    whose = f"; known of {one.known_of}" if one.known_of and not one.rivals else ""  # else it may be another's
     return f"{many}{how}: {shown(one.says, 400)}{name}{rivals}{turned}{whose}{far}"
 
 

@@ -6,6 +6,7 @@ import importlib.util
 import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -20,16 +21,17 @@ from vlconv.converters.layouts.faults.fault import normal
 from vlconv.converters.layouts.faults.known import FAULTS
 from vlconv.converters.models import model_for
 from vlconv.converters.models.shared.config import ModelConfig
-from vlconv.converters.report import Phase, Silent
+from vlconv.converters.report import Phase, Report, Silent
 from vlconv.converters.tensors.mapped import prove
 from vlconv.converters.tensors.rules import Table
 from vlconv.converters.tensors.spec import Box
-from vlconv.converters.verification.comparison.compare import compare
+from vlconv.converters.verification.comparison.compare import Comparison, compare
 from vlconv.converters.verification.diagnosis import permuted, remembered
 from vlconv.converters.verification.diagnosis.diagnose import diagnosed, same_geometry
 from vlconv.converters.verification.diagnosis.diagnosis import Diagnosis
 from vlconv.converters.verification.diagnosis.passes import Passes
 from vlconv.converters.verification.diagnosis.sample import probes
+from vlconv.converters.verification.summary import describe_diagnoses
 
 SAMPLED = 2
 
@@ -157,6 +159,10 @@ def test_whose_fault_it_was_is_told_where_it_is_known() -> None:
     _, hf, other, _ = spoiled("vision QKV per rank, TP 2 (Pai)")
     (one,) = explained(model("qwen3_vl")[0], hf, other)
     assert "issue 723" in one.known_of
+    for rivals, said in (((), True), (("vision-qkv-tp4-as-flat",), False)):
+        report = Report("verify", "different")
+        describe_diagnoses(report, Comparison([], 1, 1, diagnoses=[replace(one, rivals=rivals)]))
+        assert ("known of Pai" in report.told["diagnosis"]) == said
 
 
 def test_two_names_of_one_permutation_are_no_doubt_where_it_was_trained_too() -> None:
